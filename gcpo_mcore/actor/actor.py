@@ -1,0 +1,165 @@
+"""The actor: scores batches, takes updates, exports weights. Built on megatron-core's pipeline schedules."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.distributed import finalize_model_grads
+from megatron.core.pipeline_parallel import get_forward_backward_func
+
+from gcpo_mcore import platform
+from gcpo_mcore.actor import hf_mapping
+from gcpo_mcore.actor.architecture import Architecture
+from gcpo_mcore.actor.config import ModelConfig, OptimizerConfig, ParallelConfig
+from gcpo_mcore.actor.layout import Layout
+from gcpo_mcore.actor.logprobs import token_logprobs
+from gcpo_mcore.actor.microbatch import MicroBatch, split
+from gcpo_mcore.actor.model import build_model, wrap_data_parallel
+from gcpo_mcore.actor.optimizer import Stepper, build_optimizer, learning_rate
+from gcpo_mcore.batch import Batch
+
+LossFunction = Callable[[torch.Tensor, torch.Tensor, Batch], tuple[torch.Tensor, dict]]
+
+
+class Actor:
+    """The policy on this rank's share of the layout. Every method is a collective over all ranks.
+
+    `version` counts the updates since the start of the run: the weights' name on samples.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        arch: Architecture,
+        parallel: ParallelConfig,
+        layout: Layout,
+        optimizer: OptimizerConfig,
+        temperature: float,
+        sequences_per_microbatch: int,
+    ):
+        self.arch, self.layout, self.temperature = arch, layout, temperature
+        self.sequences_per_microbatch = sequences_per_microbatch
+        self.length_multiple = layout.tensor if parallel.sequence else 1
+        self.device = platform.device()
+        dtype = getattr(torch, model.dtype)
+        self.hf_folder = model.path
+        self.version = 0
+
+        self.module = build_model(arch, parallel, layout, dtype)
+        hf_mapping.mark_tensor_parallel(self.module, arch)
+        hf_mapping.load(self.module, arch, hf_mapping.HfWeights(model.path, arch))
+        self.ddp = wrap_data_parallel(self.module, parallel)
+        self.optimizer_config = optimizer
+        self.optimizer = build_optimizer(optimizer, parallel, self.ddp, dtype)
+        self.stepper = Stepper(optimizer, self.optimizer)
+        self.module.config.finalize_model_grads_func = _finalize_sums
+        self.module.config.grad_scale_func = self.optimizer.scale_loss
+
+    # --- log-probs ---------------------------------------------------------------------------------------------
+
+    def score(self, batch: Batch) -> torch.Tensor:
+        """[B, T] log-probs of the batch's responses under the present weights, on every rank; zeros on padding."""
+        mine: list[tuple[list[int], torch.Tensor]] = []
+
+        def keep(logp, entropy, rows):
+            return logp.sum() * 0, {}
+
+        def collect(micro: MicroBatch, logp: torch.Tensor) -> None:
+            mine.append((micro.numbers, logp.cpu()))
+
+        with torch.no_grad():
+            self._run(batch, keep, forward_only=True, collect=collect)
+        if parallel_state.get_tensor_model_parallel_rank() != 0:
+            mine = []
+        everyone = [None] * dist.get_world_size()
+        dist.all_gather_object(everyone, mine)
+        out = torch.zeros_like(batch.mask)
+        for share in everyone:
+            for numbers, logp in share:
+                out[numbers] = logp
+        return out
+
+    # --- updates -----------------------------------------------------------------------------------------------
+
+    def update(self, batch: Batch, loss: LossFunction, update: int, updates: int) -> dict[str, float]:
+        """One optimizer step on `batch`; `update` of `updates` sets the learning rate. Returns metrics."""
+        metrics = self.backward(batch, loss)
+        metrics |= self.stepper.step(learning_rate(self.optimizer_config, update, updates))
+        self.version += 1
+        return metrics
+
+    def backward(self, batch: Batch, loss: LossFunction) -> dict[str, float]:
+        """Gradients of the batch's loss, summed over micro-batches and ranks, left in the gradient buffers."""
+        self.ddp.zero_grad_buffer()
+        sums = self._run(batch, loss, forward_only=False)
+        return self._reduce(sums)
+
+    def _run(self, batch: Batch, loss: LossFunction, forward_only: bool, collect=None) -> list[dict]:
+        micro_batches = split(
+            batch,
+            rank=parallel_state.get_data_parallel_rank(),
+            ranks=self.layout.data,
+            sequences=self.sequences_per_microbatch,
+            multiple_of=self.length_multiple,
+            device=self.device,
+        )
+
+        def forward_step(iterator, model):
+            micro = next(iterator)
+            output = model(micro.tokens, micro.positions, attention_mask=None)
+
+            def finish(logits):  # [b, s, v/tp] on the last stage
+                chosen = logits.flatten(0, 1)[micro.source]
+                logp, entropy = token_logprobs(chosen, micro.targets, self.arch.vocabulary, self.temperature)
+                logp, entropy = micro.to_rows(logp), micro.to_rows(entropy)
+                if collect is not None:
+                    collect(micro, logp)
+                total, sums = loss(logp, entropy, micro.rows)
+                # The token count that megatron would divide by is not used: the loss is a sum already.
+                return total, torch.ones((), dtype=torch.int, device=total.device), sums
+
+            return output, finish
+
+        self.ddp.train(not forward_only)
+        with platform.megatron():
+            return get_forward_backward_func()(
+                forward_step_func=forward_step,
+                data_iterator=iter(micro_batches),
+                model=[self.ddp],
+                num_microbatches=len(micro_batches),
+                seq_length=micro_batches[0].tokens.shape[1],
+                micro_batch_size=self.sequences_per_microbatch,
+                forward_only=forward_only,
+            )
+
+    def _reduce(self, sums: list[dict]) -> dict[str, float]:
+        """Sums of all micro-batches and ranks -> means (or sums, where the weight is 0)."""
+        total: dict[str, list[float]] = {}
+        for micro in sums:
+            for name, (value, weight) in micro.items():
+                entry = total.setdefault(name, [0.0, 0.0])
+                entry[0] += float(value)
+                entry[1] += float(weight)
+        if parallel_state.get_tensor_model_parallel_rank() != 0:
+            total = {}
+        everyone = [None] * dist.get_world_size()
+        dist.all_gather_object(everyone, total)
+        merged: dict[str, list[float]] = {}
+        for share in everyone:
+            for name, (value, weight) in share.items():
+                entry = merged.setdefault(name, [0.0, 0.0])
+                entry[0] += value
+                entry[1] += weight
+        return {name: value / weight if weight else value for name, (value, weight) in merged.items()}
+
+    # --- weights -----------------------------------------------------------------------------------------------
+
+    def export(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """(Hugging Face name, full tensor) of every weight, streamed to every rank."""
+        return hf_mapping.export(self.module, self.arch)
+
+
+def _finalize_sums(model, num_tokens=None, **kwargs) -> None:
+    """megatron's gradient reductions without its division by a token count: our losses are sums."""
+    finalize_model_grads(model, None, **kwargs)

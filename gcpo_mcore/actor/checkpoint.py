@@ -1,0 +1,74 @@
+"""The actor's state on disk, through megatron-core's dist_checkpointing: it loads at any layout.
+
+    FOLDER/shards/    model and optimizer, sharded
+    FOLDER/rank_*.pt  random-number states, one file per rank
+"""
+
+import random
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from megatron.core import dist_checkpointing
+
+from gcpo_mcore import platform
+from gcpo_mcore.actor.actor import Actor
+from gcpo_mcore.actor.optimizer import allocate_state, separate_steps
+
+# Stored by parameter, not by rank: the only form of the distributed optimizer that loads at another layout.
+SHARDING = {"distrib_optim_sharding_type": "fully_reshardable", "chained_optim_avoid_prefix": True}
+
+
+def save_actor(actor: Actor, folder: Path) -> None:
+    """Writes the actor's state below `folder` (which exists). A collective over all ranks."""
+    with platform.megatron(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        shards = folder / "shards"
+        if dist.get_rank() == 0:
+            shards.mkdir()
+        dist.barrier()
+        dist_checkpointing.save(_sharded_state(actor, is_loading=False), str(shards), content_metadata=SHARDING)
+    states = {"torch": torch.get_rng_state(), "numpy": np.random.get_state(), "python": random.getstate()}
+    if platform.HAS_CUDA:
+        states["cuda"] = torch.cuda.get_rng_state()
+    torch.save(states, folder / f"rank_{dist.get_rank():05d}.pt")
+
+
+def load_actor(actor: Actor, folder: Path, with_optimizer: bool = True) -> None:
+    """Restores what `save_actor` wrote, whatever the layout it was written at. A collective over all ranks.
+
+    Random-number states come back only if this rank existed then.
+    """
+    with platform.megatron(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if with_optimizer:
+            allocate_state(actor.optimizer)
+        wanted = _sharded_state(actor, is_loading=True, with_optimizer=with_optimizer)
+        state = dist_checkpointing.load(wanted, str(folder / "shards"))
+        actor.module.load_state_dict(state["model"])
+        if with_optimizer:
+            actor.optimizer.load_state_dict(state["optimizer"])
+            separate_steps(actor.optimizer)
+        else:
+            actor.optimizer.reload_model_params()
+    states_file = folder / f"rank_{dist.get_rank():05d}.pt"
+    if states_file.is_file():
+        states = torch.load(states_file, weights_only=False)
+        torch.set_rng_state(states["torch"])
+        np.random.set_state(states["numpy"])
+        random.setstate(states["python"])
+        if platform.HAS_CUDA and "cuda" in states:
+            torch.cuda.set_rng_state(states["cuda"])
+
+
+def _sharded_state(actor: Actor, is_loading: bool, with_optimizer: bool = True) -> dict:
+    model = actor.module.sharded_state_dict(prefix="")
+    if not with_optimizer:
+        return {"model": model}
+    # The optimizer finds its parameters by the model's entries, so it gets a dictionary of its own.
+    optimizer = actor.optimizer.sharded_state_dict(
+        actor.module.sharded_state_dict(prefix=""), is_loading=is_loading, metadata=SHARDING
+    )
+    return {"model": model, "optimizer": optimizer}

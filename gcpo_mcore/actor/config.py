@@ -1,0 +1,39 @@
+"""The actor's part of the configuration. Defaults and comments: configs/{model,parallel,optimizer}/*.yaml."""
+
+from typing import Literal
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from gcpo_mcore.config.part import Config
+
+
+class ModelConfig(Config):
+    """path: a Hugging Face folder (architecture, weights, tokenizer); dtype: of weights and activations."""
+
+    path: str
+    dtype: Literal["float32", "bfloat16"]
+
+
+class ParallelConfig(Config):
+    """Sizes of the parallel axes. Data parallel is what is left: world size / (tensor * pipeline)."""
+
+    tensor: PositiveInt
+    pipeline: PositiveInt
+    sequence: bool  # sequence parallel: split activations of norms and residuals over the tensor group
+    distributed_optimizer: bool  # shard the optimizer state over the data-parallel group
+    threads: PositiveInt | None  # CPU threads of a rank; null: torch decides
+
+
+class OptimizerConfig(Config):
+    """AdamW and its learning-rate schedule (see actor/optimizer.py)."""
+
+    lr: PositiveFloat
+    beta1: NonNegativeFloat
+    beta2: NonNegativeFloat
+    eps: PositiveFloat
+    weight_decay: NonNegativeFloat
+    clip_grad_norm: PositiveFloat
+    schedule: Literal["constant", "linear", "cosine"]
+    warmup_updates: NonNegativeInt
+    final_lr_fraction: NonNegativeFloat
+    max_skipped_updates: PositiveInt  # consecutive non-finite gradients before the run stops

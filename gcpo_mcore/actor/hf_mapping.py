@@ -1,0 +1,206 @@
+"""The one mapping between Megatron shards and Hugging Face tensors.
+
+Used by weight sync and Hugging Face export (`export`) and, inverted, by loading (`load`). A rule says
+which Hugging Face tensors make up one Megatron parameter and how they are cut over the tensor group:
+
+    qkv       [q; k; v], grouped by kv head: each kv head's queries, its key, its value; cut by groups
+    gate_up   [gate; up]: each cut in rows, a rank holds its gate rows, then its up rows
+    rows      cut along dimension 0 (column-parallel linear)
+    columns   cut along dimension 1 (row-parallel linear)
+    vocab     rows, padded with zeros to a multiple of the tensor group
+    whole     every rank holds all of it
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.models.gpt import GPTModel
+from megatron.core.tensor_parallel import set_tensor_model_parallel_attributes
+from safetensors import safe_open
+
+from gcpo_mcore.actor.architecture import Architecture
+from gcpo_mcore.errors import UserError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One Megatron parameter: its Hugging Face names ('{i}' is the layer's number from 0) and its cut."""
+
+    hf_names: tuple[str, ...]
+    cut: str
+
+
+def rules(arch: Architecture) -> dict[str, Rule]:
+    """Megatron name ('{i}' for the global layer number) -> rule."""
+    hf, mc = "model.layers.{i}.", "decoder.layers.{i}."
+    attention, mlp = hf + "self_attn.", hf + "mlp."
+    table = {
+        "embedding.word_embeddings.weight": Rule(("model.embed_tokens.weight",), "vocab"),
+        mc + "input_layernorm.weight": Rule((hf + "input_layernorm.weight",), "whole"),
+        mc + "self_attention.linear_qkv.weight": Rule(tuple(attention + f"{x}_proj.weight" for x in "qkv"), "qkv"),
+        mc + "self_attention.linear_proj.weight": Rule((attention + "o_proj.weight",), "columns"),
+        mc + "pre_mlp_layernorm.weight": Rule((hf + "post_attention_layernorm.weight",), "whole"),
+        mc + "mlp.linear_fc1.weight": Rule((mlp + "gate_proj.weight", mlp + "up_proj.weight"), "gate_up"),
+        mc + "mlp.linear_fc2.weight": Rule((mlp + "down_proj.weight",), "columns"),
+        "decoder.final_layernorm.weight": Rule(("model.norm.weight",), "whole"),
+    }
+    if arch.qkv_bias:
+        table[mc + "self_attention.linear_qkv.bias"] = Rule(tuple(attention + f"{x}_proj.bias" for x in "qkv"), "qkv")
+    if arch.qk_norm:
+        for x in "qk":
+            table[mc + f"self_attention.{x}_layernorm.weight"] = Rule((attention + f"{x}_norm.weight",), "whole")
+    if not arch.tied_embeddings:
+        table["output_layer.weight"] = Rule(("lm_head.weight",), "vocab")
+    return table
+
+
+# --- cutting: full Hugging Face tensors -> one rank's shard --------------------------------------------------
+
+
+def cut(kind: str, parts: list[torch.Tensor], arch: Architecture, rank: int, size: int) -> torch.Tensor:
+    """The shard of tensor-parallel `rank` of `size`."""
+    if kind == "whole":
+        return parts[0]
+    if kind == "columns":
+        return parts[0].chunk(size, dim=1)[rank]
+    if kind == "rows":
+        return parts[0].chunk(size, dim=0)[rank]
+    if kind == "vocab":
+        rows = -(-arch.vocabulary // size)
+        padded = torch.nn.functional.pad(parts[0], (0, 0, 0, rows * size - arch.vocabulary))
+        return padded[rank * rows : (rank + 1) * rows]
+    if kind == "gate_up":
+        return torch.cat([p.chunk(size, dim=0)[rank] for p in parts])
+    groups = [p.view(arch.kv_heads, -1, *p.shape[1:]) for p in parts]  # qkv: [kv_heads, rows per kv head, ...]
+    return torch.cat(groups, dim=1).chunk(size, dim=0)[rank].flatten(0, 1)
+
+
+def join(kind: str, shards: list[torch.Tensor], arch: Architecture) -> list[torch.Tensor]:
+    """The inverse of `cut` over all ranks: full tensors in the order of the rule's names."""
+    if kind == "whole":
+        return [shards[0]]
+    if kind == "columns":
+        return [torch.cat(shards, dim=1)]
+    if kind == "rows":
+        return [torch.cat(shards)]
+    if kind == "vocab":
+        return [torch.cat(shards)[: arch.vocabulary]]
+    if kind == "gate_up":
+        return [torch.cat(halves) for halves in zip(*(s.chunk(2) for s in shards), strict=True)]
+    full = torch.cat(shards)
+    groups = full.view(arch.kv_heads, -1, *full.shape[1:])
+    rows = [arch.heads // arch.kv_heads * arch.head_dim, arch.head_dim, arch.head_dim]
+    return [part.flatten(0, 1) for part in groups.split(rows, dim=1)]
+
+
+# --- the two directions --------------------------------------------------------------------------------------
+
+
+def _local_parameters(model: GPTModel, arch: Architecture) -> Iterator[tuple[str, Rule, torch.nn.Parameter]]:
+    """(Hugging Face-independent global name, rule, parameter) of this rank's stage, in a fixed order."""
+    table = rules(arch)
+    for name, parameter in model.named_parameters():
+        if name == "output_layer.weight" and arch.tied_embeddings:
+            continue  # the last stage's copy of the embedding; filled by `load`, never exported
+        match = re.match(r"decoder\.layers\.(\d+)\.(.*)", name)
+        if not match:
+            yield name, table[name], parameter
+            continue
+        layer = model.decoder.layers[int(match[1])].layer_number - 1
+        rule = table["decoder.layers.{i}." + match[2]]
+        names = tuple(n.format(i=layer) for n in rule.hf_names)
+        yield f"decoder.layers.{layer}.{match[2]}", Rule(names, rule.cut), parameter
+
+
+@torch.no_grad()
+def export(model: GPTModel, arch: Architecture) -> Iterator[tuple[str, torch.Tensor]]:
+    """Streams every (Hugging Face name, full tensor) to every rank, one Megatron parameter at a time.
+
+    A collective over the tensor and pipeline groups: every rank must run it to the end, in step.
+    """
+    tp, pp = parallel_state.get_tensor_model_parallel_group(), parallel_state.get_pipeline_model_parallel_group()
+    mine = {name: (rule, p) for name, rule, p in _local_parameters(model, arch)}
+    owned = [None] * pp.size()
+    dist.all_gather_object(owned, [(name, rule, tuple(p.shape), p.dtype) for name, (rule, p) in mine.items()], group=pp)
+    for stage, parameters in enumerate(owned):
+        source = dist.get_global_rank(pp, stage)
+        for name, rule, shape, dtype in parameters:
+            if stage == pp.rank():
+                shard = mine[name][1].detach().contiguous()
+            else:
+                shard = torch.empty(shape, dtype=dtype, device=next(model.parameters()).device)
+            if pp.size() > 1:
+                shard = shard.clone() if stage == pp.rank() else shard
+                dist.broadcast(shard, source, group=pp)
+            shards = [shard]
+            if rule.cut != "whole" and tp.size() > 1:
+                shards = [torch.empty_like(shard) for _ in range(tp.size())]
+                dist.all_gather(shards, shard, group=tp)
+            yield from zip(rule.hf_names, join(rule.cut, shards, arch), strict=True)
+
+
+def mark_tensor_parallel(model: GPTModel, arch: Architecture) -> None:
+    """Tells megatron-core which parameters are cut over the tensor group.
+
+    It sets this mark only while it initialises weights, which we leave out; without it the gradient norm
+    silently counts one rank's shards only.
+    """
+    cuts = [(parameter, rule.cut) for _, rule, parameter in _local_parameters(model, arch)]
+    if model.post_process and not model.pre_process and arch.tied_embeddings:
+        cuts.append((model.output_layer.weight, "vocab"))
+    for parameter, kind in cuts:
+        if kind != "whole" and not getattr(parameter, "tensor_model_parallel", False):
+            set_tensor_model_parallel_attributes(parameter, True, 1 if kind == "columns" else 0, 1)
+
+
+@torch.no_grad()
+def load(model: GPTModel, arch: Architecture, read: Callable[[str], torch.Tensor]) -> None:
+    """Fills this rank's stage; `read(name)` gives the full Hugging Face tensor of that name."""
+    tp = parallel_state.get_tensor_model_parallel_group()
+    for name, rule, parameter in _local_parameters(model, arch):
+        shard = cut(rule.cut, [read(n) for n in rule.hf_names], arch, tp.rank(), tp.size())
+        if shard.shape != parameter.shape:
+            raise UserError(f"{rule.hf_names[0]}: shape {tuple(shard.shape)} does not fit {name} {tuple(parameter.shape)}")
+        parameter.copy_(shard)
+    if arch.tied_embeddings and not model.pre_process and model.post_process:
+        embedding = cut("vocab", [read("model.embed_tokens.weight")], arch, tp.rank(), tp.size())
+        model.output_layer.weight.copy_(embedding)
+
+
+def hf_names(arch: Architecture) -> set[str]:
+    """Every Hugging Face tensor name of the architecture."""
+    table = rules(arch).values()
+    return {name.format(i=i) for rule in table for name in rule.hf_names for i in range(arch.layers)}
+
+
+class HfWeights:
+    """Reads tensors by name from a Hugging Face folder's safetensors files, without holding them all.
+
+    UserError, naming the file, if a shard cannot be read or a tensor is missing or unknown.
+    """
+
+    def __init__(self, folder: str, arch: Architecture):
+        self._files: dict[str, Path] = {}
+        files = sorted(Path(folder).glob("*.safetensors"))
+        if not files:
+            raise UserError(f"model.path: no *.safetensors in {folder}")
+        for path in files:
+            try:
+                with safe_open(path, "pt") as f:
+                    self._files.update({name: path for name in f.keys()})  # noqa: SIM118 (not a dict)
+            except Exception as error:  # safetensors raises its own, undocumented types for a broken file
+                raise UserError(f"{path}: cannot be read as safetensors ({error})") from None
+        tied = {"lm_head.weight"} if arch.tied_embeddings else set()
+        for name in sorted(hf_names(arch) - self._files.keys()):
+            raise UserError(f"{folder}: tensor {name} is missing")
+        for name in sorted(self._files.keys() - hf_names(arch) - tied):
+            raise UserError(f"{folder}: tensor {name} is unknown to {arch.family}")
+
+    def __call__(self, name: str) -> torch.Tensor:
+        with safe_open(self._files[name], "pt") as f:
+            return f.get_tensor(name)

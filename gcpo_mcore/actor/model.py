@@ -1,0 +1,114 @@
+"""Builds megatron-core's GPTModel for an architecture and a layout."""
+
+import torch
+from megatron.core import parallel_state, tensor_parallel
+from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
+from megatron.core.models.gpt import GPTModel
+from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+from megatron.core.transformer import TransformerConfig
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
+
+from gcpo_mcore import platform
+from gcpo_mcore.actor.architecture import Architecture
+from gcpo_mcore.actor.attention import RMSNorm, SdpaAttention
+from gcpo_mcore.actor.config import ParallelConfig
+from gcpo_mcore.actor.layout import Layout
+
+
+def start_parallel(layout: Layout, seed: int) -> None:
+    """Megatron's process groups and random-number tracker for this rank."""
+    with platform.megatron():
+        parallel_state.initialize_model_parallel(
+            tensor_model_parallel_size=layout.tensor, pipeline_model_parallel_size=layout.pipeline
+        )
+        tensor_parallel.model_parallel_cuda_manual_seed(seed)
+
+
+def transformer_config(arch: Architecture, parallel: ParallelConfig, dtype: torch.dtype) -> TransformerConfig:
+    """megatron-core's view of the architecture. Every fusion that needs a CUDA extension is off."""
+    return TransformerConfig(
+        num_layers=arch.layers,
+        hidden_size=arch.hidden,
+        num_attention_heads=arch.heads,
+        num_query_groups=arch.kv_heads,
+        kv_channels=arch.head_dim,
+        ffn_hidden_size=arch.intermediate,
+        normalization="RMSNorm",
+        layernorm_epsilon=arch.norm_eps,
+        qk_layernorm=arch.qk_norm,
+        add_bias_linear=False,
+        add_qkv_bias=arch.qkv_bias,
+        gated_linear_unit=True,
+        activation_func=torch.nn.functional.silu,
+        attention_dropout=0.0,
+        hidden_dropout=0.0,
+        params_dtype=dtype,
+        bf16=dtype is torch.bfloat16,
+        pipeline_dtype=dtype,
+        tensor_model_parallel_size=parallel.tensor,
+        pipeline_model_parallel_size=parallel.pipeline,
+        sequence_parallel=parallel.sequence,
+        # The weights always come from a Hugging Face folder: initial values are never used.
+        perform_initialization=False,
+        use_cpu_initialization=not platform.HAS_CUDA,
+        gradient_accumulation_fusion=False,
+        bias_activation_fusion=False,
+        bias_dropout_fusion=False,
+        apply_rope_fusion=False,
+        masked_softmax_fusion=False,
+        persist_layer_norm=False,
+        # Losses are sums over one global denominator: megatron must not average over micro-batches or ranks.
+        calculate_per_token_loss=True,
+        variable_seq_lengths=False,
+        batch_p2p_comm=platform.HAS_CUDA,
+    )
+
+
+def block_spec(arch: Architecture, layers: int) -> TransformerBlockSubmodules:
+    """`layers` of megatron-core's local layer spec, and a final norm, with our core attention and norm."""
+    spec = get_gpt_layer_local_spec(qk_layernorm=arch.qk_norm, normalization="RMSNorm")
+    parts = spec.submodules
+    parts.input_layernorm = parts.pre_mlp_layernorm = RMSNorm
+    attention = parts.self_attention.submodules
+    attention.core_attention = SdpaAttention
+    if arch.qk_norm:
+        attention.q_layernorm = attention.k_layernorm = RMSNorm
+    return TransformerBlockSubmodules(layer_specs=[spec] * layers, layer_norm=RMSNorm)
+
+
+def padded_vocabulary(arch: Architecture, tensor: int) -> int:
+    """The vocabulary rounded up to a multiple of the tensor-parallel size."""
+    return -(-arch.vocabulary // tensor) * tensor
+
+
+def build_model(arch: Architecture, parallel: ParallelConfig, layout: Layout, dtype: torch.dtype) -> GPTModel:
+    """This rank's stage of the model, on its device, weights not yet loaded."""
+    with platform.megatron():
+        model = GPTModel(
+            config=transformer_config(arch, parallel, dtype),
+            transformer_layer_spec=block_spec(arch, arch.layers // layout.pipeline),
+            vocab_size=padded_vocabulary(arch, layout.tensor),
+            max_sequence_length=arch.max_positions,
+            pre_process=parallel_state.is_pipeline_first_stage(),
+            post_process=parallel_state.is_pipeline_last_stage(),
+            parallel_output=True,
+            share_embeddings_and_output_weights=arch.tied_embeddings,
+            position_embedding_type="rope",
+            rotary_base=arch.rope_theta,
+        )
+        return model.to(platform.device())
+
+
+def wrap_data_parallel(model: GPTModel, parallel: ParallelConfig) -> DistributedDataParallel:
+    """The model with megatron's gradient buffers: fp32 gradients, summed over the data-parallel group."""
+    with platform.megatron():
+        return DistributedDataParallel(
+            config=model.config,
+            ddp_config=DistributedDataParallelConfig(
+                grad_reduce_in_fp32=True,
+                overlap_grad_reduce=False,
+                use_distributed_optimizer=parallel.distributed_optimizer,
+                check_for_nan_in_grad=False,  # a non-finite norm is counted and its update left out (optimizer.py)
+            ),
+            module=model,
+        )

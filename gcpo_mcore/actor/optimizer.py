@@ -1,0 +1,118 @@
+"""AdamW as megatron-core builds it, its learning-rate schedule, and the guard against non-finite gradients."""
+
+import math
+
+import torch
+from megatron.core.distributed import DistributedDataParallel
+from megatron.core.optimizer import MegatronOptimizer, get_megatron_optimizer
+from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
+from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
+
+from gcpo_mcore import platform
+from gcpo_mcore.actor.config import OptimizerConfig, ParallelConfig
+from gcpo_mcore.errors import UserError
+
+
+def build_optimizer(
+    config: OptimizerConfig, parallel: ParallelConfig, model: DistributedDataParallel, dtype: torch.dtype
+) -> MegatronOptimizer:
+    """megatron-core's optimizer over the model's gradient buffers."""
+    with platform.megatron():
+        optimizer = get_megatron_optimizer(
+            MegatronOptimizerConfig(
+                optimizer="adam",
+                lr=config.lr,
+                weight_decay=config.weight_decay,
+                adam_beta1=config.beta1,
+                adam_beta2=config.beta2,
+                adam_eps=config.eps,
+                clip_grad=config.clip_grad_norm,
+                params_dtype=dtype,
+                bf16=dtype is torch.bfloat16,
+                use_distributed_optimizer=parallel.distributed_optimizer,
+            ),
+            [model],
+        )
+    for part in optimizer.chained_optimizers:
+        if isinstance(part, DistributedOptimizer):
+            _keep_torch_step(part)
+    return optimizer
+
+
+def learning_rate(config: OptimizerConfig, update: int, updates: int) -> float:
+    """The rate of update number `update` (from 0) of `updates`.
+
+    Rises linearly over `warmup_updates` (the first update has lr / warmup_updates), then stays, or falls to
+    lr * final_lr_fraction at the last update: in a line, or as half a cosine.
+    """
+    if update < config.warmup_updates:
+        return config.lr * (update + 1) / config.warmup_updates
+    done = (update - config.warmup_updates) / max(updates - 1 - config.warmup_updates, 1)
+    fall = {"constant": 0.0, "linear": done, "cosine": (1 - math.cos(math.pi * done)) / 2}[config.schedule]
+    return config.lr * (1 - (1 - config.final_lr_fraction) * min(fall, 1.0))
+
+
+class Stepper:
+    """Takes optimizer steps and leaves out those with a non-finite gradient norm.
+
+    UserError when `max_skipped_updates` updates in a row were left out.
+    """
+
+    def __init__(self, config: OptimizerConfig, optimizer: MegatronOptimizer):
+        self.config = config
+        self.optimizer = optimizer
+        self.skipped_in_a_row = 0
+
+    def step(self, lr: float) -> dict[str, float]:
+        """One update with the gradients that are ready. Returns gradient norm, rate and whether it was left out."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        with platform.megatron():
+            self.optimizer.prepare_grads()
+            norm = float(self.optimizer.get_grad_norm())
+            is_finite = math.isfinite(norm)
+            if is_finite:
+                self.optimizer.step()
+            self.optimizer.zero_grad()
+        self.skipped_in_a_row = 0 if is_finite else self.skipped_in_a_row + 1
+        if self.skipped_in_a_row >= self.config.max_skipped_updates:
+            raise UserError(
+                f"phase update: the gradient norm was not finite in {self.skipped_in_a_row} updates in a row "
+                f"(optimizer.max_skipped_updates); the last checkpoint is intact"
+            )
+        return {"actor/grad_norm": norm, "actor/lr": lr, "actor/update_skipped": float(not is_finite)}
+
+
+# --- three repairs that megatron-core 0.16's DistributedOptimizer needs with torch's AdamW ---------------------
+# torch's AdamW keeps a 'step' tensor per parameter; megatron's checkpoint code was written for fused Adams that
+# do not. Each of the three has a test that fails without it (tests/actor/test_checkpoint.py).
+
+
+def allocate_state(optimizer: MegatronOptimizer) -> None:
+    """Repair 1: torch's AdamW has no state before its first step, but loading wants tensors to fill."""
+    for part in optimizer.chained_optimizers:
+        if isinstance(part, DistributedOptimizer):
+            part.init_state_fn(part.optimizer, part.config)
+            for state in part.optimizer.state.values():
+                state.setdefault("step", torch.zeros(()))
+
+
+def _keep_torch_step(part: DistributedOptimizer) -> None:
+    """Repair 2: loading copies every state tensor, and the checkpoint holds no 'step' for them."""
+    original = part._set_main_param_and_optimizer_states
+
+    def with_step(model_param, tensors):
+        group, order = part.model_param_group_index_map[model_param]
+        main_param = part.optimizer.param_groups[group]["params"][order]
+        present = part.optimizer.state[main_param]
+        return original(model_param, {**{k: v for k, v in present.items() if k == "step"}, **tensors})
+
+    part._set_main_param_and_optimizer_states = with_step
+
+
+def separate_steps(optimizer: MegatronOptimizer) -> None:
+    """Repair 3: after loading all parameters share one step tensor, which every one of them would advance."""
+    for part in optimizer.chained_optimizers:
+        for state in part.optimizer.state.values():
+            if "step" in state:
+                state["step"] = state["step"].clone()

@@ -1,0 +1,98 @@
+"""The whole configuration, typed. Values come from configs/*.yaml and the command line (gcpo_mcore/config/load.py)."""
+
+from typing import Any, Literal
+
+from pydantic import BeforeValidator, NonNegativeInt, PositiveInt, model_validator
+from typing_extensions import Annotated
+
+from gcpo_mcore.actor.config import ModelConfig, OptimizerConfig, ParallelConfig
+from gcpo_mcore.config.part import Config
+from gcpo_mcore.data.config import DataConfig
+from gcpo_mcore.errors import UserError
+from gcpo_mcore.monitor.config import MonitorConfig
+from gcpo_mcore.objective import Algorithm
+from gcpo_mcore.registry import algorithms
+from gcpo_mcore.rewarding.config import RewardConfig
+from gcpo_mcore.rollout.config import RolloutConfig, Sampling
+
+
+class RunSection(Config):
+    """The run folder is `folder`/`name`. resume: 'auto' goes on from its newest good checkpoint; 'never' refuses
+    a folder that has one."""
+
+    name: str
+    folder: str
+    resume: Literal["auto", "never"]
+
+
+class TrainerConfig(Config):
+    """Sizes of the loop, each in the unit that its name says.
+
+    A step samples `prompts_per_step` x `samples_per_prompt` responses and trains on them in
+    `updates_per_step` optimizer updates.
+    """
+
+    steps: PositiveInt
+    prompts_per_step: PositiveInt
+    samples_per_prompt: PositiveInt
+    updates_per_step: PositiveInt
+    sequences_per_microbatch: PositiveInt
+    checkpoint_every_steps: NonNegativeInt  # 0: only at the end
+    keep_checkpoints: PositiveInt
+
+
+class EvaluationConfig(Config):
+    """Held-out accuracy during training: every `every_steps` (0: never), at the start if `at_start`, and at the end."""
+
+    every_steps: NonNegativeInt
+    at_start: bool
+    samples_per_prompt: PositiveInt
+    sampling: Sampling
+
+
+def _build_algorithm(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return algorithms.get(str(value.get("name"))).model_validate(value)
+
+
+class RunConfig(Config):
+    """Everything that a run is made from. `prepared` is the folder that tools/prepare.py wrote."""
+
+    seed: NonNegativeInt
+    prepared: str
+    run: RunSection
+    trainer: TrainerConfig
+    model: ModelConfig
+    data: DataConfig
+    algorithm: Annotated[Algorithm, BeforeValidator(_build_algorithm)]
+    reward: RewardConfig
+    rollout: RolloutConfig
+    evaluation: EvaluationConfig
+    parallel: ParallelConfig
+    optimizer: OptimizerConfig
+    monitor: MonitorConfig
+
+    @model_validator(mode="after")
+    def _refuse_contradictions(self):
+        trainer, sampled = self.trainer, self.samples_per_prompt > 0
+        if sampled and self.samples_per_prompt == 1 and self.algorithm.advantage.needs_group:
+            raise UserError(
+                "trainer.samples_per_prompt=1 with algorithm.advantage="
+                f"{self.algorithm.advantage.name}: a group of one has no contrast; use 2 or more, or advantage=none"
+            )
+        if trainer.prompts_per_step % trainer.updates_per_step:
+            raise UserError(
+                f"trainer.updates_per_step={trainer.updates_per_step} does not divide "
+                f"trainer.prompts_per_step={trainer.prompts_per_step}"
+            )
+        if sampled and self.rollout.sampling.temperature == 0:
+            raise UserError("rollout.sampling.temperature=0: greedy samples of a prompt are all the same; training needs > 0")
+        if self.optimizer.final_lr_fraction > 1:
+            raise UserError(f"optimizer.final_lr_fraction={self.optimizer.final_lr_fraction} is above 1")
+        return self
+
+    @property
+    def samples_per_prompt(self) -> int:
+        """Responses sampled for each prompt: 0 if the algorithm trains on golden answers only."""
+        return self.algorithm.golden.rollouts_per_prompt(self.trainer.samples_per_prompt)

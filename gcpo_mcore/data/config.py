@@ -1,0 +1,44 @@
+"""The typed `data` group. What each key means for a user is written beside it in configs/data/carry.yaml."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from gcpo_mcore.config.part import Config
+
+
+class TrainSource(Config):
+    """One file of training prompts; `weight` is its share of a batch relative to the other sources; 0 leaves it out."""
+
+    path: str
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class EvalSource(Config):
+    """One file of evaluation prompts; `max_rows` reads only the first that many (null: all)."""
+
+    path: str
+    max_rows: Annotated[int, Field(gt=0)] | None
+
+
+class Keys(Config):
+    """The names of the columns."""
+
+    prompt: str
+    answer: str
+    golden_answer: str
+
+
+class DataConfig(Config):
+    """Where the prompts come from and how a row becomes token ids."""
+
+    name: str
+    train: Annotated[dict[str, TrainSource], Field(min_length=1)]
+    eval: dict[str, EvalSource]
+    keys: Keys
+    system_prompt: str | None
+    prompt_suffix: str
+    chat_template: bool
+    chat_template_kwargs: dict[str, Any]
+    max_prompt_tokens: Annotated[int, Field(gt=0)]
+    overlong_prompts: Literal["error", "drop"]

@@ -1,0 +1,116 @@
+"""Rows and a tokenizer become prompts: the only place where text is turned into token ids."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from gcpo_mcore.data.config import DataConfig
+from gcpo_mcore.data.files import Message, Row, answer_of, golden_of, prompt_of, read_rows
+from gcpo_mcore.errors import UserError
+from gcpo_mcore.samples import Prompt
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The prompts of one source, and the counts to print: rows read, rows dropped as overlong."""
+
+    source: str
+    path: str
+    prompts: list[Prompt]
+    rows: int
+    dropped: int
+
+    @property
+    def with_golden(self) -> int:
+        """How many of the prompts have a golden answer."""
+        return sum(p.golden_ids is not None for p in self.prompts)
+
+
+def load_train(config: DataConfig, tokenizer) -> dict[str, Loaded]:
+    """Every training source, in the order of the config."""
+    sources = {name: source for name, source in config.train.items() if source.weight > 0}
+    return {name: load(name, source.path, config, tokenizer) for name, source in sources.items()}
+
+
+def load_eval(config: DataConfig, tokenizer) -> dict[str, Loaded]:
+    """Every evaluation source, in the order of the config."""
+    return {name: load(name, s.path, config, tokenizer, s.max_rows) for name, s in config.eval.items()}
+
+
+def load(source: str, path: str, config: DataConfig, tokenizer, max_rows: int | None = None) -> Loaded:
+    """Read one file and tokenise it.
+
+    UserError, one line with file and row, for a row that cannot become a prompt, and if all rows were dropped.
+    """
+    if tokenizer.eos_token_id is None:
+        raise UserError("the tokenizer has no end-of-sequence token; golden answers and sampling need one")
+    rows = read_rows(path, max_rows)
+    made = [_prompt(source, row, config, tokenizer) for row in rows]
+    prompts = [p for p in made if p is not None]
+    if not prompts:
+        raise UserError(f"{path}: all {len(rows)} prompts are longer than {config.max_prompt_tokens} tokens")
+    return Loaded(source, path, prompts, len(rows), len(rows) - len(prompts))
+
+
+def _prompt(source: str, row: Row, config: DataConfig, tokenizer) -> Prompt | None:
+    """One row as a prompt; None if it is overlong and such rows are dropped."""
+    answer = answer_of(row, config.keys.answer)
+    golden = golden_of(row, config.keys.golden_answer)
+    text, token_ids = _render(row, config, tokenizer)
+    if not token_ids:
+        raise UserError(f"{row.where}: column '{config.keys.prompt}' has no tokens")
+    _check_vocabulary(row, config.keys.prompt, token_ids, tokenizer)
+    if len(token_ids) > config.max_prompt_tokens:
+        if config.overlong_prompts == "drop":
+            return None
+        raise UserError(
+            f"{row.where}: the prompt has {len(token_ids)} tokens, the limit is {config.max_prompt_tokens}"
+            " (data.max_prompt_tokens; data.overlong_prompts=drop leaves such rows out)"
+        )
+    golden_ids = None
+    if golden is not None:
+        golden_ids = [*tokenizer.encode(golden, add_special_tokens=False), tokenizer.eos_token_id]
+        _check_vocabulary(row, config.keys.golden_answer, golden_ids, tokenizer)
+    return Prompt(f"{source}:{row.number}", source, text, token_ids, answer, golden_ids, golden, row.values)
+
+
+def _render(row: Row, config: DataConfig, tokenizer) -> tuple[str, list[int]]:
+    """The prompt as the model reads it: text and token ids."""
+    prompt = prompt_of(row, config.keys.prompt)
+    if isinstance(prompt, str) and not config.chat_template:
+        if config.system_prompt is not None:
+            raise UserError(
+                f"{row.where}: data.system_prompt needs data.chat_template=true for a prompt that is a string"
+            )
+        text = prompt + config.prompt_suffix
+        return text, tokenizer.encode(text)  # with the special tokens (BOS) that the tokenizer puts before plain text
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    text = _apply_template(row, _with_extras(messages, config), config, tokenizer)
+    return text, tokenizer.encode(text, add_special_tokens=False)  # the template has written them already
+
+
+def _with_extras(messages: list[Message], config: DataConfig) -> list[Message]:
+    """The messages with the suffix and the system prompt; a system message of the row's own stays instead."""
+    last = {**messages[-1], "content": messages[-1]["content"] + config.prompt_suffix}
+    messages = [*messages[:-1], last]
+    if config.system_prompt is not None and messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": config.system_prompt}, *messages]
+    return messages
+
+
+def _apply_template(row: Row, messages: list[Message], config: DataConfig, tokenizer) -> str:
+    from jinja2 import TemplateError
+
+    if not tokenizer.chat_template:
+        raise UserError(f"{row.where}: the prompt needs a chat template and the tokenizer has none")
+    kwargs: dict[str, Any] = {**config.chat_template_kwargs, "add_generation_prompt": True, "tokenize": False}
+    try:
+        return tokenizer.apply_chat_template(messages, **kwargs)
+    except TemplateError as error:  # a template may refuse, for example, two user messages in a row
+        raise UserError(f"{row.where}: the chat template refuses the prompt: {error}") from None
+
+
+def _check_vocabulary(row: Row, column: str, token_ids: list[int], tokenizer) -> None:
+    if max(token_ids) >= len(tokenizer):
+        raise UserError(
+            f"{row.where}: column '{column}' has token id {max(token_ids)}, the vocabulary has {len(tokenizer)} tokens"
+        )

@@ -1,0 +1,20 @@
+"""What a run writes down, and how long a phase may take."""
+
+from pydantic import NonNegativeInt, PositiveFloat
+
+from gcpo_mcore.config.part import Config
+
+
+class MonitorConfig(Config):
+    """progress          a progress bar, or one line per step where there is no terminal
+    tensorboard       tensorboard events in tb/
+    records           rollouts/step_NNNNNN.jsonl, one readable line per sample
+    records_per_step  at most so many samples of a step; null for all
+    phase_deadline_s  seconds that one phase of a step may take before the run ends (`watchdog`)
+    """
+
+    progress: bool
+    tensorboard: bool
+    records: bool
+    records_per_step: NonNegativeInt | None
+    phase_deadline_s: PositiveFloat

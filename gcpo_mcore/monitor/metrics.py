@@ -1,0 +1,88 @@
+"""The numbers of a run: metrics.jsonl, one line per step, and the same as tensorboard events."""
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from gcpo_mcore.errors import UserError
+from gcpo_mcore.monitor.files import write_atomically
+
+FILE = "metrics.jsonl"
+TENSORBOARD = "tb"
+
+
+class MetricsLog:
+    """`MetricsLog(run_folder, tensorboard=True).write(step, {'reward/mean': 0.5})`; one writer per folder (rank 0).
+
+    A line is {"step": int, "time_unix_s": float, name: number or null, ...}; null stands for nan
+    and infinity, which json does not have.
+    """
+
+    def __init__(self, folder: Path | str, tensorboard: bool):
+        self.folder = Path(folder)
+        self.path = self.folder / FILE
+        self.tensorboard = tensorboard
+        self._events = None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._cut_torn_line()
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Appends the metrics of a step; they are in the file when this returns."""
+        numbers = {name: float(value) for name, value in metrics.items()}
+        line = {"step": step, "time_unix_s": time.time()}
+        line |= {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+        if self.tensorboard:
+            self._events = self._events or self._open_events(purge_step=None)
+            for name, value in numbers.items():
+                self._events.add_scalar(name, value, step)
+            self._events.flush()
+
+    def truncate_after(self, step: int) -> None:
+        """Forgets the steps after `step`: a resumed run takes them again, and none may count twice."""
+        kept = [line for line in read_metrics(self.folder) if line["step"] <= step]
+        if self.path.exists():
+            write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        if self.tensorboard and (self.folder / TENSORBOARD).exists():
+            self.close()
+            self._events = self._open_events(purge_step=step + 1)
+
+    def close(self) -> None:
+        """Closes the event file; the log may still be written to."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+    def _open_events(self, purge_step: int | None):
+        from torch.utils.tensorboard import SummaryWriter  # slow to import, and not every run wants it
+
+        return SummaryWriter(str(self.folder / TENSORBOARD), purge_step=purge_step)
+
+    def _cut_torn_line(self) -> None:
+        """Drops a last line that a killed run did not finish, so that the next does not grow onto it."""
+        if self.path.exists():
+            content = self.path.read_bytes()
+            if content and not content.endswith(b"\n"):
+                with open(self.path, "rb+") as file:
+                    file.truncate(content.rfind(b"\n") + 1)
+
+
+def read_metrics(folder: Path | str) -> list[dict]:
+    """The lines of metrics.jsonl, oldest first; [] if there are none.
+
+    An unfinished last line is left out. UserError for any other line that is not json.
+    """
+    path = Path(folder) / FILE
+    if not path.exists():
+        return []
+    *lines, _unfinished = path.read_text(encoding="utf-8").split("\n")
+    found = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number}: not json ({error})") from error
+    return found

@@ -1,0 +1,54 @@
+"""What the user sees of a running step: a bar in a terminal, one line per step elsewhere."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+
+class Progress:
+    """`with Progress(total_steps, first_step, enabled) as progress: progress.update(step, ...)`.
+
+    total_steps  the steps of the whole run; done_steps  those taken before (on resume)
+    enabled      False on all ranks but one, and where the user wants quiet
+    stream       stderr unless given
+    """
+
+    def __init__(self, total_steps: int, done_steps: int, enabled: bool, stream=None):
+        self.total_steps = total_steps
+        self.enabled = enabled
+        self.stream = sys.stderr if stream is None else stream
+        self._started = time.monotonic()
+        self._bar = None
+        if enabled and self.stream.isatty():
+            self._bar = tqdm(total=total_steps, initial=done_steps, unit="step", file=self.stream, dynamic_ncols=True)
+
+    def update(
+        self, step: int, *, reward: float, all_wrong_fraction: float, golden_injections: int, tokens_per_s: float
+    ) -> None:
+        """Shows step `step` (from 1) as done: mean reward, the share of groups without a right answer, the golden
+        answers injected in this step, and generated plus trained tokens per second of the whole run."""
+        shown = {
+            "reward": f"{reward:.3f}",
+            "all_wrong": f"{all_wrong_fraction:.2f}",
+            "golden": str(golden_injections),
+            "tokens/s": f"{tokens_per_s:,.0f}",
+        }
+        if self._bar is not None:
+            self._bar.set_postfix(shown, refresh=False)
+            self._bar.update(step - self._bar.n)
+        elif self.enabled:
+            words = "  ".join(f"{name} {value}" for name, value in shown.items())
+            elapsed = time.monotonic() - self._started
+            print(f"step {step}/{self.total_steps}  {words}  {elapsed:.0f} s", file=self.stream, flush=True)
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()

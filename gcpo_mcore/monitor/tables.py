@@ -1,0 +1,37 @@
+"""Tables in the terminal."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_sizes(title: str, sizes: Mapping[str, object], console: Console | None = None) -> None:
+    """Two columns, a name and its value: the sizes that a run works with, given and derived."""
+    table = Table("size", "value", title=title, title_justify="left")
+    for name, value in sizes.items():
+        table.add_row(name, _shown(value))
+    (console or Console(stderr=True)).print(table)
+
+
+def print_results(
+    title: str, columns: Sequence[str], rows: Sequence[Mapping[str, object]], console: Console | None = None
+) -> None:
+    """One row per mapping, its values in the order of `columns`; '-' where a row has none. Numbers to the right."""
+    table = Table(title=title, title_justify="left")
+    for name in columns:
+        numeric = any(isinstance(row.get(name), int | float) for row in rows)
+        table.add_column(name, justify="right" if numeric else "left")
+    for row in rows:
+        table.add_row(*(_shown(row.get(name)) for name in columns))
+    (console or Console()).print(table)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

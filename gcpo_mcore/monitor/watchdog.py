@@ -1,0 +1,90 @@
+"""No phase waits for ever: past its deadline the process says where it hangs, and ends.
+
+    phases = Phases(rank, deadline_s=1800)
+    with phases.phase("generate"):
+        ...
+    phases.take()   # {'generate': 12.3}, and starts anew for the next step
+
+Past the deadline: one line on stderr with the rank, the phase and the seconds waited, the stacks of
+all threads, and exit code `EXIT_CODE`, without cleaning up (whatever hangs would hang the clean-up).
+Grading workers and other children bound to the process end with it.
+"""
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+EXIT_CODE = 3
+# A call that holds the interpreter lock stops Python threads, this module's timer among them. faulthandler's own
+# C thread then ends the process (exit code 1, the stacks only), so much later that the timer goes first if it can.
+BACKSTOP_S = 30.0
+
+_backstops: list[float] = []  # time.monotonic() at which each phase now open would be ended by faulthandler
+_lock = threading.Lock()
+
+
+@contextmanager
+def phase(name: str, deadline_s: float, rank: int) -> Iterator[None]:
+    """The body may take `deadline_s` seconds. Phases may nest; each keeps its own deadline."""
+    started = time.monotonic()
+    timer = threading.Timer(deadline_s, _end, (name, started, rank))
+    timer.daemon = True
+    timer.name = f"watchdog {name}"
+    timer.start()
+    backstop = started + deadline_s + BACKSTOP_S
+    _arm(add=backstop)
+    try:
+        yield
+    finally:
+        timer.cancel()
+        _arm(remove=backstop)
+
+
+class Phases:
+    """The phases of a rank, with a common deadline, and the seconds each took in this step."""
+
+    def __init__(self, rank: int, deadline_s: float):
+        self.rank = rank
+        self.deadline_s = deadline_s
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str, deadline_s: float | None = None) -> Iterator[None]:
+        """`phase` with this rank and, unless another is given, the common deadline. Times of one name add up."""
+        started = time.monotonic()
+        try:
+            with phase(name, self.deadline_s if deadline_s is None else deadline_s, self.rank):
+                yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
+
+    def take(self) -> dict[str, float]:
+        """The seconds per phase since the last call."""
+        taken, self.seconds = self.seconds, {}
+        return taken
+
+
+def _end(name: str, started: float, rank: int) -> None:
+    waited = time.monotonic() - started
+    out = sys.__stderr__  # the real one: sys.stderr may be somebody's buffer
+    print(f"rank {rank}: phase '{name}' did not end within {waited:.1f} s; stacks follow", file=out, flush=True)
+    faulthandler.dump_traceback(file=out, all_threads=True)
+    os._exit(EXIT_CODE)
+
+
+def _arm(add: float | None = None, remove: float | None = None) -> None:
+    """Sets faulthandler's one timer to the earliest backstop."""
+    with _lock:
+        if add is not None:
+            _backstops.append(add)
+        if remove is not None:
+            _backstops.remove(remove)
+        if _backstops:
+            left = max(0.1, min(_backstops) - time.monotonic())
+            faulthandler.dump_traceback_later(left, exit=True, file=sys.__stderr__)
+        else:
+            faulthandler.cancel_dump_traceback_later()

@@ -1,0 +1,44 @@
+"""Parts: the independent, typed pieces that an algorithm is made of.
+
+A part is a frozen record (its knobs, read from configs/algorithm/KIND/NAME.yaml) with the method of its
+kind. Its `name` in the yaml picks the class among those registered for the kind; nothing else in the code
+asks for a part by name.
+"""
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import PlainValidator
+
+from gcpo_mcore.config.part import Config
+from gcpo_mcore.errors import UserError, nearest
+
+
+class Part(Config):
+    """Base of all kinds. A kind subclasses it once (`class Golden(Part)`), its options subclass the kind."""
+
+    options: ClassVar[dict[str, type["Part"]]]
+    name: str
+
+    def __init_subclass__(cls, option: str | None = None, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if Part in cls.__bases__:
+            cls.options = {}
+        elif option is not None:
+            cls.options[option] = cls
+
+    @classmethod
+    def build(cls, value: Any) -> "Part":
+        """An instance of the option that `value['name']` names (an instance passes through)."""
+        if isinstance(value, cls):
+            return value
+        kind = cls.__name__.lower()
+        name = value.get("name") if isinstance(value, dict) else None
+        if name not in cls.options:
+            known = sorted(cls.options)
+            raise UserError(f"unknown {kind} '{name}'{nearest(str(name), known)}; known: {', '.join(known)}")
+        return cls.options[name].model_validate(value)
+
+
+def of_kind(kind: type[Part]):
+    """The pydantic field type that holds any option of `kind`."""
+    return Annotated[kind, PlainValidator(kind.build)]

@@ -1,0 +1,134 @@
+"""CPU or GPU: the one module that knows the difference.
+
+Megatron-Core is written for CUDA: it asks for `device='cuda'`, `torch.cuda.current_device()` and
+compares `tensor.type()` with 'torch.cuda.FloatTensor'. On a machine without CUDA, `megatron()` is a
+scope inside which those requests are answered by the CPU; it changes nothing outside the scope and
+nothing at all where CUDA is there. Every call into megatron-core stands inside it.
+"""
+
+import contextlib
+import multiprocessing.dummy
+import os
+from collections.abc import Iterator
+from types import SimpleNamespace
+from unittest import mock
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+HAS_CUDA = torch.cuda.is_available()
+
+if not HAS_CUDA:
+    # megatron-core decorates small functions with torch.compile; on the CPU the compiler costs
+    # minutes and wins nothing. It reads this when it is imported.
+    os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+
+
+def device() -> torch.device:
+    """Where this rank computes."""
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if HAS_CUDA else torch.device("cpu")
+
+
+def backend() -> str:
+    """The torch.distributed backend of the tensors' collectives."""
+    return "nccl" if HAS_CUDA else "gloo"
+
+
+def start(threads: int | None) -> None:
+    """Once per process, before anything is built: the device, thread count and determinism.
+
+    `threads` is the number of CPU threads of this rank; None keeps torch's choice.
+    """
+    if HAS_CUDA:
+        torch.cuda.set_device(device())
+    else:
+        torch.use_deterministic_algorithms(True)
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def memory_gib() -> float:
+    """Peak memory of this rank: of the GPU where there is one, else resident memory."""
+    if HAS_CUDA:
+        return torch.cuda.max_memory_allocated() / 2**30
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+@contextlib.contextmanager
+def megatron() -> Iterator[None]:
+    """The scope in which megatron-core is imported and called. A no-op with CUDA; re-entrant."""
+    if HAS_CUDA or _OnCpu.active:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        _OnCpu.active = True
+        stack.callback(setattr, _OnCpu, "active", False)
+        for name, value in _CUDA_ON_CPU.items():
+            stack.enter_context(mock.patch.object(torch.cuda, name, value))
+        # megatron's setter queues the state until CUDA starts, that is for ever: a silent no-op.
+        from megatron.core.tensor_parallel import random
+
+        stack.enter_context(mock.patch.object(random, "_set_cuda_rng_state", _set_rng_state))
+        stack.enter_context(mock.patch.object(random, "_get_cuda_rng_state", _get_rng_state))
+        # Its checkpoint writer forks, which is no longer safe in a process with gloo's threads, and starts a
+        # manager process that takes seconds; threads write small shards as well.
+        from megatron.core.dist_checkpointing.strategies import filesystem_async
+
+        threads = SimpleNamespace(get_context=lambda method: multiprocessing.dummy)
+        stack.enter_context(mock.patch.object(filesystem_async, "mp", threads))
+        stack.enter_context(_OnCpu())
+        yield
+
+
+class _OnCpu(TorchFunctionMode):
+    """Answers tensor requests for CUDA with the CPU."""
+
+    active = False
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is torch.Tensor.cuda:
+            return args[0]
+        if func is torch.Tensor.type and len(args) == 1 and not kwargs:
+            return func(*args).replace("torch.", "torch.cuda.")
+        if "cuda" in str(kwargs.get("device", "")):
+            kwargs = {**kwargs, "device": "cpu"}
+        return func(*args, **kwargs)
+
+
+class _Stream:
+    """A stream or event of a device that has only one queue: ordering is the program's own."""
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def wait_stream(self, stream) -> None:
+        pass
+
+    wait_event = wait = record = record_event = synchronize = wait_stream
+
+
+def _get_rng_state(device=None, clone=False, graph_safe=False) -> torch.Tensor:
+    return torch.get_rng_state()
+
+
+def _set_rng_state(state: torch.Tensor, device=-1, graph_safe=False) -> None:
+    torch.set_rng_state(state)
+
+
+# What megatron-core calls in torch.cuda on the paths that this project runs.
+_CUDA_ON_CPU = {
+    "current_device": lambda: torch.device("cpu"),
+    "synchronize": lambda device=None: None,
+    "empty_cache": lambda: None,
+    "manual_seed": lambda seed: torch.manual_seed(seed),
+    "get_rng_state": _get_rng_state,
+    "set_rng_state": _set_rng_state,
+    "Stream": _Stream,
+    "Event": _Stream,
+    "stream": lambda stream: contextlib.nullcontext(),
+    "current_stream": lambda device=None: _Stream(),
+    "default_stream": lambda device=None: _Stream(),
+}

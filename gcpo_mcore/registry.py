@@ -1,0 +1,58 @@
+"""Names -> classes, for everything that a user can add without a fork.
+
+A built-in is a module of that name in the package of its kind (`rewards/exact_match.py` is the
+reward `exact_match`): nothing to list anywhere. Another distribution adds one with an entry point
+in the group of its kind (`gcpo_mcore.rewards`). Either way the class is the one that carries the
+decorator: `@rewards.register`.
+"""
+
+import importlib
+import pkgutil
+from importlib.metadata import entry_points
+
+from gcpo_mcore.errors import UserError, nearest
+
+
+class Registry:
+    """The named classes of one kind.
+
+    `kind` is the word used in messages ('reward'), `package` the package whose modules are the
+    built-ins. The entry-point group is `gcpo_mcore.{kind}s`.
+    """
+
+    def __init__(self, kind: str, package: str):
+        self.kind = kind
+        self.package = package
+        self._by_module: dict[str, type] = {}
+
+    def register(self, cls: type) -> type:
+        """Class decorator: makes `cls` the one that its module stands for."""
+        self._by_module[cls.__module__] = cls
+        return cls
+
+    def names(self) -> list[str]:
+        """Every name that `get` knows, sorted."""
+        package = importlib.import_module(self.package)
+        built_in = {m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")}
+        return sorted(built_in | self._entry_points().keys())
+
+    def get(self, name: str) -> type:
+        """The class called `name`. UserError, with the nearest known name, if there is none."""
+        external = self._entry_points()
+        if name in external:
+            return external[name].load()
+        if name not in self.names():
+            raise UserError(f"unknown {self.kind} '{name}'{nearest(name, self.names())}; known: {', '.join(self.names())}")
+        module = f"{self.package}.{name}"
+        importlib.import_module(module)
+        if module not in self._by_module:
+            raise UserError(f"{module} has no class decorated with @{self.kind}s.register")
+        return self._by_module[module]
+
+    def _entry_points(self) -> dict:
+        return {e.name: e for e in entry_points(group=f"gcpo_mcore.{self.kind}s")}
+
+
+algorithms = Registry("algorithm", "algorithms")
+rewards = Registry("reward", "rewards")
+engines = Registry("engine", "gcpo_mcore.rollout.engines")

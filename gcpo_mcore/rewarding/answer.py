@@ -1,0 +1,34 @@
+"""What a reward is given, and what it has to be."""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One response to be scored; plain data that crosses a process boundary.
+
+    prompt_text      the prompt as rendered
+    response_text    the decoded response, its last `max_response_chars` characters if it is longer
+    reference        the reference answer of the row
+    columns          every column of the row
+    truncated        True if the response was cut at the length limit
+    response_tokens  its length in tokens, stop token included
+    """
+
+    prompt_text: str
+    response_text: str
+    reference: str
+    columns: dict[str, Any] = field(default_factory=dict)
+    truncated: bool = False
+    response_tokens: int = 0
+
+
+class Reward(Protocol):
+    """A callable built from its settings. One finite score per answer, in their order.
+
+    It runs in a worker process with a deadline and a memory limit. A raised exception marks the
+    answer as not graded; it does not end the run.
+    """
+
+    def __call__(self, answers: list[Answer]) -> list[float]: ...

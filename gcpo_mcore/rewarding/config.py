@@ -1,0 +1,82 @@
+"""The reward of a run: named parts with weights, one of which decides what counts as right."""
+
+from typing import Any
+
+from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from gcpo_mcore.config.part import Config
+from gcpo_mcore.errors import UserError, nearest
+from gcpo_mcore.registry import rewards
+from gcpo_mcore.rewarding.answer import Reward
+
+
+class PartConfig(Config):
+    """One reward in the sum.
+
+    weight    its factor; 0 records the part without rewarding it
+    gate      another part's name: this part counts only where that one scored at least `accuracy_threshold`
+    settings  the reward's own knobs, checked against its class
+    """
+
+    weight: FiniteFloat
+    gate: str | None
+    settings: dict[str, Any]
+
+
+class RewardConfig(Config):
+    """reward = sum of weight * score over the parts.
+
+    parts               by the reward's name (a file in rewards/, or an entry point)
+    accuracy            the part that decides `is_accurate`
+    accuracy_threshold  the score from which on it is accurate (and from which on a gate opens)
+    workers             grading processes per rank
+    deadline_s          seconds that one response may take, all parts together
+    memory_limit_mib    address space of a worker
+    failed_score        reward of a response whose grading timed out, crashed or raised
+    max_response_chars  rewards see only that many last characters of a response
+
+    UserError for an unknown reward, gate or accuracy, and for wrong settings.
+    """
+
+    parts: dict[str, PartConfig] = Field(min_length=1)
+    accuracy: str
+    accuracy_threshold: FiniteFloat
+    workers: PositiveInt
+    deadline_s: PositiveFloat
+    memory_limit_mib: PositiveInt
+    failed_score: FiniteFloat
+    max_response_chars: PositiveInt
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> "RewardConfig":
+        self._known_part("reward.accuracy", self.accuracy)
+        for name, part in self.parts.items():
+            if part.gate is not None:
+                self._known_part(f"reward.parts.{name}.gate", part.gate)
+                if part.gate == name:
+                    raise UserError(f"reward.parts.{name}.gate: a part cannot be its own gate")
+        self.build()
+        return self
+
+    def build(self) -> dict[str, Reward]:
+        """The callable rewards by part name. UserError says which setting is wrong."""
+        return {name: _build(name, part.settings) for name, part in self.parts.items()}
+
+    def _known_part(self, key: str, name: str) -> None:
+        if name not in self.parts:
+            raise UserError(f"{key}: no part '{name}'{nearest(name, self.parts)}; parts: {', '.join(self.parts)}")
+
+
+def _build(name: str, settings: dict[str, Any]) -> Reward:
+    reward_class = rewards.get(name)
+    where = f"reward.parts.{name}.settings"
+    try:
+        return reward_class.model_validate(settings)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(place) for place in problem["loc"])
+        unknown = problem["type"] == "extra_forbidden"
+        hint = nearest(str(problem["loc"][-1]), reward_class.model_fields) if unknown else ""
+        raise UserError(f"{where}.{key}: {problem['msg']}{hint}") from error
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error

@@ -1,0 +1,115 @@
+"""Where in a response the answer is: a task names it in its reward's `extraction`.
+
+Every rule is a small Config with `__call__(text) -> str | None`; None means that the response
+gives no answer. `ANSWER_ONLY` tells whether what a rule returns is the bare answer (a formula) or
+may be prose around it.
+"""
+
+import re
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from gcpo_mcore.config.part import Config
+from gcpo_mcore.errors import UserError, nearest
+
+THINK_START, THINK_END = "<think>", "</think>"
+SIGNS = re.compile(r"\\{1,2}boxed\{|\\.|[{}]", re.DOTALL)  # a box, anything escaped, a brace
+
+
+class Whole(Config):
+    """The whole response, stripped; None if nothing is left."""
+
+    ANSWER_ONLY: ClassVar[bool] = False
+    name: Literal["whole"]
+
+    def __call__(self, text: str) -> str | None:
+        return text.strip() or None
+
+
+class AfterLast(Config):
+    """What follows the last `marker` (':' or '####'), stripped; None without a marker or an answer."""
+
+    ANSWER_ONLY: ClassVar[bool] = True
+    name: Literal["after_last"]
+    marker: str
+
+    @field_validator("marker")
+    @classmethod
+    def _not_empty(cls, marker: str) -> str:
+        if not marker:
+            raise ValueError("the marker is empty")
+        return marker
+
+    def __call__(self, text: str) -> str | None:
+        _, found, rest = text.rpartition(self.marker)
+        return (rest.strip() or None) if found else None
+
+
+class Boxed(Config):
+    r"""The content of the last complete \boxed{...}, after the thinking if there was any.
+
+    Braces are balanced (escaped ones, \{ and \}, are not counted). A box inside the thinking is not
+    an answer, and neither is one in thinking that never ended.
+    """
+
+    ANSWER_ONLY: ClassVar[bool] = True
+    name: Literal["boxed"]
+
+    def __call__(self, text: str) -> str | None:
+        spoken = after_thinking(text)
+        if spoken is None:
+            if THINK_START in text:
+                return None
+            spoken = text  # a model that does not think aloud
+        return _last_box(spoken)
+
+
+class AfterThink(Config):
+    """What follows the last </think>, stripped; None if the thinking never ended."""
+
+    ANSWER_ONLY: ClassVar[bool] = False
+    name: Literal["after_think"]
+
+    def __call__(self, text: str) -> str | None:
+        return after_thinking(text) or None
+
+
+EXTRACTIONS = {"whole": Whole, "after_last": AfterLast, "boxed": Boxed, "after_think": AfterThink}
+
+
+def after_thinking(text: str) -> str | None:
+    """The stripped text after the last </think>; None if there is no </think>."""
+    _, found, rest = text.rpartition(THINK_END)
+    return rest.strip() if found else None
+
+
+def _last_box(text: str) -> str | None:
+    """The stripped content of the complete box that opens last; None without one. One pass over the text."""
+    open_braces: list[int | None] = []  # where a box's content starts; None for any other brace
+    start = end = -1
+    for sign in SIGNS.finditer(text):
+        if sign[0] == "}":
+            opened = open_braces.pop() if open_braces else None
+            if opened is not None and opened > start:
+                start, end = opened, sign.start()
+        elif sign[0].endswith("boxed{"):
+            open_braces.append(sign.end())
+        elif sign[0] == "{":
+            open_braces.append(None)
+    return text[start:end].strip() or None
+
+
+def _known_name(value: Any) -> Any:
+    """Refuses an unknown name with the nearest one; the union then validates the rest."""
+    if isinstance(value, dict):
+        name = value.get("name")
+        if name not in EXTRACTIONS:
+            hint = nearest(str(name), EXTRACTIONS)
+            raise UserError(f"unknown extraction '{name}'{hint}; known: {', '.join(EXTRACTIONS)}")
+    return value
+
+
+Extraction = Annotated[
+    Whole | AfterLast | Boxed | AfterThink, Field(discriminator="name"), BeforeValidator(_known_name)
+]

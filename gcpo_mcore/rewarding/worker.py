@@ -1,0 +1,89 @@
+"""The grading process: `python -m gcpo_mcore.rewarding.worker PIPE_FD PARENT_PID`, started by `pool`.
+
+It reads a pickled RewardConfig, then lists of Answer, and writes one json line per answer at once,
+so the pool always knows which answer it is at. Its own words are json, not pickle: a reward that
+was tricked into running foreign code must not be able to run it in the trainer as well.
+"""
+
+import ctypes
+import json
+import math
+import os
+import resource
+import signal
+import sys
+from multiprocessing.connection import Connection
+
+from gcpo_mcore.rewarding.answer import Answer, Reward
+
+OUT_OF_MEMORY = 12  # exit code
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+MAX_PROBLEM_CHARS = 500
+
+
+def main(pipe_fd: int, parent_pid: int) -> None:
+    """Serves until the pipe closes."""
+    _die_with(parent_pid)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the trainer's to handle
+    pipe = Connection(pipe_fd)
+    try:
+        config = pipe.recv()
+        rewards = config.build()
+        _limit(config.memory_limit_mib)
+    except Exception as error:
+        _say(pipe, {"ready": False, "problem": _words(error)})
+        return
+    _say(pipe, {"ready": True})
+    while True:
+        try:
+            answers = pipe.recv()
+        except EOFError:
+            return
+        for answer in answers:
+            _say(pipe, grade(rewards, answer))
+
+
+def grade(rewards: dict[str, Reward], answer: Answer) -> dict:
+    """{'scores': {part: score}}, or {'problem': text} if a part raised or gave no finite number."""
+    scores = {}
+    for name, reward in rewards.items():
+        try:
+            (score,) = reward([answer])
+            scores[name] = float(score)
+            if not math.isfinite(scores[name]):
+                raise ValueError(f"the score is {score}")
+        except MemoryError:
+            os._exit(OUT_OF_MEMORY)  # what is left of this process cannot be trusted
+        except Exception as error:
+            return {"problem": f"{name}: {_words(error)}"}
+    return {"scores": scores}
+
+
+def _die_with(parent_pid: int) -> None:
+    """Lets the kernel kill this process when its parent dies, however that happens (Linux).
+
+    Strictly, when the parent's *thread* that started it ends; the pool then starts another.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:  # it died before the line above
+        os._exit(1)
+
+
+def _limit(memory_limit_mib: int) -> None:
+    """Caps the address space, and leaves no core file behind."""
+    size = memory_limit_mib * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _say(pipe: Connection, message: dict) -> None:
+    pipe.send_bytes(json.dumps(message).encode())
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:MAX_PROBLEM_CHARS]
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,136 @@
+"""The embedded engine: the whole model inside this process, with a KV cache, on CPU or GPU.
+
+It is transformers' own implementation of the architecture, fed by the actor's export at every sync; so its
+log-probs check the actor's at each step. Every rank holds a copy: for models that fit. Larger ones are for
+SGLang.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+
+from gcpo_mcore import platform
+from gcpo_mcore.registry import engines
+from gcpo_mcore.rollout.config import RolloutConfig, Sampling
+from gcpo_mcore.rollout.engine import Request
+from gcpo_mcore.rollout.sampling import draw, uniforms
+from gcpo_mcore.samples import Sample
+
+
+@engines.register
+class EmbeddedEngine:
+    """Batched decoding of requests, longest prompts first; finished rows leave the batch."""
+
+    def __init__(
+        self,
+        config: RolloutConfig,
+        model_folder: str,
+        dtype: str,
+        stop_token_ids: list[int],
+        decode: Callable[[list[int]], str],
+    ):
+        self.config = config
+        self.decode = decode
+        self.device = platform.device()
+        self.stop = torch.tensor(sorted(set(stop_token_ids)), device=self.device)
+        self.version = -1
+        hf = AutoConfig.from_pretrained(model_folder)
+        self.model = AutoModelForCausalLM.from_config(hf, dtype=getattr(torch, dtype), attn_implementation="sdpa")
+        self.model.to(self.device).eval().requires_grad_(False)
+
+    def update_weights(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
+        """Copies the weights in. RuntimeError if a tensor is unknown or one is left out."""
+        mine = dict(self.model.named_parameters())  # a tied output head is not listed twice
+        for name, tensor in weights:
+            if name not in mine:
+                raise RuntimeError(f"phase sync: the engine's model has no tensor {name}, or got it twice")
+            mine.pop(name).data.copy_(tensor)
+        if mine:
+            raise RuntimeError(f"phase sync: the engine never received {sorted(mine)[0]}")
+        self.version = version
+
+    @torch.inference_mode()
+    def generate(self, requests: list[Request], sampling: Sampling) -> list[Sample]:
+        """See `Engine.generate`."""
+        order = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt.token_ids))
+        samples: list[Sample | None] = [None] * len(requests)
+        size = self.config.sequences_per_batch
+        for start in range(0, len(order), size):
+            chunk = order[start : start + size]
+            for i, sample in zip(chunk, self._decode_batch([requests[i] for i in chunk], sampling), strict=True):
+                samples[i] = sample
+        return samples
+
+    def _decode_batch(self, requests: list[Request], sampling: Sampling) -> list[Sample]:
+        count, limit = len(requests), sampling.max_response_tokens
+        width = max(len(r.prompt.token_ids) for r in requests)
+        tokens = torch.zeros(count, width, dtype=torch.int64)
+        attention = torch.zeros(count, width, dtype=torch.int64)
+        for row, request in enumerate(requests):  # padded on the left: every row's next token is at the same place
+            ids = request.prompt.token_ids
+            tokens[row, width - len(ids) :] = torch.tensor(ids)
+            attention[row, width - len(ids) :] = 1
+        tokens, attention = tokens.to(self.device), attention.to(self.device)
+        positions = (attention.cumsum(1) - 1).clamp(min=0)
+        draws = torch.stack([torch.from_numpy(uniforms(r.seed, limit)) for r in requests]).to(self.device)
+
+        out_ids = torch.zeros(count, limit, dtype=torch.int64, device=self.device)
+        model_logp = torch.zeros(count, limit, device=self.device)
+        drawn_logp = torch.zeros(count, limit, device=self.device)
+        length = torch.full((count,), limit, device=self.device)
+        stopped = torch.zeros(count, dtype=torch.bool, device=self.device)
+        rows = torch.arange(count, device=self.device)  # which request each line of the live batch belongs to
+        cache = DynamicCache()
+        for t in range(limit):
+            logits = self.model(
+                input_ids=tokens,
+                attention_mask=attention,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1]
+            token, logp, drawn = draw(logits.float(), draws[rows, t], sampling)
+            out_ids[rows, t], model_logp[rows, t], drawn_logp[rows, t] = token, logp, drawn
+            ended = rows[torch.isin(token, self.stop) & ~stopped[rows]]
+            stopped[ended] = True
+            length[ended] = t + 1
+            live = (~stopped[rows]).nonzero().squeeze(1)
+            if len(live) == 0:
+                break
+            tokens, attention, positions = token.unsqueeze(1), _grow(attention), positions[:, -1:] + 1
+            # A finished row decodes on, past its length, until half of the batch is finished: compacting
+            # copies the whole cache, which costs more than a few idle rows.
+            if len(live) <= len(rows) // 2:
+                cache.batch_select_indices(live)
+                tokens, attention, positions, rows = tokens[live], attention[live], positions[live], rows[live]
+        return self._samples(requests, out_ids, model_logp, drawn_logp, length, stopped)
+
+    def _samples(self, requests, out_ids, model_logp, drawn_logp, length, stopped) -> list[Sample]:
+        out_ids, model_logp, drawn_logp = out_ids.tolist(), model_logp.cpu().numpy(), drawn_logp.cpu().numpy()
+        samples = []
+        for row, (request, n, is_stopped) in enumerate(
+            zip(requests, length.tolist(), stopped.tolist(), strict=True)
+        ):
+            ids = out_ids[row][:n]
+            samples.append(
+                Sample(
+                    index=request.index,
+                    response_ids=ids,
+                    response_text=self.decode(ids),
+                    truncated=not is_stopped,
+                    rollout_logp=model_logp[row, :n].copy(),
+                    sampling_logp=drawn_logp[row, :n].copy(),
+                    weight_version=self.version,
+                )
+            )
+        return samples
+
+    def close(self) -> None:
+        """Drops the model."""
+        del self.model
+
+
+def _grow(attention: torch.Tensor) -> torch.Tensor:
+    return torch.cat([attention, attention.new_ones(len(attention), 1)], dim=1)

@@ -1,0 +1,59 @@
+"""Shares the prompts of a step out over all ranks, grades each rank's share there, and gathers the groups."""
+
+import torch.distributed as dist
+
+from gcpo_mcore.rewarding.grader import Grader
+from gcpo_mcore.rollout.config import Sampling
+from gcpo_mcore.rollout.engine import Engine, Request
+from gcpo_mcore.rollout.sampling import request_seed
+from gcpo_mcore.samples import Group, Prompt, Sample
+
+
+class Sampler:
+    """Prompts in, graded groups out, the same on every rank."""
+
+    def __init__(self, engine: Engine, grader: Grader, seed: int):
+        self.engine, self.grader, self.seed = engine, grader, seed
+
+    def generate(self, prompts: list[Prompt], samples_per_prompt: int, sampling: Sampling, key: str) -> list[Group]:
+        """Groups of this rank's share of the work, still ungraded: `key` names the occasion ('train|12|0').
+
+        Responses of all prompts are dealt in one row over the ranks, so that a group may lie on several.
+        """
+        world, rank = dist.get_world_size(), dist.get_rank()
+        work = [(p, i) for p in range(len(prompts)) for i in range(samples_per_prompt)]
+        per_rank = -(-len(work) // world)
+        mine = work[rank * per_rank : (rank + 1) * per_rank]
+        requests = [
+            Request(prompts[p], i, request_seed(key, self.seed, p, prompts[p].id, i)) for p, i in mine
+        ]
+        groups = [Group(prompt, []) for prompt in prompts]
+        if requests:
+            for (p, _), sample in zip(mine, self.engine.generate(requests, sampling), strict=True):
+                groups[p].samples.append(sample)
+        return groups
+
+    def add_golden(self, groups: list[Group], max_response_tokens: int) -> None:
+        """Puts the golden answer beside the groups that this rank grades for; one too long counts as missing."""
+        world, rank = dist.get_world_size(), dist.get_rank()
+        for number, group in enumerate(groups):
+            ids = group.prompt.golden_ids
+            if number % world == rank and ids is not None and len(ids) <= max_response_tokens:
+                group.golden = Sample(
+                    index=-1, response_ids=ids, response_text=group.prompt.golden_text, is_golden=True
+                )
+
+    def grade(self, groups: list[Group]) -> tuple[list[Group], dict[str, float]]:
+        """Grades this rank's samples and golden answers, then joins all ranks' groups (samples in order)."""
+        pairs = [(g.prompt, s) for g in groups for s in [*g.samples, *([g.golden] if g.golden else [])]]
+        metrics = self.grader.grade(pairs)
+        shares: list[tuple[list[tuple[list[Sample], Sample | None]], dict]] = [None] * dist.get_world_size()
+        dist.all_gather_object(shares, ([(g.samples, g.golden) for g in groups], metrics))
+        joined = []
+        for number, group in enumerate(groups):
+            parts = [share[number] for share, _ in shares]
+            samples = sorted((s for samples, _ in parts for s in samples), key=lambda s: s.index)
+            golden = next((g for _, g in parts if g is not None), None)
+            joined.append(Group(group.prompt, samples, golden))
+        totals = {name: sum(m.get(name, 0.0) for _, m in shares) for name in metrics}
+        return joined, totals

@@ -1,0 +1,183 @@
+"""The run folder and its checkpoints: written whole or not at all, the newest good one found again.
+
+    runs/NAME/config.yaml            the resolved configuration
+    runs/NAME/model/                 config.json and tokenizer of the model (what an export needs besides weights)
+    runs/NAME/metrics.jsonl, tb/     numbers;  rollouts/ the samples of each step;  logs/ the console's lines
+    runs/NAME/checkpoints/step_000020/{shards/, rank_*.pt, state.json, manifest.json}
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from gcpo_mcore.actor.architecture import Architecture
+from gcpo_mcore.errors import UserError
+
+# What may change between a run and its continuation without making it another run.
+FREE_KEYS = ("run", "parallel.tensor", "parallel.pipeline", "parallel.sequence", "parallel.threads", "monitor", "trainer.steps", "trainer.checkpoint_every_steps", "trainer.keep_checkpoints",
+             "trainer.sequences_per_microbatch", "rollout.sequences_per_batch", "evaluation")  # fmt: skip
+
+
+class RunFolder:
+    """One run's folder. Only rank 0 writes, except for the shards of a checkpoint."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+
+    def steps(self) -> list[int]:
+        """Steps that have a finished checkpoint folder, newest first."""
+        names = [d.name for d in self.checkpoints.glob("step_*")] if self.checkpoints.is_dir() else []
+        return sorted((int(n.removeprefix("step_")) for n in names), reverse=True)
+
+    def folder(self, step: int) -> Path:
+        """Where the checkpoint of `step` lies."""
+        return self.checkpoints / f"step_{step:06d}"
+
+    def temporary(self, step: int) -> Path:
+        """Where the checkpoint of `step` lies while it is written."""
+        return self.checkpoints / f"tmp_step_{step:06d}"
+
+    @property
+    def export(self) -> Path:
+        """Where the Hugging Face export of the last step lies."""
+        return self.path / "hf"
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What `finish_checkpoint` was given for `step`."""
+        return json.loads((self.folder(step) / "state.json").read_text())
+
+    def newest_good(self) -> Path | None:
+        """The newest checkpoint whose files are all there and unchanged; a line on stderr for each bad one."""
+        for step in self.steps():
+            problem = check(self.folder(step))
+            if problem is None:
+                return self.folder(step)
+            print(f"checkpoint {self.folder(step)} is left out: {problem}", file=sys.stderr, flush=True)
+        return None
+
+    # --- config ------------------------------------------------------------------------------------------------
+
+    def check_same_run(self, config: dict[str, Any]) -> None:
+        """UserError, naming the key, if this folder was made by another configuration."""
+        path = self.path / "config.yaml"
+        if not path.is_file():
+            return
+        before = dict(_flat(OmegaConf.to_container(OmegaConf.load(path))))
+        now = dict(_flat(config))
+        for key in sorted(before.keys() | now.keys()):
+            if any(key == free or key.startswith(free + ".") for free in FREE_KEYS):
+                continue
+            if before.get(key) != now.get(key):
+                raise UserError(
+                    f"{self.path} was made with {key}={before.get(key)}, not {now.get(key)}; "
+                    f"choose another run.name, or remove the folder"
+                )
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Writes the resolved configuration."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_whole(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)).encode())
+
+    def keep_model_files(self, model_folder: str) -> None:
+        """Copies what an export needs besides weights, so that the run folder stands alone."""
+        target = self.path / "model"
+        if not target.is_dir():
+            copy_model_files(Path(model_folder), self.path / "tmp_model")
+            (self.path / "tmp_model").rename(target)
+
+    # --- checkpoints -------------------------------------------------------------------------------------------
+
+    def begin_checkpoint(self, step: int) -> None:
+        """Makes an empty temporary folder to write the checkpoint of `step` into."""
+        temporary = self.temporary(step)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+
+    def finish_checkpoint(self, step: int, state: dict[str, Any], arch: Architecture, keep: int) -> None:
+        """Adds state and manifest, makes it durable, and gives it its name; then drops all but the newest `keep`."""
+        temporary = self.temporary(step)
+        write_whole(temporary / "state.json", json.dumps(state).encode())
+        files = {str(p.relative_to(temporary)): _sum(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
+        manifest = {"step": step, "architecture": asdict(arch), "files": files}
+        write_whole(temporary / "manifest.json", json.dumps(manifest, indent=1).encode())
+        shutil.rmtree(self.folder(step), ignore_errors=True)
+        temporary.rename(self.folder(step))
+        _sync_folder(self.checkpoints)
+        for old in self.steps()[keep:]:
+            shutil.rmtree(self.folder(old))
+
+
+def check(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint folder, or None. Reads every byte: the sums are in its manifest."""
+    try:
+        manifest = json.loads((checkpoint / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return "it has no readable manifest.json"
+    for name, (size, digest) in manifest["files"].items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if [size, digest] != _sum(path):
+            return f"{name} is damaged"
+    return None
+
+
+def read_manifest(checkpoint: Path) -> dict[str, Any]:
+    """The manifest of a good checkpoint."""
+    return json.loads((checkpoint / "manifest.json").read_text())
+
+
+def check_architecture(checkpoint: Path, arch: Architecture) -> None:
+    """UserError if the checkpoint holds another model than `arch`."""
+    difference = arch.difference(read_manifest(checkpoint)["architecture"])
+    if difference:
+        raise UserError(f"{checkpoint} is a checkpoint of another model: {difference}")
+
+
+def copy_model_files(source: Path, target: Path) -> None:
+    """Copies a Hugging Face folder's small files (config, tokenizer, chat template): everything but weights."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for path in sorted(source.iterdir()):
+        if path.is_file() and path.suffix not in (".safetensors", ".bin") and not path.name.endswith(".index.json"):
+            shutil.copy(path, target / path.name)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file so that it is there whole or not at all, also after a power cut."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as f:
+        f.write(content)
+        f.flush()
+        os.fsync(f.fileno())
+    temporary.replace(path)
+
+
+def _sum(path: Path) -> list[int | str]:
+    with open(path, "rb") as f:
+        return [path.stat().st_size, hashlib.file_digest(f, "sha256").hexdigest()]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from _flat(value, f"{prefix}{key}.")
+    else:
+        yield prefix.removesuffix("."), node

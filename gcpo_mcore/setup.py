@@ -1,0 +1,68 @@
+"""Builds what a plan describes: process groups, actor, engine, graders, trainer. And takes it down again."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+
+import torch.distributed as dist
+
+from gcpo_mcore import platform
+from gcpo_mcore.actor.actor import Actor
+from gcpo_mcore.actor.model import start_parallel
+from gcpo_mcore.actor.reference import Reference
+from gcpo_mcore.plan import Plan
+from gcpo_mcore.registry import engines
+from gcpo_mcore.rewarding.grader import Grader
+from gcpo_mcore.rollout.engine import Engine
+from gcpo_mcore.rollout.sampler import Sampler
+from gcpo_mcore.trainer import Trainer
+
+
+@contextlib.contextmanager
+def process_group(threads: int | None, deadline_s: float) -> Iterator[None]:
+    """torch.distributed for this process: as torchrun launched it, or a group of one without torchrun.
+
+    A collective that waits longer than `deadline_s` ends the run.
+    """
+    platform.start(threads)
+    timeout = timedelta(seconds=deadline_s)
+    if "RANK" in os.environ:
+        dist.init_process_group(platform.backend(), timeout=timeout)
+    else:
+        dist.init_process_group(platform.backend(), store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def build_engine(plan: Plan) -> Engine:
+    """The rollout engine that the config names, without weights yet."""
+    return engines.get(plan.config.rollout.engine)(
+        config=plan.config.rollout,
+        model_folder=plan.config.model.path,
+        dtype=plan.config.model.dtype,
+        stop_token_ids=plan.stop_token_ids,
+        decode=lambda ids: plan.tokenizer.decode(ids, skip_special_tokens=True),
+    )
+
+
+@contextlib.contextmanager
+def trainer(plan: Plan) -> Iterator[Trainer]:
+    """The whole run on this rank, built; engine and workers are gone afterwards."""
+    config = plan.config
+    with process_group(config.parallel.threads, config.monitor.phase_deadline_s), Grader(config.reward) as grader:
+        start_parallel(plan.layout, config.seed)
+        actor = Actor(
+            config.model,
+            plan.arch,
+            config.parallel,
+            plan.layout,
+            config.optimizer,
+            temperature=config.rollout.sampling.temperature,
+            sequences_per_microbatch=config.trainer.sequences_per_microbatch,
+        )
+        reference = Reference(actor) if config.algorithm.kl.needs_reference else None
+        with contextlib.closing(build_engine(plan)) as engine:
+            yield Trainer(plan, actor, engine, Sampler(engine, grader, config.seed), reference)

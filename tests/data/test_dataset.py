@@ -1,0 +1,140 @@
+"""Rows become prompts: token ids, templates, golden answers, and the rows that are refused or dropped."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gcpo_mcore.data import carry
+from gcpo_mcore.data.config import DataConfig
+from gcpo_mcore.data.dataset import load, load_eval, load_train
+from gcpo_mcore.errors import UserError
+
+ROWS = [
+    {"prompt": "3+8?", "answer": 11, "golden_answer": "0+3+8=11:11", "kind": "one_digit"},
+    {"prompt": "39+66?", "answer": "105"},
+]
+CARRY_YAML = Path(__file__).parents[2] / "configs" / "data" / "carry.yaml"
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return carry.make_tokenizer()
+
+
+@pytest.fixture
+def tokenizer():
+    """Its template writes roles as characters, so that a test sees what was rendered."""
+    made = carry.make_tokenizer()
+    made.chat_template = (
+        "{% for m in messages %}{{ {'system': '(', 'user': ':', 'assistant': ';'}[m.role] }}{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ mark | default('=') }}{% endif %}"
+    )
+    return made
+
+
+def config(path="unused", **changes):
+    """The config of configs/data/carry.yaml, so that the file is tested too, with `changes`."""
+    values = yaml.safe_load(CARRY_YAML.read_text())
+    values["train"] = {"easy": {"path": path, "weight": 1}}
+    values["eval"] = {"easy": {"path": path, "max_rows": 1}}
+    return DataConfig(**{**values, **changes})
+
+
+def write(tmp_path, *rows):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return str(path)
+
+
+def refusal(path, settings, tokenizer):
+    with pytest.raises(UserError) as error:
+        load("easy", path, settings, tokenizer)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_plain_prompt(tmp_path, plain):
+    path = write(tmp_path, *ROWS)
+    loaded = load_train(config(path), plain)["easy"]
+    first, second = loaded.prompts
+    assert (loaded.rows, loaded.dropped, loaded.with_golden) == (2, 0, 1)
+    assert (first.id, second.id, first.source) == ("easy:0", "easy:1", "easy")
+    assert (first.text, first.answer, first.columns) == ("3+8?", "11", ROWS[0])
+    assert first.token_ids == plain.encode("3+8?")
+    assert first.golden_ids == [*plain.encode("0+3+8=11:11"), plain.eos_token_id]
+    assert first.golden_text == "0+3+8=11:11"
+    assert second.golden_ids is None and second.golden_text is None
+    assert len(load_eval(config(path), plain)["easy"].prompts) == 1  # max_rows
+
+
+def test_the_suffix_comes_last(tmp_path, plain):
+    (only,) = load("easy", write(tmp_path, ROWS[0]), config(prompt_suffix="\n?"), plain).prompts
+    assert only.text == "3+8?\n?" == plain.decode(only.token_ids)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "changes", "text"),
+    [
+        ("1+2?", {"chat_template": True}, ":1+2?="),
+        ("1+2?", {"chat_template": True, "system_prompt": "9", "prompt_suffix": "4"}, "(9:1+2?4="),
+        ("1+2?", {"chat_template": True, "chat_template_kwargs": {"mark": "-"}}, ":1+2?-"),
+        ([{"role": "user", "content": "1"}], {"chat_template": False}, ":1="),
+        ([{"role": "user", "content": "1"}], {"system_prompt": "9"}, "(9:1="),
+        ([{"role": "system", "content": "8"}, {"role": "user", "content": "1"}], {"system_prompt": "9"}, "(8:1="),
+    ],
+)
+def test_the_chat_template(tmp_path, tokenizer, prompt, changes, text):
+    path = write(tmp_path, {"prompt": prompt, "answer": "3"})
+    (only,) = load("easy", path, config(**{"max_prompt_tokens": 20, **changes}), tokenizer).prompts
+    assert only.text == text == tokenizer.decode(only.token_ids)
+
+
+def test_an_overlong_prompt_is_named_or_dropped_and_counted(tmp_path, plain):
+    path = write(tmp_path, *ROWS)
+    message = refusal(path, config(max_prompt_tokens=5), plain)
+    assert message.startswith(f"{path}, line 2: the prompt has 6 tokens, the limit is 5 (")
+    loaded = load("easy", path, config(max_prompt_tokens=5, overlong_prompts="drop"), plain)
+    assert [p.id for p in loaded.prompts] == ["easy:0"]
+    assert (loaded.rows, loaded.dropped) == (2, 1)
+    nothing_left = config(max_prompt_tokens=1, overlong_prompts="drop")
+    assert refusal(path, nothing_left, plain) == f"{path}: all 2 prompts are longer than 1 tokens"
+
+
+def test_rows_that_cannot_become_prompts(tmp_path, plain, tokenizer):
+    path = write(tmp_path, {"prompt": "abc", "answer": "3"})
+    assert refusal(path, config(), plain) == f"{path}, line 1: column 'prompt' has no tokens"
+    path = write(tmp_path, {"promt": "1", "answer": "3"})
+    assert refusal(path, config(), plain).startswith(f"{path}, line 1: there is no column 'prompt' (nearest: promt)")
+    path = write(tmp_path, {"prompt": "1", "answer": "3"})
+    assert "data.system_prompt needs data.chat_template=true" in refusal(path, config(system_prompt="9"), plain)
+    tokenizer.chat_template = None
+    assert "the tokenizer has none" in refusal(path, config(chat_template=True), tokenizer)
+    tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    message = refusal(path, config(chat_template=True), tokenizer)
+    assert message == f"{path}, line 1: the chat template refuses the prompt: roles must alternate"
+
+
+def test_ids_beyond_the_vocabulary_and_a_missing_end_token(tmp_path, plain):
+    class Broken:
+        eos_token_id = 2
+
+        def encode(self, text, add_special_tokens=True):
+            return [99] if "=" in text else [4]
+
+        def __len__(self):
+            return 25
+
+    path = write(tmp_path, ROWS[0])
+    complaint = "line 1: column 'golden_answer' has token id 99, the vocabulary has 25 tokens"
+    assert refusal(path, config(), Broken()).endswith(complaint)
+    Broken.eos_token_id = None
+    assert "no end-of-sequence token" in refusal(path, config(), Broken())
+
+
+def test_the_config_refuses_what_it_does_not_know():
+    with pytest.raises(ValueError, match="sytem_prompt"):
+        config(sytem_prompt=None)
+    with pytest.raises(ValueError, match="greater than 0"):
+        config(train={"easy": {"path": "x", "weight": 0}})

@@ -1,0 +1,119 @@
+"""Reading rows: what is accepted, and that every complaint is one line with the file and the row."""
+
+import json
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from gcpo_mcore.data.files import Row, answer_of, golden_of, prompt_of, read_rows
+from gcpo_mcore.errors import UserError
+
+ROWS = [
+    {"prompt": "1+2?", "answer": "3", "golden_answer": "1+2=3"},
+    {"prompt": "é", "answer": 4, "golden_answer": None},
+]
+
+
+def jsonl(tmp_path, *lines):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return str(path)
+
+
+def refusal(call, *arguments):
+    """The message of the UserError, checked to be one line."""
+    with pytest.raises(UserError) as error:
+        call(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def row(**values):
+    return Row(0, "rows.jsonl, line 1", values)
+
+
+def test_jsonl_and_parquet_give_the_same_values(tmp_path):
+    text = jsonl(tmp_path, json.dumps(ROWS[0]), "", json.dumps(ROWS[1]))
+    columns = str(tmp_path / "rows.parquet")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{**r, "answer": str(r["answer"])} for r in ROWS]), columns)
+    from_text, from_columns = read_rows(text), read_rows(columns)
+    assert [r.values for r in from_text] == ROWS
+    assert [r.number for r in from_text] == [r.number for r in from_columns] == [0, 1]
+    assert [answer_of(r, "answer") for r in from_text] == [answer_of(r, "answer") for r in from_columns] == ["3", "4"]
+    assert [golden_of(r, "golden_answer") for r in from_columns] == ["1+2=3", None]
+    assert from_text[1].where.endswith("rows.jsonl, line 3")  # the blank line counts as a line
+    assert from_columns[1].where.endswith("rows.parquet, row 1")
+    assert len(read_rows(text, max_rows=1)) == len(read_rows(columns, max_rows=1)) == 1
+
+
+def test_messages_in_parquet(tmp_path):
+    messages = [{"role": "system", "content": "Add."}, {"role": "user", "content": "1+2?"}]
+    path = str(tmp_path / "rows.parquet")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"prompt": messages, "answer": 3}]), path)
+    (only,) = read_rows(path)
+    assert prompt_of(only, "prompt") == messages
+    assert answer_of(only, "answer") == "3"
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    missing = str(tmp_path / "none.jsonl")
+    assert refusal(read_rows, missing) == f"{missing}: there is no such file"
+    other = tmp_path / "rows.csv"
+    other.write_text("prompt,answer\n")
+    assert refusal(read_rows, str(other)) == f"{other}: unknown ending '.csv'; known: .jsonl, .parquet"
+    empty = jsonl(tmp_path, "")
+    assert refusal(read_rows, empty) == f"{empty}: the file has no rows"
+    broken = tmp_path / "rows.parquet"
+    broken.write_bytes(b"not parquet")
+    assert refusal(read_rows, str(broken)).startswith(f"{broken}: not a readable parquet file: ")
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ('{"prompt": }', "line 2: not valid JSON: Expecting value at character 12"),
+        ("[1, 2]", "line 2: not a JSON object but list"),
+    ],
+)
+def test_broken_jsonl_names_the_line(tmp_path, line, complaint):
+    path = jsonl(tmp_path, json.dumps(ROWS[0]), line)
+    assert refusal(read_rows, path) == f"{path}, {complaint}"
+
+
+def test_bytes_that_are_not_utf8(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"prompt": "\xff"}\n')
+    assert refusal(read_rows, str(path)) == f"{path}, line 1: not UTF-8 at byte 13"
+
+
+@pytest.mark.parametrize(
+    ("call", "values", "complaint"),
+    [
+        (prompt_of, {"promt": "x", "y": 1}, "there is no column 'prompt' (nearest: promt); columns: promt, y"),
+        (prompt_of, {"prompt": None}, "column 'prompt' is null"),
+        (prompt_of, {"prompt": " "}, "column 'prompt' is empty"),
+        (prompt_of, {"prompt": 7}, "column 'prompt' is of type int; it must be a string or a list of messages"),
+        (prompt_of, {"prompt": []}, "column 'prompt' is an empty list"),
+        (prompt_of, {"prompt": [{"role": "user"}]}, "message 0 must have strings 'role' and 'content'"),
+        (prompt_of, {"prompt": [{"role": "assistant", "content": "x"}]}, "the last message is the assistant's"),
+        (answer_of, {"answer": None}, "column 'answer' is null"),
+        (answer_of, {"answer": ""}, "column 'answer' is empty"),
+        (answer_of, {"answer": True}, "column 'answer' is of type bool; it must be a string or a number"),
+        (answer_of, {"answer": float("nan")}, "column 'answer' is nan, not a finite number"),
+        (answer_of, {"answer": ["3"]}, "column 'answer' is of type list"),
+        (golden_of, {"golden": 3}, "column 'golden' is of type int; it must be a string or null"),
+        (golden_of, {"golden": ""}, "column 'golden' is empty; a row without a golden answer has null"),
+    ],
+)
+def test_a_bad_value_names_row_and_column(call, values, complaint):
+    column = {prompt_of: "prompt", answer_of: "answer", golden_of: "golden"}[call]
+    message = refusal(call, row(**values), column)
+    assert message.startswith("rows.jsonl, line 1: ")
+    assert complaint in message
+
+
+def test_numbers_become_text_and_golden_may_be_missing():
+    assert answer_of(row(answer=105), "answer") == "105"
+    assert answer_of(row(answer=0.5), "answer") == "0.5"
+    assert golden_of(row(answer="3"), "golden_answer") is None

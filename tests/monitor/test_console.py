@@ -1,0 +1,56 @@
+"""The progress display and the tables."""
+
+import fcntl
+import io
+import os
+import pty
+import struct
+import termios
+
+from rich.console import Console
+
+from gcpo_mcore.monitor.progress import Progress
+from gcpo_mcore.monitor.tables import print_results, print_sizes
+
+SHOWN = {"reward": 0.25, "all_wrong_fraction": 0.5, "golden_injections": 3, "tokens_per_s": 12345.6}
+
+
+def test_one_line_per_step_without_a_terminal():
+    out = io.StringIO()
+    with Progress(total_steps=10, done_steps=3, enabled=True, stream=out) as progress:
+        progress.update(4, **SHOWN)
+        progress.update(5, **SHOWN)
+    first, second = out.getvalue().splitlines()
+    assert first.startswith("step 4/10  reward 0.250  all_wrong 0.50  golden 3  tokens/s 12,346")
+    assert second.startswith("step 5/10")
+
+
+def test_a_bar_in_a_terminal():
+    reader, writer = pty.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))  # lines, columns
+    with (
+        os.fdopen(writer, "w") as terminal,
+        Progress(total_steps=10, done_steps=3, enabled=True, stream=terminal) as progress,
+    ):
+        progress.update(10, **SHOWN)
+    shown = os.read(reader, 100_000).decode()
+    os.close(reader)
+    assert "10/10" in shown
+    assert "reward=0.250" in shown
+
+
+def test_a_quiet_rank_says_nothing():
+    out = io.StringIO()
+    with Progress(10, 0, enabled=False, stream=out) as progress:
+        progress.update(1, **SHOWN)
+    assert out.getvalue() == ""
+
+
+def test_tables():
+    out = io.StringIO()
+    console = Console(file=out, width=100)
+    print_sizes("Sizes", {"samples_per_step": 4096, "precision": "bf16", "packed": True}, console)
+    print_results("Results", ["run", "pass@1"], [{"run": "gcpo", "pass@1": 0.51239}, {"run": "grpo"}], console)
+    text = out.getvalue()
+    for word in ("samples_per_step", "4,096", "bf16", "yes", "gcpo", "0.5124", "-"):
+        assert word in text

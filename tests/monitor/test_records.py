@@ -1,0 +1,52 @@
+"""The readable rollouts of a step."""
+
+import json
+
+import numpy as np
+
+from gcpo_mcore.monitor.config import MonitorConfig
+from gcpo_mcore.monitor.records import write_records
+from gcpo_mcore.samples import Group, Prompt, Sample
+
+
+def groups():
+    prompt = Prompt("hard:7", "hard", "57+68=", [1, 2], "125")
+    right = Sample(
+        0, [4, 5], "é: 125", rollout_logp=np.array([-1.0, -2.0], np.float32), weight_version=6, reward=1.0,
+        reward_parts={"exact_match": 1.0}, is_accurate=True,
+    )  # fmt: skip
+    golden = Sample(1, [9], "golden", is_golden=True, reward=float("nan"))
+    return [Group(prompt, [right, golden]), Group(prompt, [Sample(0, [3], "no", truncated=True)])]
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_one_record_per_sample(tmp_path):
+    path = write_records(tmp_path, 12, groups(), {(0, 0): np.float32(0.5), (1, 0): -1.0})
+    assert path == tmp_path / "rollouts" / "step_000012.jsonl"
+    first, second, third = read(path)
+    assert first == {
+        "step": 12, "prompt_id": "hard:7", "source": "hard", "index": 0, "prompt": "57+68=", "response": "é: 125",
+        "reference": "125", "reward": 1.0, "reward_parts": {"exact_match": 1.0}, "is_accurate": True,
+        "is_golden": False, "truncated": False, "grading_failed": "", "tokens": 2, "weight_version": 6,
+        "advantage": 0.5, "mean_rollout_logp": -1.5,
+    }  # fmt: skip
+    assert (second["is_golden"], second["reward"], second["advantage"], second["mean_rollout_logp"]) == (
+        True, None, None, None,
+    )  # fmt: skip
+    assert (third["truncated"], third["advantage"]) == (True, -1.0)
+    assert "é" in path.read_text()
+
+
+def test_a_limit_and_a_second_writing(tmp_path):
+    write_records(tmp_path, 1, groups(), {})
+    path = write_records(tmp_path, 1, groups(), {}, limit=1)
+    assert len(read(path)) == 1
+    assert [p.name for p in path.parent.iterdir()] == ["step_000001.jsonl"]
+
+
+def test_config():
+    config = MonitorConfig(progress=True, tensorboard=False, records=True, records_per_step=None, phase_deadline_s=600)
+    assert config.records_per_step is None

@@ -1,0 +1,56 @@
+"""Where the answer is in a response."""
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from gcpo_mcore.errors import UserError
+from gcpo_mcore.rewarding.extraction import Extraction
+
+
+def rule(**settings):
+    return TypeAdapter(Extraction).validate_python(settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text", "expected"),
+    [
+        ({"name": "whole"}, "  42\n", "42"),
+        ({"name": "whole"}, " \n", None),
+        ({"name": "after_last", "marker": ":"}, "carry 1: tens: 125 ", "125"),
+        ({"name": "after_last", "marker": "####"}, "so 6*7\n#### 42\n", "42"),
+        ({"name": "after_last", "marker": ":"}, "no marker", None),
+        ({"name": "after_last", "marker": ":"}, "cut off:", None),
+        ({"name": "after_think"}, "<think>a</think>b</think> c ", "c"),
+        ({"name": "after_think"}, "<think>never ends", None),
+        ({"name": "after_think"}, "<think>x</think>", None),
+        ({"name": "boxed"}, r"so \boxed{42}.", "42"),
+        ({"name": "boxed"}, r"\boxed{1} then \boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        ({"name": "boxed"}, r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        ({"name": "boxed"}, r"\boxed{\left\{ x \right.}", r"\left\{ x \right."),
+        ({"name": "boxed"}, r"\boxed{1} and then \boxed{2", "1"),
+        ({"name": "boxed"}, r"\boxed{ }", None),
+        ({"name": "boxed"}, "42", None),
+        ({"name": "boxed"}, r"<think>\boxed{1}</think> \boxed{2}", "2"),
+        ({"name": "boxed"}, r"<think>\boxed{1}</think> two", None),
+        ({"name": "boxed"}, r"\boxed{1}</think> two", None),
+        ({"name": "boxed"}, r"<think>maybe \boxed{1}, or", None),
+        ({"name": "boxed"}, r"\boxed{\boxed{2}}", "2"),
+        ({"name": "boxed"}, r"} { \boxed{3} }", "3"),
+        ({"name": "boxed"}, r"\\boxed{4}", "4"),
+        ({"name": "boxed"}, "\\boxed{" * 100_000, None),  # in one pass
+    ],
+)
+def test_extraction(settings, text, expected):
+    assert rule(**settings)(text) == expected
+
+
+def test_unknown_name_lists_the_known_and_the_nearest():
+    with pytest.raises(UserError, match=r"unknown extraction 'box' \(nearest: boxed\); known: whole, after_last"):
+        rule(name="box")
+
+
+def test_a_wrong_knob_is_named():
+    with pytest.raises(ValidationError, match="marker"):
+        rule(name="after_last", marker="")
+    with pytest.raises(ValidationError, match="marker"):
+        rule(name="whole", marker=":")

@@ -1,0 +1,293 @@
+"""The worker pool against rewards that hang, crash, eat memory and lie: real processes, real signals.
+
+The hostile reward is a distribution of its own, found through its entry point as a user's would be.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from gcpo_mcore.errors import UserError
+from gcpo_mcore.rewarding.config import RewardConfig
+from gcpo_mcore.rewarding.grader import Grader
+from gcpo_mcore.samples import Prompt, Sample
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "reward"
+DEADLINE_S = 1.0
+
+HOSTILE = """
+import ctypes, os, re, signal, subprocess, sys, time
+from gcpo_mcore.config.part import Config
+from gcpo_mcore.registry import rewards
+
+@rewards.register
+class Hostile(Config):
+    def __call__(self, answers):
+        return [self.score(a) for a in answers]
+
+    def score(self, answer):
+        match answer.response_text:
+            case "sleep": time.sleep(1000)
+            case "deaf":
+                for s in (signal.SIGTERM, signal.SIGINT): signal.signal(s, signal.SIG_IGN)
+                time.sleep(1000)
+            case "hold the lock": 9 ** 9 ** 9
+            case "backtrack": re.fullmatch("(a+)+b", "a" * 40)
+            case "exit": os._exit(3)
+            case "sys.exit": sys.exit(0)
+            case "segfault": ctypes.string_at(0)
+            case "memory":
+                kept = []
+                while True: kept.append(bytearray(2 ** 24))
+            case "child":
+                subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000) # grandchild"])
+                time.sleep(1000)
+            case "raise": raise KeyError("no such column")
+            case "nan": return float("nan")
+            case "two": return []
+            case "torch": return float("torch" in sys.modules)
+            case "pid": return float(os.getpid())
+            case "tokens": return float(answer.response_tokens)
+            case "count":
+                with open(answer.columns["file"], "a") as f: f.write("x")
+            case "sigint": os.kill(os.getpid(), signal.SIGINT)
+        return 1.0 if answer.response_text == answer.reference else 0.0
+"""
+
+HANGING = ["sleep", "deaf", "hold the lock", "backtrack", "child"]
+CRASHING = ["exit", "sys.exit", "segfault", "memory"]
+RAISING = ["raise", "nan"]
+
+
+@pytest.fixture
+def hostile(tmp_path, monkeypatch):
+    """A folder on the path that holds an installed distribution with the reward 'hostile'."""
+    site = tmp_path / "site"
+    info = site / "hostile_rewards-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "hostile_rewards.py").write_text(HOSTILE)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hostile-rewards\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[gcpo_mcore.rewards]\nhostile = hostile_rewards:Hostile\n")
+    monkeypatch.syspath_prepend(str(site))
+    return site
+
+
+def config(**knobs):
+    tree = {
+        "parts": {"hostile": {"weight": 1.0, "gate": None, "settings": {}}},
+        "accuracy": "hostile",
+        "accuracy_threshold": 1.0,
+        "workers": 2,
+        "deadline_s": DEADLINE_S,
+        "memory_limit_mib": 512,
+        "failed_score": -1.0,
+        "max_response_chars": 1000,
+    }
+    return RewardConfig.model_validate(tree | knobs)
+
+
+def pairs(texts, **columns):
+    return [
+        (Prompt(str(i), "s", f"prompt {i}", [1], "good", columns=columns), Sample(0, [1, 2], t))
+        for i, t in enumerate(texts)
+    ]
+
+
+def workers():
+    """The grading workers of this process, and whatever they started."""
+    return [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("hostility", HANGING + CRASHING + RAISING)
+def test_a_hostile_answer_costs_one_deadline_and_itself(hostile, hostility):
+    texts = ["good", "bad"] * 30
+    texts[17] = hostility
+    work = pairs(texts)
+    # Only those that hang need the short deadline: filling the memory takes its time on a busy machine.
+    with Grader(config(deadline_s=DEADLINE_S if hostility in HANGING else 30.0)) as grader:
+        started = time.monotonic()
+        metrics = grader.grade(work)
+        took = time.monotonic() - started
+        again = pairs(["good", "bad"] * 4)
+        clean = grader.grade(again)  # the replaced worker serves
+    kind = "timeout" if hostility in HANGING else "crash" if hostility in CRASHING else "error"
+    for i, (_, sample) in enumerate(work):
+        if i == 17:
+            assert (sample.reward, sample.is_accurate, sample.grading_failed) == (-1.0, False, kind)
+        else:
+            right = texts[i] == "good"
+            assert (sample.reward, sample.is_accurate, sample.grading_failed) == (float(right), right, "")
+    counted = {k: metrics[f"grading/{k}"] for k in ("timeouts", "crashes", "errors")}
+    assert counted == {"timeouts": 0.0, "crashes": 0.0, "errors": 0.0} | {
+        {"timeout": "timeouts", "crash": "crashes", "error": "errors"}[kind]: 1.0
+    }
+    if hostility in HANGING:
+        assert DEADLINE_S <= took < DEADLINE_S + 5.0  # 5: a busy machine
+    assert [s.reward for _, s in again] == [1.0, 0.0] * 4
+    assert clean["grading/crashes"] == clean["grading/timeouts"] == 0
+    assert workers() == []
+
+
+def test_many_hostile_answers_at_once(hostile):
+    texts = ["good", "exit", "sleep", "segfault", "raise"] * 2 + ["good"] * 10
+    work = pairs(texts)
+    with Grader(config(deadline_s=0.3)) as grader:
+        metrics = grader.grade(work)
+    kinds = {"good": "", "exit": "crash", "sleep": "timeout", "segfault": "crash", "raise": "error"}
+    assert [s.grading_failed for _, s in work] == [kinds[t] for t in texts]
+    assert (metrics["grading/crashes"], metrics["grading/timeouts"], metrics["grading/errors"]) == (4, 2, 2)
+    assert workers() == []
+
+
+def test_the_deadline_is_per_answer_not_per_batch(hostile):
+    """Forty answers of 0.1 s are four seconds of work: none of them is late."""
+    slow = HOSTILE.replace('case "two": return []', 'case "slow": time.sleep(0.1)')
+    (hostile / "hostile_rewards.py").write_text(slow)
+    work = pairs(["slow"] * 40)
+    with Grader(config(deadline_s=0.8, workers=1)) as grader:
+        assert grader.grade(work)["grading/timeouts"] == 0
+
+
+@pytest.mark.parametrize("bomb", ["9^{9^{9^9}}", "99999999!", "(" * 5000, r"\frac" * 300, "1+" * 50_000 + "1"])
+def test_mathematics_that_never_ends_costs_itself(bomb):
+    tree = yaml.safe_load((CONFIGS / "math_verify.yaml").read_text()) | {"deadline_s": 2.0}
+    prompt = Prompt("p", "s", "p", [1], r"\frac{1}{2}")
+    texts = [r"\boxed{0.5}", rf"\boxed{{{bomb}}}", r"\boxed{1/2}", r"\boxed{2}"]
+    samples = [Sample(i, [1], text) for i, text in enumerate(texts)]
+    with Grader(RewardConfig.model_validate(tree)) as grader:
+        metrics = grader.grade([(prompt, s) for s in samples])
+    assert [s.reward for s in samples] == [1.0, 0.0, 1.0, 0.0]
+    assert metrics["grading/seconds"] < 2.0 + 5.0
+    assert workers() == []
+
+
+def test_equal_answers_are_graded_once(hostile, tmp_path):
+    prompt = Prompt("p", "s", "p", [1], "good", columns={"file": str(tmp_path / "calls")})
+    other = Prompt("o", "s", "o", [1], "good", columns={"file": str(tmp_path / "calls")})
+    work = [(prompt, Sample(i, [1], "count")) for i in range(8)] + [(other, Sample(0, [1], "count"))]
+    with Grader(config()) as grader:
+        metrics = grader.grade(work)
+    assert (tmp_path / "calls").read_text() == "xx"
+    assert (metrics["grading/samples"], metrics["grading/distinct_samples"]) == (9, 2)
+
+
+def test_length_belongs_to_the_answer(hostile):
+    prompt = Prompt("p", "s", "p", [1], "good")
+    work = [(prompt, Sample(0, [1], "tokens")), (prompt, Sample(1, [1, 2, 3], "tokens"))]
+    with Grader(config()) as grader:
+        grader.grade(work)
+    assert [s.reward for _, s in work] == [1.0, 3.0]
+
+
+def test_only_the_tail_of_a_response_is_seen(hostile):
+    work = pairs(["x" * 500 + "good"])
+    with Grader(config(max_response_chars=4)) as grader:
+        grader.grade(work)
+    assert work[0][1].reward == 1.0
+
+
+def test_nothing_to_grade(hostile):
+    with Grader(config()) as grader:
+        assert grader.grade([])["grading/samples"] == 0
+
+
+def test_a_worker_that_dies_between_two_steps_is_nobodys_fault(hostile):
+    with Grader(config()) as grader:
+        for pid in grader.pool.pids():
+            os.kill(pid, signal.SIGKILL)
+            while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.01)
+        work = pairs(["good"] * 4)
+        metrics = grader.grade(work)
+    assert [s.reward for _, s in work] == [1.0] * 4
+    assert metrics["grading/crashes"] == 0
+
+
+def test_workers_ignore_ctrl_c(hostile):
+    work = pairs(["sigint"])
+    with Grader(config()) as grader:
+        grader.grade(work)
+    assert work[0][1].grading_failed == ""
+
+
+def test_a_reward_that_cannot_start_is_a_clear_error(hostile):
+    good = config()
+    (hostile / "hostile_rewards.py").write_text("raise RuntimeError('no dictionary')")
+    with pytest.raises(UserError, match="a grading worker cannot start: RuntimeError: no dictionary"), Grader(good):
+        pass
+    assert workers() == []
+
+
+def test_the_memory_limit_may_be_below_what_the_imports_took(hostile):
+    with Grader(config(memory_limit_mib=1)) as grader:
+        work = pairs(["memory"])
+        grader.grade(work)
+    assert work[0][1].grading_failed == "crash"
+
+
+def test_an_interrupted_grading_leaves_a_usable_pool(hostile):
+    with Grader(config(deadline_s=60)) as grader:
+        signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(KeyboardInterrupt):
+            grader.grade(pairs(["sleep", "sleep"]))
+        work = pairs(["good"] * 3)
+        grader.grade(work)
+    assert [s.reward for _, s in work] == [1.0] * 3
+    assert workers() == []
+
+
+def wait_until_gone(pids):
+    """A worker that waits to be reaped by init is gone."""
+    patience = time.monotonic() + 10
+    while any(psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE for p in pids):
+        assert time.monotonic() < patience, "a grading worker outlived its trainer"
+        time.sleep(0.05)
+
+
+SCRIPT = """
+    import json, sys, torch   # a trainer without a main guard, and not light at all
+    from gcpo_mcore.rewarding.config import RewardConfig
+    from gcpo_mcore.rewarding.grader import Grader
+    from gcpo_mcore.samples import Prompt, Sample
+    grader = Grader(RewardConfig.model_validate(json.loads(sys.argv[1]))).__enter__()
+    print(json.dumps(grader.pool.pids()), flush=True)
+    work = [(Prompt("p", "s", "p", [1], "good"), Sample(0, [1], text)) for text in sys.argv[2:]]
+    grader.grade(work)
+    print(json.dumps([s.reward for _, s in work]), flush=True)
+"""
+
+
+def start_script(tmp_path, *texts, **knobs):
+    script = tmp_path / "trainer.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    command = [sys.executable, str(script), config(**knobs).model_dump_json(), *texts]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+
+
+def test_workers_never_import_the_main_script_nor_torch(hostile, tmp_path):
+    out, _ = start_script(tmp_path, "torch", "good").communicate(timeout=120)
+    pids, rewards = map(json.loads, out.splitlines())
+    assert rewards == [0.0, 1.0]
+    wait_until_gone(pids)  # though the script did not even close its grader
+
+
+@pytest.mark.parametrize("text", ["sleep", "hold the lock"])
+def test_no_worker_outlives_a_killed_trainer(hostile, tmp_path, text):
+    script = start_script(tmp_path, text, deadline_s=1000)
+    pids = json.loads(script.stdout.readline())
+    time.sleep(0.5)  # it grades now
+    assert all(psutil.pid_exists(pid) for pid in pids)
+    script.kill()
+    script.communicate()
+    wait_until_gone(pids)

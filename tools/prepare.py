@@ -1,0 +1,183 @@
+"""Make what the quick-start needs: the data of the carry task and a small model that knows its easy problems.
+
+    python tools/prepare.py                       # everything, into prepared/carry-seed0
+    python tools/prepare.py --seed 1 --out here   # another split and another model
+    python tools/prepare.py --skip-starter        # data and the untrained model only, in seconds
+
+    OUT/train_easy.jsonl  train_hard.parquet  eval_easy.jsonl  eval_hard.jsonl
+    OUT/manifest.json     seed, rows, bytes and sha256 of the data files
+    OUT/init/             a Qwen2 model of 594,688 random parameters, with its tokenizer
+    OUT/starter/          the same after 400 supervised steps on train_easy
+
+Every part appears whole or not at all, and a second call reuses the parts that are there. docs/data.md describes them.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gcpo_mcore.data import carry
+from gcpo_mcore.errors import EXIT_CODE, UserError
+
+TOOLS = Path(__file__).resolve().parent
+ENDINGS = {"train_easy": ".jsonl", "train_hard": ".parquet", "eval_easy": ".jsonl", "eval_hard": ".jsonl"}
+
+
+def make_data(out: Path, seed: int) -> None:
+    """Write the four data files, then the manifest that says they are complete. UserError if others are there."""
+    manifest = out / "manifest.json"
+    there = manifest.is_file()
+    if there:
+        files = _checked(manifest, seed)["files"]
+    else:
+        files = {}
+        for stem, rows in carry.make(seed).items():
+            content = _jsonl(rows) if ENDINGS[stem] == ".jsonl" else _parquet(rows)
+            files[stem + ENDINGS[stem]] = {"rows": len(rows), **_sums(content)}
+            _write(out / (stem + ENDINGS[stem]), content)
+        _write(manifest, (json.dumps({"task": "carry", "seed": seed, "files": files}, indent=2) + "\n").encode())
+    for name, about in files.items():
+        size = f"{about['rows']:>6,} rows {about['bytes']:>10,} bytes"
+        print(f"{out / name}: {size}  sha256 {about['sha256']}{'  (already there)' if there else ''}")
+
+
+def make_init(out: Path, seed: int) -> None:
+    """Write OUT/init: the untrained model, its tokenizer and its generation defaults."""
+    if _is_there(out / "init"):
+        return
+    import torch  # here, so that data alone needs no torch
+    from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
+
+    tokenizer = carry.make_tokenizer()
+    ends = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=384,
+        max_position_embeddings=128,
+        tie_word_embeddings=True,
+        dtype="float32",
+        **ends,
+    )
+    torch.manual_seed(seed)
+    model = Qwen2ForCausalLM(config)
+    model.generation_config = GenerationConfig(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, **ends)
+    with _whole(out / "init") as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    print(f"{out / 'init'}: {sum(p.numel() for p in model.parameters()):,} parameters")
+
+
+def make_starter(out: Path, seed: int, processes: int) -> None:
+    """Write OUT/starter: train OUT/init on the easy problems with the real trainer, and convert the checkpoint."""
+    if _is_there(out / "starter"):
+        return
+    run = out / f".warmup-{os.getpid()}"
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    overrides = ["experiment=carry_warmup", f"prepared={out}", f"seed={seed}", f"run_dir={run}"]
+    try:
+        with _whole(out / "starter") as folder:
+            _python(*launch, str(TOOLS / "train.py"), *overrides)
+            _python(str(TOOLS / "convert.py"), "to-hf", str(run), str(folder))
+    finally:
+        shutil.rmtree(run, ignore_errors=True)
+    print(f"{out / 'starter'}: warmed up on {out / 'train_easy.jsonl'}")
+
+
+def _checked(manifest: Path, seed: int) -> dict:
+    """The manifest, if it and the files are what this call would make; else UserError."""
+    found = json.loads(manifest.read_text())
+    another = "choose another --out or remove the folder"
+    if found["seed"] != seed:
+        raise UserError(f"{manifest}: was made with seed {found['seed']}, this call has seed {seed}; {another}")
+    for name, about in found["files"].items():
+        path = manifest.with_name(name)
+        if not path.is_file() or _sums(path.read_bytes())["sha256"] != about["sha256"]:
+            raise UserError(f"{path}: is not the file that {manifest} describes; {another}")
+    return found
+
+
+def _is_there(folder: Path) -> bool:
+    if folder.is_dir():
+        print(f"{folder}: already there")
+    return folder.is_dir()
+
+
+def _python(*arguments: str) -> None:
+    """Run this Python on the arguments; its output is ours. One thread a process: several share the cores."""
+    done = subprocess.run([sys.executable, *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    if done.returncode:
+        raise UserError(f"exit code {done.returncode} from: python {' '.join(arguments)}")
+
+
+@contextmanager
+def _whole(final: Path) -> Iterator[Path]:
+    """A path to make a folder at; it becomes `final` when the block ends well and vanishes when it does not."""
+    folder = final.with_name(f".{final.name}-{os.getpid()}")
+    try:
+        yield folder
+        folder.rename(final)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def _jsonl(rows: list[dict[str, str]]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def _parquet(rows: list[dict[str, str]]) -> bytes:
+    import pyarrow
+    import pyarrow.parquet
+
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), buffer)
+    return buffer.getvalue()
+
+
+def _sums(content: bytes) -> dict:
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0, help="decides the held-out problems, the order and the weights")
+    parser.add_argument("--out", type=Path, help="where to write (default: prepared/carry-seed{SEED})")
+    parser.add_argument("--processes", type=int, default=2, help="how many processes train the starter (default: 2)")
+    parser.add_argument("--skip-starter", action="store_true", help="make the data and OUT/init only")
+    arguments = parser.parse_args()
+    out = arguments.out or Path(f"prepared/carry-seed{arguments.seed}")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        make_data(out, arguments.seed)
+        make_init(out, arguments.seed)
+        if not arguments.skip_starter:
+            make_starter(out, arguments.seed, arguments.processes)
+    except UserError as error:
+        print(f"prepare: {error}", file=sys.stderr)
+        return EXIT_CODE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
