@@ -29,11 +29,6 @@ class Plan:
     folder: RunFolder
     checkpoint_step: int
 
-    @property
-    def stop_token_ids(self) -> list[int]:
-        """The tokens that end a response."""
-        return [self.tokenizer.eos_token_id, *self.config.rollout.stop_token_ids]
-
     def sizes(self) -> dict[str, object]:
         """The derived sizes, for the table at the start."""
         c, t = self.config, self.config.trainer

@@ -36,13 +36,18 @@ class Registry:
         built_in = {m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")}
         return sorted(built_in | self._entry_points().keys())
 
+    def check(self, name: str) -> None:
+        """UserError, with the nearest known name, if there is no class called `name`. Imports nothing of it."""
+        known = self.names()
+        if name not in known:
+            raise UserError(f"unknown {self.kind} '{name}'{nearest(name, known)}; known: {', '.join(known)}")
+
     def get(self, name: str) -> type:
-        """The class called `name`. UserError, with the nearest known name, if there is none."""
+        """The class called `name`. UserError as `check`."""
+        self.check(name)
         external = self._entry_points()
         if name in external:
             return external[name].load()
-        if name not in self.names():
-            raise UserError(f"unknown {self.kind} '{name}'{nearest(name, self.names())}; known: {', '.join(self.names())}")
         module = f"{self.package}.{name}"
         importlib.import_module(module)
         if module not in self._by_module:

@@ -8,7 +8,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from omegaconf import OmegaConf
 
 from gcpo_mcore.actor.architecture import Architecture
 from gcpo_mcore.errors import UserError
+from gcpo_mcore.files import copy_model_files, sync_folder, write_atomically
 
 # What may change between a run and its continuation without making it another run.
 FREE_KEYS = ("run", "parallel.tensor", "parallel.pipeline", "parallel.sequence", "parallel.threads", "monitor", "trainer.steps", "trainer.checkpoint_every_steps", "trainer.keep_checkpoints",
@@ -85,7 +85,7 @@ class RunFolder:
     def write_config(self, config: dict[str, Any]) -> None:
         """Writes the resolved configuration."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)).encode())
+        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
 
     def keep_model_files(self, model_folder: str) -> None:
         """Copies what an export needs besides weights, so that the run folder stands alone."""
@@ -105,13 +105,13 @@ class RunFolder:
     def finish_checkpoint(self, step: int, state: dict[str, Any], arch: Architecture, keep: int) -> None:
         """Adds state and manifest, makes it durable, and gives it its name; then drops all but the newest `keep`."""
         temporary = self.temporary(step)
-        write_whole(temporary / "state.json", json.dumps(state).encode())
+        write_atomically(temporary / "state.json", json.dumps(state))
         files = {str(p.relative_to(temporary)): _sum(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
         manifest = {"step": step, "architecture": asdict(arch), "files": files}
-        write_whole(temporary / "manifest.json", json.dumps(manifest, indent=1).encode())
+        write_atomically(temporary / "manifest.json", json.dumps(manifest, indent=1))
         shutil.rmtree(self.folder(step), ignore_errors=True)
         temporary.rename(self.folder(step))
-        _sync_folder(self.checkpoints)
+        sync_folder(self.checkpoints)
         for old in self.steps()[keep:]:
             shutil.rmtree(self.folder(old))
 
@@ -143,36 +143,9 @@ def check_architecture(checkpoint: Path, arch: Architecture) -> None:
         raise UserError(f"{checkpoint} is a checkpoint of another model: {difference}")
 
 
-def copy_model_files(source: Path, target: Path) -> None:
-    """Copies a Hugging Face folder's small files (config, tokenizer, chat template): everything but weights."""
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    for path in sorted(source.iterdir()):
-        if path.is_file() and path.suffix not in (".safetensors", ".bin") and not path.name.endswith(".index.json"):
-            shutil.copy(path, target / path.name)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that it is there whole or not at all, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as f:
-        f.write(content)
-        f.flush()
-        os.fsync(f.fileno())
-    temporary.replace(path)
-
-
 def _sum(path: Path) -> list[int | str]:
     with open(path, "rb") as f:
         return [path.stat().st_size, hashlib.file_digest(f, "sha256").hexdigest()]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -48,7 +48,7 @@ class Sample:
     is_golden       True for a golden answer; its rollout_logp and sampling_logp are empty
     reward          the composed score; `reward_parts` its parts by name
     is_accurate     whether the part that decides accuracy calls it right
-    grading_failed  '' or why it has no true grade ('timeout', 'crash')
+    grading_failed  '' or why it has no true grade ('timeout', 'crash', 'error')
     """
 
     index: int

@@ -11,6 +11,7 @@ from gcpo_mcore import platform
 from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.actor.reference import Reference
+from gcpo_mcore.config.schema import RunConfig
 from gcpo_mcore.plan import Plan
 from gcpo_mcore.registry import engines
 from gcpo_mcore.rewarding.grader import Grader
@@ -37,14 +38,14 @@ def process_group(threads: int | None, deadline_s: float) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def build_engine(plan: Plan) -> Engine:
-    """The rollout engine that the config names, without weights yet."""
-    return engines.get(plan.config.rollout.engine)(
-        config=plan.config.rollout,
-        model_folder=plan.config.model.path,
-        dtype=plan.config.model.dtype,
-        stop_token_ids=plan.stop_token_ids,
-        decode=lambda ids: plan.tokenizer.decode(ids, skip_special_tokens=True),
+def build_engine(config: RunConfig, model_folder: str, tokenizer) -> Engine:
+    """The rollout engine that the config names, for the model in `model_folder`, without weights yet."""
+    return engines.get(config.rollout.engine)(
+        config=config.rollout,
+        model_folder=model_folder,
+        dtype=config.model.dtype,
+        stop_token_ids=[tokenizer.eos_token_id, *config.rollout.stop_token_ids],
+        decode=lambda ids: tokenizer.decode(ids, skip_special_tokens=True),
     )
 
 
@@ -64,5 +65,5 @@ def trainer(plan: Plan) -> Iterator[Trainer]:
             sequences_per_microbatch=config.trainer.sequences_per_microbatch,
         )
         reference = Reference(actor) if config.algorithm.kl.needs_reference else None
-        with contextlib.closing(build_engine(plan)) as engine:
+        with contextlib.closing(build_engine(config, config.model.path, plan.tokenizer)) as engine:
             yield Trainer(plan, actor, engine, Sampler(engine, grader, config.seed), reference)

@@ -15,6 +15,7 @@ from gcpo_mcore.actor.reference import Reference
 from gcpo_mcore.batch import Batch
 from gcpo_mcore.data.cursor import Mixture
 from gcpo_mcore.errors import UserError
+from gcpo_mcore.evaluation import evaluate
 from gcpo_mcore.report import Report
 from gcpo_mcore.monitor.watchdog import Phases
 from gcpo_mcore.plan import Plan
@@ -117,15 +118,10 @@ class Trainer:
                 self.engine.update_weights(self.actor.export(), self.actor.version)
 
     def evaluate(self) -> dict[str, float]:
-        """Accuracy on every held-out source: val/SOURCE/avg@k."""
+        """Accuracy of the present weights on every held-out source."""
         self.sync()
-        settings, metrics = self.config.evaluation, {}
         with self.phases.phase("evaluate"):
-            for name, loaded in self.plan.eval.items():
-                groups = self.sampler.generate(loaded.prompts, settings.samples_per_prompt, settings.sampling, f"val|{name}")
-                groups, _ = self.sampler.grade(groups)
-                metrics[f"val/{name}/avg@{settings.samples_per_prompt}"] = sum(g.accuracy for g in groups) / len(groups)
-        return metrics
+            return evaluate(self.sampler, self.plan.eval, self.config.evaluation)
 
     def save(self) -> None:
         """A checkpoint of this step, whole or not at all."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from megatron.core import dist_checkpointing
+from megatron.core.models.gpt import GPTModel
 
 from gcpo_mcore import platform
 from gcpo_mcore.actor.actor import Actor
@@ -36,23 +37,26 @@ def save_actor(actor: Actor, folder: Path) -> None:
     torch.save(states, folder / f"rank_{dist.get_rank():05d}.pt")
 
 
-def load_actor(actor: Actor, folder: Path, with_optimizer: bool = True) -> None:
+def load_weights(module: GPTModel, folder: Path) -> None:
+    """Only the model's weights of a checkpoint, into a model of any layout. A collective over all ranks."""
+    with platform.megatron(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wanted = {"model": module.sharded_state_dict(prefix="")}
+        module.load_state_dict(dist_checkpointing.load(wanted, str(folder / "shards"))["model"])
+
+
+def load_actor(actor: Actor, folder: Path) -> None:
     """Restores what `save_actor` wrote, whatever the layout it was written at. A collective over all ranks.
 
     Random-number states come back only if this rank existed then.
     """
     with platform.megatron(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if with_optimizer:
-            allocate_state(actor.optimizer)
-        wanted = _sharded_state(actor, is_loading=True, with_optimizer=with_optimizer)
-        state = dist_checkpointing.load(wanted, str(folder / "shards"))
+        allocate_state(actor.optimizer)
+        state = dist_checkpointing.load(_sharded_state(actor, is_loading=True), str(folder / "shards"))
         actor.module.load_state_dict(state["model"])
-        if with_optimizer:
-            actor.optimizer.load_state_dict(state["optimizer"])
-            separate_steps(actor.optimizer)
-        else:
-            actor.optimizer.reload_model_params()
+        actor.optimizer.load_state_dict(state["optimizer"])
+        separate_steps(actor.optimizer)
     states_file = folder / f"rank_{dist.get_rank():05d}.pt"
     if states_file.is_file():
         states = torch.load(states_file, weights_only=False)
@@ -63,12 +67,9 @@ def load_actor(actor: Actor, folder: Path, with_optimizer: bool = True) -> None:
             torch.cuda.set_rng_state(states["cuda"])
 
 
-def _sharded_state(actor: Actor, is_loading: bool, with_optimizer: bool = True) -> dict:
-    model = actor.module.sharded_state_dict(prefix="")
-    if not with_optimizer:
-        return {"model": model}
+def _sharded_state(actor: Actor, is_loading: bool) -> dict:
     # The optimizer finds its parameters by the model's entries, so it gets a dictionary of its own.
     optimizer = actor.optimizer.sharded_state_dict(
         actor.module.sharded_state_dict(prefix=""), is_loading=is_loading, metadata=SHARDING
     )
-    return {"model": model, "optimizer": optimizer}
+    return {"model": actor.module.sharded_state_dict(prefix=""), "optimizer": optimizer}

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from gcpo_mcore.run_folder import copy_model_files
+from gcpo_mcore.files import copy_model_files
 
 SHARD_BYTES = 4 * 2**30
 

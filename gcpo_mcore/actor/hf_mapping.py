@@ -195,11 +195,16 @@ class HfWeights:
                     self._files.update({name: path for name in f.keys()})  # noqa: SIM118 (not a dict)
             except Exception as error:  # safetensors raises its own, undocumented types for a broken file
                 raise UserError(f"{path}: cannot be read as safetensors ({error})") from None
+        self._names = sorted(hf_names(arch))
         tied = {"lm_head.weight"} if arch.tied_embeddings else set()
-        for name in sorted(hf_names(arch) - self._files.keys()):
+        for name in sorted(set(self._names) - self._files.keys()):
             raise UserError(f"{folder}: tensor {name} is missing")
-        for name in sorted(self._files.keys() - hf_names(arch) - tied):
+        for name in sorted(self._files.keys() - set(self._names) - tied):
             raise UserError(f"{folder}: tensor {name} is unknown to {arch.family}")
+
+    def names(self) -> list[str]:
+        """The names of the architecture's tensors."""
+        return list(self._names)
 
     def __call__(self, name: str) -> torch.Tensor:
         with safe_open(self._files[name], "pt") as f:

@@ -50,9 +50,19 @@ def run_tool(task: Callable[[DictConfig], Any], config_name: str = "train") -> N
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing its own page
     overrides = [a for a in sys.argv[1:] if "=" in a]
+    mistakes: list[UserError] = []
+
+    def guarded(composed: DictConfig) -> None:
+        try:
+            task(composed)
+        except UserError as error:  # Hydra would announce it in words of its own
+            mistakes.append(error)
+
     try:
         with _explained(overrides):
-            hydra.main(config_path=str(CONFIGS), config_name=config_name, version_base="1.3")(task)()
+            hydra.main(config_path=str(CONFIGS), config_name=config_name, version_base="1.3")(guarded)()
+        for mistake in mistakes:
+            raise mistake
     except UserError as error:
         if os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr, flush=True)
@@ -115,8 +125,9 @@ def _first_problem(error: ValidationError, plain: dict) -> str:
         parent = plain
         for p in problem["loc"][:-1]:
             parent = parent[p]
-        known = [k for k in parent if k != problem["loc"][-1]]
-        return f"unknown key {key}{nearest(str(problem['loc'][-1]), known)}"
+        place = key.rpartition(".")[0]
+        known = [f"{place}.{k}".lstrip(".") for k in parent if k != problem["loc"][-1]]
+        return f"unknown key {key}{nearest(key, known)}"
     message = problem["msg"].removeprefix("Value error, ")
     given = "" if isinstance(problem["input"], dict) else f"={problem['input']}"
     return f"{key}{given}: {message[0].lower()}{message[1:]}" if key else message

@@ -11,7 +11,7 @@ from gcpo_mcore.data.config import DataConfig
 from gcpo_mcore.errors import UserError
 from gcpo_mcore.monitor.config import MonitorConfig
 from gcpo_mcore.objective import Algorithm
-from gcpo_mcore.registry import algorithms
+from gcpo_mcore.registry import algorithms, engines
 from gcpo_mcore.rewarding.config import RewardConfig
 from gcpo_mcore.rollout.config import RolloutConfig, Sampling
 
@@ -42,12 +42,16 @@ class TrainerConfig(Config):
 
 
 class EvaluationConfig(Config):
-    """Held-out accuracy during training: every `every_steps` (0: never), at the start if `at_start`, and at the end."""
+    """Held-out accuracy during training: every `every_steps` (0: never), at the start if `at_start`, and at the end.
+
+    `beside` names other Hugging Face folders that tools/evaluate.py puts into the same table.
+    """
 
     every_steps: NonNegativeInt
     at_start: bool
     samples_per_prompt: PositiveInt
     sampling: Sampling
+    beside: list[str]
 
 
 def _build_algorithm(value: Any) -> Any:
@@ -88,6 +92,7 @@ class RunConfig(Config):
             )
         if sampled and self.rollout.sampling.temperature == 0:
             raise UserError("rollout.sampling.temperature=0: greedy samples of a prompt are all the same; training needs > 0")
+        engines.check(self.rollout.engine)
         if self.optimizer.final_lr_fraction > 1:
             raise UserError(f"optimizer.final_lr_fraction={self.optimizer.final_lr_fraction} is above 1")
         return self

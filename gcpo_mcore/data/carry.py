@@ -1,17 +1,22 @@
-"""The quick-start task: column addition, where the policy knows every step but not the carry between columns.
+"""The quick-start task: column addition, where the policy can do every column but has never seen a carry.
 
-Easy problems are what the starter model has learnt; hard ones need a step that no easy problem shows: a second column
-whose carry is 1. All kinds share one notation, so the easy kinds teach each step of a hard golden answer:
+Easy problems are what the starter model has learnt; hard ones need what no easy problem shows, a carry of 1 that goes
+from the units into the tens.
 
-    kind                  prompt    golden answer                  problems  share of easy
-    one_digit             3+8?      0+3+8=11:11                         100   20%
-    one_digit_plus_one    3+8+1?    1+3+8=12:12                         100   30%
-    two_digit             39+60?    0+9+0=09;0+3+6=09:99              4,455   50%
-    two_digit_carry       39+66?    0+9+6=15;1+3+6=10:105             3,645   (hard)
+    kind                 prompt    golden answer                  problems  share of easy
+    one_digit            3+8?      0+3+8=11:11                         100   20%
+    one_digit_plus_one   3+8+1?    :12                                 100   30%
+    two_digit            39+60?    0+9+0=09;0+3+6=09:99              4,455   30%
+    two_digit_columns    39;66?    0+9+6=15;0+3+6=09:95              3,645   20%
+    two_digit_carry      39+66?    0+9+6=15;1+3+6=10:105             3,645   (hard)
 
 A step is `carry+x+y=sum` with the sum in two digits, the units column first; the answer, without leading zeros, comes
-after ':'. `one_digit_plus_one` is a column with a carry-in of 1: the sum asked for last in the prompt, written first in
-the step. `two_digit` has no carry out of the units, so its second step always begins with 0.
+after ':'. `two_digit` has no carry out of the units, so its second step always begins with 0. `two_digit_columns` (';'
+for '+') adds each column by itself: the sum of the tens, then the last digit of the sum of the units. It shows a units
+sum of 10 or more inside two columns, so that the steps of a hard answer are all familiar except the carry, and it keeps
+the starter from getting the carry right by accident: without it 5 to 30% of its greedy hard answers were right on some
+seeds. `one_digit_plus_one` shows what a carry-in does to a column, but only as an answer without work: with the step
+`1+3+8=12` written out, plain exploration finds the carry within a few updates and there is nothing left to compare.
 
 Everything here is a pure function of its arguments.
 """
@@ -22,7 +27,7 @@ from gcpo_mcore.data.cursor import permutation
 
 TRAIN_EASY_ROWS = 8000
 EVAL_ROWS = 128
-SHARES = {"one_digit": 0.2, "one_digit_plus_one": 0.3, "two_digit": 0.5}
+SHARES = {"one_digit": 0.2, "one_digit_plus_one": 0.3, "two_digit": 0.3, "two_digit_columns": 0.2}
 
 SPECIALS = ["<pad>", "<bos>", "<eos>", "<unk>"]
 # The last six are spare, for tasks of the same kind ("12-3*(4)").
@@ -47,8 +52,8 @@ def one_digit(a: int, b: int) -> Problem:
 
 
 def one_digit_plus_one(a: int, b: int) -> Problem:
-    """a+b+1 for digits a and b: a column with carry-in 1."""
-    return Problem(f"{a}+{b}+1?", f"{a + b + 1}", f"{_step(1, a, b)}:{a + b + 1}", "one_digit_plus_one")
+    """a+b+1 for digits a and b: a column with carry-in 1, answered without work."""
+    return Problem(f"{a}+{b}+1?", f"{a + b + 1}", f":{a + b + 1}", "one_digit_plus_one")
 
 
 def two_digit(a: int, b: int) -> Problem:
@@ -59,14 +64,24 @@ def two_digit(a: int, b: int) -> Problem:
     return Problem(f"{a}+{b}?", f"{a + b}", golden, "two_digit_carry" if carry else "two_digit")
 
 
+def two_digit_columns(a: int, b: int) -> Problem:
+    """The columns of a and b in 10..99 added without a carry: the sum of the tens, then the units' last digit."""
+    (a_tens, a_units), (b_tens, b_units) = divmod(a, 10), divmod(b, 10)
+    answer = f"{a_tens + b_tens}{(a_units + b_units) % 10}"
+    golden = f"{_step(0, a_units, b_units)};{_step(0, a_tens, b_tens)}:{answer}"
+    return Problem(f"{a};{b}?", answer, golden, "two_digit_columns")
+
+
 def problems() -> dict[str, list[Problem]]:
     """Every problem there is, by kind, in counting order."""
     digits, numbers = range(10), range(10, 100)
     pairs = [two_digit(a, b) for a in numbers for b in numbers]
+    columns = [two_digit_columns(a, b) for a in numbers for b in numbers if a % 10 + b % 10 >= 10]
     return {
         "one_digit": [one_digit(a, b) for a in digits for b in digits],
         "one_digit_plus_one": [one_digit_plus_one(a, b) for a in digits for b in digits],
         "two_digit": [p for p in pairs if p.kind == "two_digit"],
+        "two_digit_columns": columns,
         "two_digit_carry": [p for p in pairs if p.kind == "two_digit_carry"],
     }
 
@@ -75,9 +90,9 @@ def make(seed: int) -> dict[str, list[dict[str, str]]]:
     """The rows of the four files, by file stem.
 
     train_easy  8,000 rows in the shares above. The one-digit kinds have only 100 problems each, so each comes 16 or 24
-                times; the two_digit rows are all different.
+                times; the other rows are all different.
     train_hard  the 3,517 hard problems that are not held out
-    eval_easy   128 rows in the same shares: the two_digit ones are not in train_easy, the one-digit ones must be
+    eval_easy   128 rows in the same shares: the one-digit ones are also in train_easy, the others are not
     eval_hard   128 hard problems that are not in train_hard
     """
     shuffled = {kind: _shuffle(found, f"carry/{seed}/{kind}") for kind, found in problems().items()}
@@ -86,7 +101,7 @@ def make(seed: int) -> dict[str, list[dict[str, str]]]:
     for kind, found in shuffled.items():
         n_held_out = round(EVAL_ROWS * SHARES[kind])
         held_out += found[:n_held_out]
-        left = found[n_held_out:] if kind == "two_digit" else found
+        left = found if kind.startswith("one_digit") else found[n_held_out:]
         train += [left[i % len(left)] for i in range(round(TRAIN_EASY_ROWS * SHARES[kind]))]
     files = {
         "train_easy": _shuffle(train, f"carry/{seed}/train_easy"),

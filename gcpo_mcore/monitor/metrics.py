@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gcpo_mcore.errors import UserError
-from gcpo_mcore.monitor.files import write_atomically
+from gcpo_mcore.files import write_atomically
 
 FILE = "metrics.jsonl"
 TENSORBOARD = "tb"

@@ -136,5 +136,11 @@ def test_ids_beyond_the_vocabulary_and_a_missing_end_token(tmp_path, plain):
 def test_the_config_refuses_what_it_does_not_know():
     with pytest.raises(ValueError, match="sytem_prompt"):
         config(sytem_prompt=None)
-    with pytest.raises(ValueError, match="greater than 0"):
-        config(train={"easy": {"path": "x", "weight": 0}})
+    with pytest.raises(ValueError, match="greater than or equal to 0"):
+        config(train={"easy": {"path": "x", "weight": -1}})
+
+
+def test_a_source_of_weight_0_is_not_even_read(tmp_path, plain):
+    path = write(tmp_path, ROWS[0])
+    settings = config(train={"easy": {"path": path, "weight": 1}, "hard": {"path": "none.jsonl", "weight": 0}})
+    assert list(load_train(settings, plain)) == ["easy"]

@@ -1,0 +1,41 @@
+# make quickstart   set up .venv, make data and starter model, train GCPO on 2 processes, export, evaluate
+# make test         the same, then the whole test suite
+# make install      only the set-up
+PYTHON ?= python3
+PROCESSES ?= 2
+VENV := .venv
+RUN := runs/gcpo-carry-seed0
+EXPORT := exports/quickstart
+STARTER := prepared/carry-seed0/starter
+TORCHRUN := $(VENV)/bin/torchrun --standalone --nproc-per-node $(PROCESSES)
+# One thread a process: two processes on two cores, and results that do not depend on the machine's core count.
+export OMP_NUM_THREADS := 1
+export TOKENIZERS_PARALLELISM := false
+# Nothing here is fetched from a model hub.
+export HF_HUB_OFFLINE := 1
+
+.PHONY: install quickstart test lint clean
+
+install: $(VENV)/.installed
+
+# torch first and pinned: left to the dependencies, pip would take the newest build with its CUDA packages.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV) || { echo "python venv is missing: on Debian, apt-get install python3-venv"; exit 1; }
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 -c constraints.txt
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e ".[dev]" -c constraints.txt
+	touch $@
+
+quickstart: install
+	$(VENV)/bin/python tools/prepare.py --processes $(PROCESSES)
+	$(TORCHRUN) tools/train.py algorithm=gcpo
+	test -d $(EXPORT) || $(VENV)/bin/python tools/convert.py to-hf $(RUN) $(EXPORT)
+	$(VENV)/bin/python tools/evaluate.py model.path=$(EXPORT) evaluation.beside=[$(STARTER)]
+
+test: quickstart
+	$(VENV)/bin/python -m pytest
+
+lint: install
+	$(VENV)/bin/ruff check .
+
+clean:
+	rm -rf runs prepared exports

@@ -1,0 +1,34 @@
+"""Files and folders that are either whole or not there."""
+
+import os
+import shutil
+from pathlib import Path
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces `path` by one with this text; a run that dies here leaves the old one. OSError as usual."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.new")
+    with open(new, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def copy_model_files(source: Path, target: Path) -> None:
+    """Copies a Hugging Face folder's small files (config, tokenizer, chat template): everything but weights."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for path in sorted(source.iterdir()):
+        if path.is_file() and path.suffix not in (".safetensors", ".bin") and not path.name.endswith(".index.json"):
+            shutil.copy(path, target / path.name)
