@@ -87,9 +87,10 @@ def make_starter(out: Path, seed: int, processes: int) -> None:
     """Write OUT/starter: train OUT/init on the easy problems with the real trainer, and convert the checkpoint."""
     if _is_there(out / "starter"):
         return
-    run = out / f".warmup-{os.getpid()}"
+    run = out / "warmup"  # as configs/experiment/carry_warmup.yaml says
+    shutil.rmtree(run, ignore_errors=True)  # left by a call that was killed
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    overrides = ["experiment=carry_warmup", f"prepared={out}", f"seed={seed}", f"run_dir={run}"]
+    overrides = ["experiment=carry_warmup", f"prepared={out}", f"seed={seed}"]
     try:
         with _whole(out / "starter") as folder:
             _python(*launch, str(TOOLS / "train.py"), *overrides)

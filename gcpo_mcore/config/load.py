@@ -6,6 +6,7 @@ Every mistake becomes one line that names the key and the nearest known one.
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from pydantic import ValidationError
 from gcpo_mcore.config.schema import RunConfig
 from gcpo_mcore.errors import EXIT_CODE, UserError, nearest
 
+OTHER_RANKS_WAIT_S = 5.0
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
@@ -44,7 +46,7 @@ def parse(composed: DictConfig) -> RunConfig:
 def run_tool(task: Callable[[DictConfig], Any], config_name: str = "train") -> None:
     """The main function of a tool with Hydra's command line (`--cfg job`, `--help`, overrides).
 
-    A UserError is printed as one line by rank 0 and ends every rank with EXIT_CODE.
+    A UserError is printed as one line, once, and ends every rank with EXIT_CODE.
     """
     import hydra
 
@@ -64,8 +66,10 @@ def run_tool(task: Callable[[DictConfig], Any], config_name: str = "train") -> N
         for mistake in mistakes:
             raise mistake
     except UserError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr, flush=True)
+        rank = int(os.environ.get("RANK", "0"))
+        if rank:  # torchrun ends the others when rank 0 exits; who is still here met a mistake of its own
+            time.sleep(OTHER_RANKS_WAIT_S)
+        print(f"error: {f'rank {rank}: ' if rank else ''}{error}", file=sys.stderr, flush=True)
         sys.exit(EXIT_CODE)
 
 

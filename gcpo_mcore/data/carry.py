@@ -14,9 +14,10 @@ A step is `carry+x+y=sum` with the sum in two digits, the units column first; th
 after ':'. `two_digit` has no carry out of the units, so its second step always begins with 0. `two_digit_columns` (';'
 for '+') adds each column by itself: the sum of the tens, then the last digit of the sum of the units. It shows a units
 sum of 10 or more inside two columns, so that the steps of a hard answer are all familiar except the carry, and it keeps
-the starter from getting the carry right by accident: without it 5 to 30% of its greedy hard answers were right on some
-seeds. `one_digit_plus_one` shows what a carry-in does to a column, but only as an answer without work: with the step
-`1+3+8=12` written out, plain exploration finds the carry within a few updates and there is nothing left to compare.
+the starter from carrying by accident. `one_digit_plus_one` shows what a carry-in does to a column, but as an answer
+without work. Measured with other formats: without columns and with the step `1+3+8=12` written out, the starter had 16
+to 30% of the hard problems right (3 seeds); with the step and columns 0 to 5%, and GRPO then found the carry by itself
+(87% after 60 steps, one seed). With these formats it has none right, and GRPO stays below 4% after 60 steps (3 seeds).
 
 Everything here is a pure function of its arguments.
 """

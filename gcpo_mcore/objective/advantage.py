@@ -64,5 +64,9 @@ def _centred(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """([B] reward minus group mean, [groups] rows of each group)."""
     groups = int(batch.group.max()) + 1
     count = torch.zeros(groups).index_add_(0, batch.group, torch.ones_like(batch.reward))
-    total = torch.zeros(groups).index_add_(0, batch.group, batch.reward)
-    return batch.reward - (total / count.clamp(min=1))[batch.group], count
+    # Counted from the group's lowest reward, a uniform group is exactly 0: the rounding of its mean, divided by
+    # its next-to-nothing deviation, would else be an advantage.
+    lowest = torch.full((groups,), torch.inf).scatter_reduce_(0, batch.group, batch.reward, "amin")
+    above = batch.reward - lowest[batch.group]
+    total = torch.zeros(groups).index_add_(0, batch.group, above)
+    return above - (total / count.clamp(min=1))[batch.group], count

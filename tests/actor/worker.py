@@ -1,0 +1,107 @@
+"""Run by the tests in this folder, alone or under torchrun: python worker.py MODEL OUT.json [key=value ...]
+
+    tensor pipeline sequence distributed_optimizer sequences   the layout
+    updates=3          updates to take (the loss is GCPO's)
+    save=DIR after=2   write a checkpoint after that many updates
+    load=DIR after=2   start from it: the first `after` updates are left out
+    break=1|2|3        leave out a repair of the distributed optimizer
+    weights=FILE       save the exported weights at the end
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from gcpo_mcore import platform
+from gcpo_mcore.actor import checkpoint as checkpoint_module
+from gcpo_mcore.actor import optimizer as optimizer_module
+from gcpo_mcore.actor.actor import Actor
+from gcpo_mcore.actor.architecture import read_architecture
+from gcpo_mcore.actor.config import ModelConfig, OptimizerConfig, ParallelConfig
+from gcpo_mcore.actor.layout import check_layout
+from gcpo_mcore.actor.model import start_parallel
+from gcpo_mcore.batch import Batch
+from gcpo_mcore.config.load import load_config
+from gcpo_mcore.samples import Group, Prompt, Sample
+from gcpo_mcore.setup import process_group
+
+OPTIMIZER = OptimizerConfig(
+    lr=1e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip_grad_norm=1.0, schedule="constant",
+    warmup_updates=0, final_lr_fraction=1.0, max_skipped_updates=3,
+)  # fmt: skip
+
+
+def make_batch(vocabulary: int) -> Batch:
+    """Four ragged groups of four; one of them all wrong but for its golden row."""
+    rng = np.random.default_rng(0)
+    groups = []
+    for g in range(4):
+        prompt = Prompt(str(g), "x", "", rng.integers(0, vocabulary, 4 + g).tolist(), "")
+        samples = []
+        for i in range(4):
+            ids = rng.integers(0, vocabulary, int(rng.integers(2, 12))).tolist()
+            samples.append(Sample(i, ids, "", reward=float(i < g), is_golden=g == 1 and i == 0))
+        groups.append(Group(prompt, samples))
+    return Batch.of(groups)
+
+
+def main(model: str, out: str, *options: str) -> None:
+    o = dict(option.split("=", 1) for option in options)
+    parallel = ParallelConfig(
+        tensor=int(o.get("tensor", 1)),
+        pipeline=int(o.get("pipeline", 1)),
+        sequence=bool(int(o.get("sequence", 0))),
+        distributed_optimizer=bool(int(o.get("distributed_optimizer", 0))),
+        threads=1,
+    )
+    _break(o.get("break"))
+    arch = read_architecture(model)
+    layout = check_layout(parallel, arch)
+    with process_group(parallel.threads, deadline_s=120):
+        start_parallel(layout, seed=0)
+        actor = Actor(
+            ModelConfig(path=model, dtype="float32"), arch, parallel, layout, OPTIMIZER,
+            temperature=1.3, sequences_per_microbatch=int(o.get("sequences", 4)),
+        )  # fmt: skip
+        algorithm = load_config(["algorithm=gcpo", "algorithm.entropy_coefficient=0.01", "algorithm/kl=k3"]).algorithm
+        batch = make_batch(arch.vocabulary)
+        first = int(o.get("after", 0)) if "load" in o else 0
+        result: dict = {"logp": actor.score(batch).tolist(), "metrics": []}
+        if "load" in o:
+            checkpoint_module.load_actor(actor, Path(o["load"]))
+        for update in range(first, int(o.get("updates", 3))):
+            # Off policy from the second update on: old log-probs stay those of a fixed, slightly wrong policy.
+            noise = torch.randn(batch.mask.shape, generator=torch.Generator().manual_seed(update))
+            batch.old_logp = (actor.score(batch) + 1e-3 * noise) * batch.mask
+            batch.ref_logp = batch.old_logp - 0.1 * batch.mask
+            batch.rollout_logp = batch.old_logp.clone()
+            algorithm.weigh(batch)
+            result["metrics"].append(actor.update(batch, algorithm.loss, update, 3))
+            if "save" in o and update + 1 == int(o["after"]):
+                if dist.get_rank() == 0:
+                    Path(o["save"]).mkdir()
+                dist.barrier()
+                checkpoint_module.save_actor(actor, Path(o["save"]))
+        exported = {name: tensor.clone() for name, tensor in actor.export()}
+        if dist.get_rank() == 0:
+            if "weights" in o:
+                torch.save(exported, o["weights"])
+            Path(out).write_text(json.dumps(result))
+
+
+def _break(repair: str | None) -> None:
+    if repair == "1":
+        checkpoint_module.allocate_state = lambda optimizer: None
+    if repair == "2":
+        optimizer_module._keep_torch_step = lambda part: None
+    if repair == "3":
+        checkpoint_module.separate_steps = lambda optimizer: None
+
+
+if __name__ == "__main__":
+    assert platform.backend()
+    main(*sys.argv[1:])

@@ -1,0 +1,139 @@
+"""Every shipped algorithm, and every part switched alone, is its equation: loss and gradient, off policy."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from reference import DAPO, GCPO, GRPO, PRESETS, SFT, algorithm, loss, make_update, ragged_groups, value_and_gradients
+
+CASES = {
+    **{name: ([f"algorithm={name}"], spec) for name, spec in PRESETS.items()},
+    "gcpo token": (["algorithm=gcpo", "algorithm/importance=token"], GCPO.but(ratio="token", low=0.2, high=0.2)),
+    "gcpo product": (
+        ["algorithm=gcpo", "algorithm.importance.length_normalised=false"],
+        GCPO.but(ratio="product"),
+    ),
+    "gcpo k3": (["algorithm=gcpo", "algorithm/kl=k3"], GCPO.but(kl="k3")),
+    "gcpo k2": (["algorithm=gcpo", "algorithm/kl=k2", "algorithm.kl.coefficient=0.3"], GCPO.but(kl="k2", beta=0.3)),
+    "gcpo k1 forced": (["algorithm=gcpo", "algorithm/kl=k1", "algorithm.kl.force=true"], GCPO.but(kl="k1")),
+    "gcpo golden off": (["algorithm=gcpo", "algorithm/golden=off"], GCPO),
+    "gcpo golden always": (["algorithm=gcpo", "algorithm/golden=always"], GCPO),
+    "gcpo dual clip": (
+        ["algorithm=gcpo", "algorithm/importance=token", "algorithm.surrogate.dual_clip=3.0"],
+        GCPO.but(ratio="token", low=0.2, high=0.2, dual_clip=3.0),
+    ),
+    "gcpo constant": (
+        ["algorithm=gcpo", "algorithm/reduction=constant", "rollout.sampling.max_response_tokens=7"],
+        GCPO.but(reduction="constant", constant_tokens=7),
+    ),
+    "gcpo sequence sum": (["algorithm=gcpo", "algorithm/reduction=sequence_sum"], GCPO.but(reduction="sequence_sum")),
+    "gcpo token mean": (["algorithm=gcpo", "algorithm/reduction=token_mean"], GCPO.but(reduction="token_mean")),
+    "gcpo tis": (["algorithm=gcpo", "algorithm/mismatch=tis"], GCPO.but(tis_cap=2.0)),
+    "gcpo rloo": (["algorithm=gcpo", "algorithm/advantage=leave_one_out"], GCPO.but(advantage="rloo")),
+    "gcpo std of n": (["algorithm=gcpo", "algorithm.advantage.std=population"], GCPO.but(advantage="std_n")),
+    "grpo tis": (["algorithm=grpo", "algorithm/mismatch=tis", "algorithm.mismatch.cap=1.2"], GRPO.but(tis_cap=1.2)),
+    "grpo entropy": (["algorithm=grpo", "algorithm.entropy_coefficient=0.05"], GRPO.but(entropy=0.05)),
+    "dapo without std": (["algorithm=dapo", "algorithm.advantage.std=none"], DAPO.but(advantage="centred")),
+    "sft entropy": (["algorithm=sft", "algorithm.entropy_coefficient=0.01"], SFT.but(entropy=0.01)),
+}
+
+small = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+seeds = st.integers(0, 2**32 - 1)
+moves = st.sampled_from([1e-4, 1e-3, 0.1, 0.5, 2.0])
+
+
+def kept_groups(part, groups):
+    kept, _ = part.select(groups, step=1)
+    assume(kept)
+    return kept
+
+
+def close(ours, theirs):
+    torch.testing.assert_close(ours.double(), theirs, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("case", CASES)
+@settings(small, max_examples=30)
+@given(groups=ragged_groups(), seed=seeds, moved=moves)
+def test_loss_and_gradient_are_the_equation(case, groups, seed, moved):
+    overrides, spec = CASES[case]
+    part = algorithm(*overrides)
+    update = make_update(part, spec, kept_groups(part, groups), seed, moved)
+    ours, sums = part.loss(update.logp, update.entropy, update.batch)
+    for got, wanted in zip(
+        value_and_gradients(ours, update), value_and_gradients(loss(update.rows, spec), update), strict=True
+    ):
+        close(got, wanted)
+    close(sums["actor/loss"][0], ours.detach())
+
+
+@pytest.mark.parametrize("case", ["grpo", "dapo", "gcpo", "sft", "gcpo constant", "grpo tis", "grpo entropy"])
+@settings(small, max_examples=20)
+@given(groups=ragged_groups(), seed=seeds, data=st.data())
+def test_microbatch_shares_add_up(case, groups, seed, data):
+    overrides, spec = CASES[case]
+    part = algorithm(*overrides)
+    update = make_update(part, spec, kept_groups(part, groups), seed, 0.3)
+    whole = value_and_gradients(part.loss(update.logp, update.entropy, update.batch)[0], update)
+    rows = data.draw(st.permutations(range(len(update.batch))))
+    size = data.draw(st.integers(1, len(rows)))
+    added = [torch.zeros_like(x) for x in whole]
+    for start in range(0, len(rows), size):
+        part_of = rows[start : start + size]
+        tokens = max(len(update.batch.response_ids[i]) for i in part_of)
+        micro = update.batch.take(part_of, tokens)
+        assert micro.response_ids == [update.batch.response_ids[i] for i in part_of]
+        share, _ = part.loss(update.logp[part_of, :tokens], update.entropy[part_of, :tokens], micro)
+        added = [a + x for a, x in zip(added, value_and_gradients(share, update), strict=True)]
+    for got, wanted in zip(added, whole, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-12)
+
+
+@settings(small, max_examples=20)
+@given(groups=ragged_groups(), seed=seeds)
+def test_what_stands_on_padding_does_not_matter(groups, seed):
+    part = algorithm("algorithm=grpo", "algorithm/mismatch=tis")
+    update = make_update(part, GRPO, kept_groups(part, groups), seed, 0.3)
+    before, _ = part.loss(update.logp, update.entropy, update.batch)
+    padding = update.batch.mask == 0
+    after, _ = part.loss(update.logp.masked_fill(padding, -7.0), update.entropy.masked_fill(padding, 9.0), update.batch)
+    assert torch.equal(before, after)
+
+
+@settings(small, max_examples=20)
+@given(groups=ragged_groups(), seed=seeds)
+def test_mean_reductions_weigh_one_in_all(groups, seed):
+    for name in ("grpo", "dapo"):
+        part = algorithm(f"algorithm={name}", "algorithm/filter=keep")
+        batch = make_update(part, PRESETS[name], kept_groups(part, groups), seed, 0.3).batch
+        assert float(batch.loss_weight.sum()) == pytest.approx(1.0, abs=1e-6)
+        assert not batch.loss_weight[batch.mask == 0].any()
+
+
+def test_clip_fraction_counts_the_tokens_without_gradient():
+    from gcpo_mcore.samples import Group, Prompt, Sample
+
+    part = algorithm("algorithm=gcpo", "algorithm/importance=token")
+    group = Group(Prompt("s:0", "s", "", [1], ""), [Sample(0, [1, 1], "", reward=1.0), Sample(1, [1, 1], "")])
+    update = make_update(part, GCPO, [group], seed=0, moved=0.0)
+    logp = (update.batch.old_logp + torch.tensor([[0.5, 0.0], [0.5, -0.5]])).requires_grad_()
+    loss_, sums = part.loss(logp, update.entropy, update.batch)
+    (gradient,) = torch.autograd.grad(loss_, logp)
+    # A > 0: clipped above. A < 0: not clipped above, clipped below.
+    assert (gradient == 0).tolist() == [[True, False], [False, True]]
+    clipped, tokens = sums["actor/clip_fraction"]
+    assert (float(clipped), float(tokens)) == (2.0, 4.0)
+
+
+def test_golden_rows_are_never_corrected_for_mismatch():
+    from gcpo_mcore.samples import Group, Prompt, Sample
+
+    part = algorithm("algorithm=gcpo", "algorithm/mismatch=tis", "algorithm.golden.slot=first")
+    golden = Sample(-1, [2, 2, 2], "", is_golden=True, is_accurate=True, reward=1.0)
+    group = Group(Prompt("s:0", "s", "", [1], ""), [Sample(i, [1, 1], "") for i in range(3)], golden)
+    kept, _ = part.select([group], step=1)
+    update = make_update(part, GCPO.but(tis_cap=2.0), kept, seed=3, moved=0.1)
+    assert update.batch.is_golden.tolist() == [True, False, False]
+    assert update.batch.mismatch_weight[0].tolist() == [1.0, 1.0, 1.0]
+    assert torch.equal(update.batch.rollout_logp[0], update.batch.old_logp[0])
+    assert (update.batch.mismatch_weight[1:, :2] != 1).all()

@@ -1,0 +1,101 @@
+"""Bad input: one clear line that names the file, row or key, a non-zero exit, and nothing started or written."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.conftest import launch
+
+
+def refused(*options: str, processes: int = 1) -> str:
+    """The one line on stderr of a refused run."""
+    done = launch("tools/train.py", *options, processes=processes)
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    if processes == 1:
+        assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    return lines[0]
+
+
+@pytest.fixture
+def data(carry, tmp_path):
+    """A copy of the data, to break; and the options that use it."""
+    folder = tmp_path / "data"
+    shutil.copytree(carry, folder)
+    return folder, [f"prepared={folder}", f"model.path={folder}/init", f"run.folder={tmp_path}/runs"]
+
+
+def rewrite(path, change) -> None:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(change(i, row)) + "\n" for i, row in enumerate(rows)))
+
+
+def without(column):
+    return lambda i, row: {k: v for k, v in row.items() if k != column}
+
+
+def test_missing_column(data):
+    rewrite(data[0] / "train_easy.jsonl", without("answer"))
+    line = refused(*data[1])
+    assert "train_easy.jsonl" in line and "'answer'" in line
+    assert not (data[0].parent / "runs").exists()
+
+
+def test_empty_file(data):
+    (data[0] / "eval_hard.jsonl").write_text("")
+    assert "eval_hard.jsonl" in refused(*data[1])
+
+
+def test_prompt_longer_than_the_limit(data):
+    rewrite(data[0] / "train_easy.jsonl", lambda i, row: {**row, "prompt": "1+1+1+1+1?"} if i == 6 else row)
+    line = refused(*data[1])
+    assert "train_easy.jsonl" in line and "7" in line and "10 tokens" in line and "limit is 8" in line
+
+
+def test_no_golden_answers(data):
+    for name in ("easy", "hard"):
+        rewrite(data[0] / "train_easy.jsonl", without("golden_answer"))
+    line = refused(*data[1], f"data.train.hard.path={data[0]}/train_easy.jsonl")
+    assert "algorithm.golden=all_wrong needs golden answers" in line and "golden_answer" in line
+
+
+def test_unknown_algorithm(data):
+    assert "algorithm=gcp: unknown choice (nearest: gcpo)" in refused(*data[1], "algorithm=gcp")
+
+
+@pytest.mark.parametrize(
+    "option, message",
+    [
+        ("parallel.tensor=3", "parallel.tensor=3 x parallel.pipeline=1 needs a multiple of 3 processes, got 1"),
+        ("parallel.sequence=true", "parallel.sequence=true needs parallel.tensor above 1"),
+        ("data.max_prompt_tokens=120", "is more than the model's 128 positions"),
+        ("rollout.sampling.temperature=0", "rollout.sampling.temperature=0"),
+        ("trainer.updates_per_step=3", "trainer.updates_per_step=3 does not divide trainer.prompts_per_step=16"),
+    ],
+)
+def test_contradictions(data, option, message):
+    assert message in refused(*data[1], option)
+
+
+def test_impossible_layout_on_two_processes(data):
+    assert "parallel.pipeline=2 does not divide the model's layers (3)" in refused(
+        *data[1], "parallel.pipeline=2", processes=2
+    )
+
+
+def test_missing_model(data):
+    assert "/nowhere/config.json does not exist" in refused(*data[1], "model.path=/nowhere")
+
+
+def test_truncated_weights(data):
+    weights = data[0] / "init/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100_000])
+    assert "init/model.safetensors" in refused(*data[1])
+
+
+def test_unknown_architecture(data):
+    config = data[0] / "init/config.json"
+    config.write_text(config.read_text().replace('"qwen2"', '"qwen9"'))
+    assert "model_type 'qwen9' is not carried (nearest: qwen" in refused(*data[1])

@@ -1,0 +1,67 @@
+"""What a run exports is the actor: same logits, same greedy answers, same accuracy, by plain transformers."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.conftest import launch, run
+
+
+@pytest.fixture(scope="module")
+def trained(carry, tmp_path_factory) -> Path:
+    """A short supervised run on the easy problems, on two tensor ranks, evaluated at its end."""
+    folder = tmp_path_factory.mktemp("export")
+    run(
+        "tools/train.py", "experiment=carry_warmup", f"prepared={carry}", f"run.folder={folder}", "run.name=r",
+        "trainer.steps=60", "evaluation.every_steps=60", "parallel.tensor=2", "optimizer.lr=5e-3", processes=2,
+    )  # fmt: skip
+    return folder / "r"
+
+
+def metrics_of(run_folder: Path) -> dict:
+    return json.loads((run_folder / "metrics.jsonl").read_text().splitlines()[-1])
+
+
+def test_convert_equals_export_and_checks_logits(trained, tmp_path):
+    out = run("tools/convert.py", "to-hf", str(trained), str(tmp_path / "out"))
+    assert "largest logit difference to the checkpoint" in out
+    exported, converted = (p / "model.safetensors" for p in (trained / "hf", tmp_path / "out"))
+    assert exported.read_bytes() == converted.read_bytes()
+
+
+def test_convert_refuses(trained, tmp_path):
+    (tmp_path / "there").mkdir()
+    for arguments, message in (
+        ([str(trained), str(tmp_path / "there")], "exists"),
+        ([str(tmp_path), str(tmp_path / "new")], "is no run folder with checkpoints"),
+        ([str(trained), str(tmp_path / "new"), "--step", "7"], "step_000007"),
+    ):
+        done = launch("tools/convert.py", "to-hf", *arguments)
+        assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_same_logits_and_greedy_answers(trained, carry, tmp_path):
+    """The actor (from its checkpoint, in Megatron) against transformers' generate on the export: 64 prompts."""
+    actor_out = tmp_path / "actor.pt"
+    run(Path(__file__).with_name("actor_answers.py"), str(trained), str(carry / "eval_easy.jsonl"), str(actor_out))
+    saved = torch.load(actor_out)
+    model = AutoModelForCausalLM.from_pretrained(trained / "hf").eval()
+    tokenizer = AutoTokenizer.from_pretrained(trained / "hf")
+    rows = [json.loads(line) for line in (carry / "eval_easy.jsonl").read_text().splitlines()[:64]]
+    assert len(saved["answers"]) == len(rows) == 64
+    for row, answer, logits in zip(rows, saved["answers"], saved["logits"], strict=True):
+        ids = torch.tensor([tokenizer.encode(row["prompt"])])
+        with torch.no_grad():
+            out = model.generate(ids, do_sample=False, max_new_tokens=22, temperature=None, top_k=None, top_p=None)
+            torch.testing.assert_close(model(ids).logits[0], logits, rtol=0, atol=1e-4)
+        assert out[0, ids.shape[1] :].tolist() == answer
+
+
+def test_evaluate_agrees_with_training(trained, carry):
+    out = run("tools/evaluate.py", f"model.path={trained}/hf", f"prepared={carry}")
+    for source in ("easy", "hard"):
+        assert f"{metrics_of(trained)[f'val/{source}/avg@1']:.3f}" in out, out

@@ -1,0 +1,131 @@
+"""A run can be stopped, killed, damaged and moved to another layout: it goes on as if nothing had happened."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from gcpo_mcore.monitor.metrics import read_metrics
+from tests.conftest import ENVIRONMENT, ROOT, launch, run
+
+TRAIN = "tools/train.py"
+
+
+def options(carry: Path, folder: Path, steps: int, *more: str) -> list[str]:
+    """A GCPO run on the untrained model: every group is all wrong, so golden answers go in from the first step."""
+    return [
+        f"prepared={carry}", f"model.path={carry}/init", f"run.folder={folder}", "run.name=r", f"trainer.steps={steps}",
+        "trainer.prompts_per_step=4", "trainer.samples_per_prompt=4", "trainer.checkpoint_every_steps=2",
+        "trainer.updates_per_step=2", "evaluation.every_steps=0", "evaluation.at_start=false", *more,
+    ]  # fmt: skip
+
+
+def outcome(folder: Path) -> tuple[dict, list[dict]]:
+    """Final weights and the metrics that do not measure time or memory."""
+    metrics = [
+        {k: v for k, v in line.items() if not k.startswith(("time", "perf", "grading/seconds"))}
+        for line in read_metrics(folder / "r")
+    ]
+    return load_file(folder / "r/hf/model.safetensors"), metrics
+
+
+def assert_same(first, second) -> None:
+    assert first[1] == second[1]
+    assert first[0].keys() == second[0].keys()
+    for name, tensor in first[0].items():
+        assert tensor.equal(second[0][name]), name
+
+
+@pytest.fixture(scope="module")
+def whole(carry, tmp_path_factory):
+    """Five steps without a stop: steps 2 and 4 leave checkpoints."""
+    folder = tmp_path_factory.mktemp("whole")
+    run(TRAIN, *options(carry, folder, 5))
+    return outcome(folder)
+
+
+def test_golden_answers_went_in(whole):
+    assert all(line["groups/golden_injected"] == 4 for line in whole[1])
+    assert all(line["mismatch/logp_abs_diff_max"] < 1e-4 for line in whole[1])
+    assert all(line["update/count"] == 2 for line in whole[1])
+
+
+def test_stop_and_resume_is_bitwise(carry, tmp_path, whole):
+    run(TRAIN, *options(carry, tmp_path, 2))
+    run(TRAIN, *options(carry, tmp_path, 5))
+    assert_same(outcome(tmp_path), whole)
+
+
+def test_kill_and_resume_is_bitwise(carry, tmp_path, whole):
+    """kill -9 after the third step: the run goes on from step 2, and step 3 counts once."""
+    process = subprocess.Popen(
+        [sys.executable, TRAIN, *options(carry, tmp_path, 5)], cwd=ROOT, env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while not any(line["step"] >= 3 for line in read_metrics(tmp_path / "r")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    run(TRAIN, *options(carry, tmp_path, 5))
+    assert_same(outcome(tmp_path), whole)
+
+
+def test_damaged_checkpoint_is_left_out(carry, tmp_path, whole):
+    run(TRAIN, *options(carry, tmp_path, 4))
+    shard = max((tmp_path / "r/checkpoints/step_000004/shards").glob("*.distcp"), key=lambda p: p.stat().st_size)
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(bytes(content))
+    done = launch(TRAIN, *options(carry, tmp_path, 5))
+    assert done.returncode == 0
+    assert f"step_000004 is left out: shards/{shard.name} is damaged" in done.stderr
+    assert_same(outcome(tmp_path), whole)
+
+
+def test_resume_at_another_layout(carry, tmp_path, whole):
+    """From one process to two pipeline stages, to two data ranks: the same run to rounding."""
+    run(TRAIN, *options(carry, tmp_path, 2))
+    run(TRAIN, *options(carry, tmp_path, 4, "parallel.tensor=2"), processes=2)
+    run(TRAIN, *options(carry, tmp_path, 5), processes=2)
+    weights, metrics = outcome(tmp_path)
+    assert [line["step"] for line in metrics] == [1, 2, 3, 4, 5]
+    for mine, expected in zip(metrics, whole[1], strict=True):
+        assert mine["actor/grad_norm"] == pytest.approx(expected["actor/grad_norm"], rel=1e-3)
+    for name, tensor in whole[0].items():
+        assert (weights[name] - tensor).norm() / tensor.norm() < 1e-3, name
+
+
+def test_finished_run_says_so(carry, tmp_path):
+    run(TRAIN, *options(carry, tmp_path, 2))
+    assert "nothing left to train" in run(TRAIN, *options(carry, tmp_path, 2))
+
+
+def test_another_configuration_is_refused(carry, tmp_path):
+    run(TRAIN, *options(carry, tmp_path, 2))
+    done = launch(TRAIN, *options(carry, tmp_path, 4, "optimizer.lr=1e-3"))
+    assert done.returncode == 2
+    assert "was made with optimizer.lr=0.0001, not 0.001" in done.stderr
+    done = launch(TRAIN, *options(carry, tmp_path, 4, "run.resume=never"))
+    assert done.returncode == 2 and "run.resume=never" in done.stderr
+
+
+def test_checkpoint_of_another_model_is_refused(carry, tiny_models, tmp_path):
+    run(TRAIN, *options(carry, tmp_path, 2))
+    other = tmp_path / "other"
+    subprocess.run(["cp", "-r", str(carry / "init"), str(other)], check=True)
+    config = json.loads((other / "config.json").read_text())
+    config["num_hidden_layers"] = 2
+    (other / "config.json").write_text(json.dumps(config))
+    done = launch(TRAIN, *options(carry, tmp_path, 4, f"model.path={other}"))
+    assert done.returncode == 2
+    assert "is a checkpoint of another model: layers 3, not 2" in done.stderr
