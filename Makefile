@@ -26,7 +26,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 quickstart: install
-	$(VENV)/bin/python tools/prepare.py --processes $(PROCESSES)
+	$(VENV)/bin/python tools/prepare.py
 	$(TORCHRUN) tools/train.py algorithm=gcpo
 	test -d $(EXPORT) || $(VENV)/bin/python tools/convert.py to-hf $(RUN) $(EXPORT)
 	$(VENV)/bin/python tools/evaluate.py model.path=$(EXPORT) evaluation.beside=[$(STARTER)]

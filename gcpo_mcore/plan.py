@@ -31,7 +31,7 @@ class Plan:
 
     def sizes(self) -> dict[str, object]:
         """The derived sizes, for the table at the start."""
-        c, t = self.config, self.config.trainer
+        c, t, p = self.config, self.config.trainer, self.layout
         rows = t.prompts_per_step * max(c.samples_per_prompt, 1)
         rows_per_update = rows // t.updates_per_step
         per_rank = -(-rows_per_update // self.layout.data)
@@ -40,7 +40,7 @@ class Plan:
             "algorithm": c.algorithm.name,
             "model": f"{self.arch.family}, {self.arch.layers} layers, {c.model.path}",
             "parameters": self.arch.parameters,
-            "processes": f"{self.layout.world} = data {self.layout.data} x tensor {self.layout.tensor} x pipeline {self.layout.pipeline}",
+            "processes": f"{p.world} = data {p.data} x tensor {p.tensor} x pipeline {p.pipeline}",
             **{
                 f"train prompts, {name}": f"{len(s.prompts):,} ({s.with_golden:,} with a golden answer"
                 + (f", {s.dropped:,} overlong left out)" if s.dropped else ")")
@@ -65,7 +65,8 @@ def make_plan(config: RunConfig, resolved: dict[str, Any]) -> Plan:
     )
     if longest > arch.max_positions:
         raise UserError(
-            f"data.max_prompt_tokens + max_response_tokens = {longest} is more than the model's {arch.max_positions} positions"
+            f"data.max_prompt_tokens + max_response_tokens = {longest} "
+            f"is more than the model's {arch.max_positions} positions"
         )
     tokenizer = load_tokenizer(config.model.path, arch)
     train = load_train(config.data, tokenizer)

@@ -1,9 +1,9 @@
 """The run folder and its checkpoints: written whole or not at all, the newest good one found again.
 
-    runs/NAME/config.yaml            the resolved configuration
-    runs/NAME/model/                 config.json and tokenizer of the model (what an export needs besides weights)
-    runs/NAME/metrics.jsonl, tb/     numbers;  rollouts/ the samples of each step;  logs/ the console's lines
-    runs/NAME/checkpoints/step_000020/{shards/, rank_*.pt, state.json, manifest.json}
+runs/NAME/config.yaml            the resolved configuration
+runs/NAME/model/                 config.json and tokenizer of the model (what an export needs besides weights)
+runs/NAME/metrics.jsonl, tb/     numbers;  rollouts/ the samples of each step;  logs/ the console's lines
+runs/NAME/checkpoints/step_000020/{shards/, rank_*.pt, state.json, manifest.json}
 """
 
 import hashlib
@@ -22,8 +22,20 @@ from gcpo_mcore.errors import UserError
 from gcpo_mcore.files import copy_model_files, sync_folder, write_atomically
 
 # What may change between a run and its continuation without making it another run.
-FREE_KEYS = ("run", "parallel.tensor", "parallel.pipeline", "parallel.sequence", "parallel.threads", "monitor", "trainer.steps", "trainer.checkpoint_every_steps", "trainer.keep_checkpoints",
-             "trainer.sequences_per_microbatch", "rollout.sequences_per_batch", "evaluation")  # fmt: skip
+FREE_KEYS = (
+    "run",
+    "monitor",
+    "evaluation",
+    "parallel.tensor",
+    "parallel.pipeline",
+    "parallel.sequence",
+    "parallel.threads",
+    "trainer.steps",
+    "trainer.checkpoint_every_steps",
+    "trainer.keep_checkpoints",
+    "trainer.sequences_per_microbatch",
+    "rollout.sequences_per_batch",
+)
 
 
 class RunFolder:

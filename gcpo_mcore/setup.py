@@ -12,8 +12,10 @@ from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.actor.reference import Reference
 from gcpo_mcore.config.schema import RunConfig
+from gcpo_mcore.monitor.run_log import RunLog
 from gcpo_mcore.plan import Plan
 from gcpo_mcore.registry import engines
+from gcpo_mcore.report import Report
 from gcpo_mcore.rewarding.grader import Grader
 from gcpo_mcore.rollout.engine import Engine
 from gcpo_mcore.rollout.sampler import Sampler
@@ -53,7 +55,12 @@ def build_engine(config: RunConfig, model_folder: str, tokenizer) -> Engine:
 def trainer(plan: Plan) -> Iterator[Trainer]:
     """The whole run on this rank, built; engine and workers are gone afterwards."""
     config = plan.config
-    with process_group(config.parallel.threads, config.monitor.phase_deadline_s), Grader(config.reward) as grader:
+    with (
+        process_group(config.parallel.threads, config.monitor.phase_deadline_s),
+        RunLog(plan.folder.path, dist.get_rank()) as log,
+        Grader(config.reward) as grader,
+    ):
+        log.line(f"start at step {plan.checkpoint_step} of {config.trainer.steps}, {plan.layout}")
         start_parallel(plan.layout, config.seed)
         actor = Actor(
             config.model,
@@ -66,4 +73,5 @@ def trainer(plan: Plan) -> Iterator[Trainer]:
         )
         reference = Reference(actor) if config.algorithm.kl.needs_reference else None
         with contextlib.closing(build_engine(config, config.model.path, plan.tokenizer)) as engine:
-            yield Trainer(plan, actor, engine, Sampler(engine, grader, config.seed), reference)
+            report = Report(plan, log, enabled=dist.get_rank() == 0)
+            yield Trainer(plan, actor, engine, Sampler(engine, grader, config.seed), reference, report)

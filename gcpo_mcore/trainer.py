@@ -13,12 +13,12 @@ from gcpo_mcore.actor.checkpoint import load_actor, save_actor
 from gcpo_mcore.actor.hf_export import write_hf
 from gcpo_mcore.actor.reference import Reference
 from gcpo_mcore.batch import Batch
+from gcpo_mcore.collector import Collector
 from gcpo_mcore.data.cursor import Mixture
-from gcpo_mcore.errors import UserError
 from gcpo_mcore.evaluation import evaluate
-from gcpo_mcore.report import Report
 from gcpo_mcore.monitor.watchdog import Phases
 from gcpo_mcore.plan import Plan
+from gcpo_mcore.report import Report
 from gcpo_mcore.rollout.engine import Engine
 from gcpo_mcore.rollout.sampler import Sampler
 from gcpo_mcore.samples import Group
@@ -27,9 +27,18 @@ from gcpo_mcore.samples import Group
 class Trainer:
     """One run on this rank, from its plan and the built actor, engine and sampler (gcpo_mcore/setup.py)."""
 
-    def __init__(self, plan: Plan, actor: Actor, engine: Engine, sampler: Sampler, reference: Reference | None):
+    def __init__(
+        self,
+        plan: Plan,
+        actor: Actor,
+        engine: Engine,
+        sampler: Sampler,
+        reference: Reference | None,
+        report: Report,
+    ):
         self.plan, self.config, self.algorithm = plan, plan.config, plan.config.algorithm
         self.actor, self.engine, self.sampler, self.reference = actor, engine, sampler, reference
+        self.report = report
         self.is_writer = dist.get_rank() == 0
         self.cursor = Mixture(
             {name: loaded.prompts for name, loaded in plan.train.items()},
@@ -37,8 +46,8 @@ class Trainer:
             plan.config.seed,
         )
         self.phases = Phases(dist.get_rank(), plan.config.monitor.phase_deadline_s)
+        self.collector = Collector(plan.config, self.cursor, sampler, self.phases, self.sync)
         self.step = 0
-        self.report = Report(plan, enabled=self.is_writer)
 
     def run(self) -> dict[str, float]:
         """Trains to the configured step; returns the last evaluation's metrics."""
@@ -56,16 +65,18 @@ class Trainer:
             is_last = self.step == trainer.steps
             if evaluation.every_steps and (is_last or self.step % evaluation.every_steps == 0):
                 result = self.evaluate()
+            self.report.step(
+                self.step, metrics | result, groups, batches, self.phases.take(), time.monotonic() - started
+            )
             if is_last or (trainer.checkpoint_every_steps and self.step % trainer.checkpoint_every_steps == 0):
                 self.save()
-            self.report.step(self.step, metrics | result, groups, batches, self.phases.take(), time.monotonic() - started)
             result = result if is_last else {}
         self.report.close()
         return result
 
     def train_step(self) -> tuple[dict[str, float], list[Group], list[Batch]]:
         """One rollout batch and its updates. Returns metrics, the groups trained on and their batches."""
-        groups, metrics = self.collect()
+        groups, metrics = self.collector.collect(self.step)
         updates = self.config.trainer.updates_per_step
         size = math.ceil(len(groups) / updates)
         batches = [Batch.of(groups[i : i + size]) for i in range(0, len(groups), size)] if groups else []
@@ -80,36 +91,6 @@ class Trainer:
                 done = (self.step - 1) * updates + number
                 metrics |= self.actor.update(batch, self.algorithm.loss, done, self.config.trainer.steps * updates)
         return metrics | {"update/count": float(len(batches))}, groups, batches
-
-    def collect(self) -> tuple[list[Group], dict[str, float]]:
-        """Samples, grades and selects until the step's batch is full or the filter's cap is reached."""
-        wanted, filter_ = self.config.trainer.prompts_per_step, self.algorithm.filter
-        sampling, per_prompt = self.config.rollout.sampling, self.config.samples_per_prompt
-        kept: list[Group] = []
-        totals: dict[str, float] = {}
-        rounds = 0
-        while len(kept) < wanted and rounds < filter_.rounds_per_step:
-            rounds += 1
-            if per_prompt:
-                self.sync()
-            with self.phases.phase("sample"):
-                prompts = self.cursor.take(wanted)
-                groups = self.sampler.generate(prompts, per_prompt, sampling, f"train|{self.step}|{rounds}")
-            if self.algorithm.golden.needs_golden:
-                self.sampler.add_golden(groups, sampling.max_response_tokens)
-            with self.phases.phase("grade"):
-                groups, graded = self.sampler.grade(groups)
-            shown = self.report.rollout_metrics(groups)
-            selected, counts = self.algorithm.select(groups, self.step)
-            kept += selected
-            for name, value in {**graded, **shown, **counts}.items():
-                totals[name] = totals.get(name, 0.0) + value
-        if len(kept) < wanted and filter_.stop_at_cap:
-            raise UserError(
-                f"phase sample: step {self.step} kept {len(kept)} of {wanted} groups after {rounds} rounds "
-                f"(algorithm.filter.at_cap=stop)"
-            )
-        return kept[:wanted], self.report.means(totals, rounds)
 
     def sync(self) -> None:
         """Hands the actor's weights to the engine, unless it has them."""
@@ -133,7 +114,9 @@ class Trainer:
             dist.barrier()
             if self.is_writer:
                 state = {"step": self.step, "version": self.actor.version, "cursor": self.cursor.state()}
-                self.plan.folder.finish_checkpoint(self.step, state, self.plan.arch, self.config.trainer.keep_checkpoints)
+                self.plan.folder.finish_checkpoint(
+                    self.step, state, self.plan.arch, self.config.trainer.keep_checkpoints
+                )
             dist.barrier()
 
     def restore(self, step: int) -> None:

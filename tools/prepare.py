@@ -7,7 +7,7 @@
     OUT/train_easy.jsonl  train_hard.parquet  eval_easy.jsonl  eval_hard.jsonl
     OUT/manifest.json     seed, rows, bytes and sha256 of the data files
     OUT/init/             a Qwen2 model of 594,688 random parameters, with its tokenizer
-    OUT/starter/          the same after 400 supervised steps on train_easy
+    OUT/starter/          the same after 700 supervised steps on train_easy
 
 Every part appears whole or not at all, and a second call reuses the parts that are there. docs/data.md describes them.
 """
@@ -164,7 +164,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0, help="decides the held-out problems, the order and the weights")
     parser.add_argument("--out", type=Path, help="where to write (default: prepared/carry-seed{SEED})")
-    parser.add_argument("--processes", type=int, default=2, help="how many processes train the starter (default: 2)")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        help="how many processes train the starter (default: 1; the weights depend on it in rounding)",
+    )
     parser.add_argument("--skip-starter", action="store_true", help="make the data and OUT/init only")
     arguments = parser.parse_args()
     out = arguments.out or Path(f"prepared/carry-seed{arguments.seed}")

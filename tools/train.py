@@ -4,6 +4,8 @@
 newest good checkpoint. Without torchrun it runs as one process.
 """
 
+import os
+
 from gcpo_mcore.config.load import parse, run_tool
 
 
@@ -14,14 +16,12 @@ def main(composed) -> None:
     from gcpo_mcore.plan import make_plan
 
     plan = make_plan(parse(composed), OmegaConf.to_container(composed, resolve=True))
+    steps, done = plan.config.trainer.steps, plan.checkpoint_step
+    if done >= steps and plan.folder.export.is_dir():
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{plan.folder.path} is at step {done} of trainer.steps={steps}: nothing left to train")
+        return
     with setup.trainer(plan) as trainer:
-        if plan.checkpoint_step >= plan.config.trainer.steps:
-            if trainer.is_writer:
-                print(
-                    f"{plan.folder.path} is at step {plan.checkpoint_step} of trainer.steps={plan.config.trainer.steps}: "
-                    "nothing left to train"
-                )
-            return
         result = trainer.run()
         trainer.export()
         if trainer.is_writer:

@@ -59,7 +59,9 @@ def read_architecture(folder: str) -> Architecture:
         raise UserError(f"{path}: not valid json ({error})") from None
     family = raw.get("model_type", "")
     if family not in FAMILIES:
-        raise UserError(f"{path}: model_type '{family}' is not carried{nearest(family, FAMILIES)}; known: {', '.join(FAMILIES)}")
+        raise UserError(
+            f"{path}: model_type '{family}' is not carried{nearest(family, FAMILIES)}; known: {', '.join(FAMILIES)}"
+        )
     from transformers import AutoConfig  # late: it fills the family's defaults, and takes a second to import
 
     hf = AutoConfig.from_pretrained(folder)

@@ -1,7 +1,7 @@
 """The actor's state on disk, through megatron-core's dist_checkpointing: it loads at any layout.
 
-    FOLDER/shards/    model and optimizer, sharded
-    FOLDER/rank_*.pt  random-number states, one file per rank
+FOLDER/shards/    model and optimizer, sharded
+FOLDER/rank_*.pt  random-number states, one file per rank
 """
 
 import random

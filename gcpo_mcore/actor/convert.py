@@ -36,7 +36,9 @@ def checkpoint_to_hf(checkpoint: Path, model_files: Path, dtype: str, out: Path)
         write_hf(hf_mapping.export(model, arch), model_files, unchecked, is_writer=dist.get_rank() == 0)
         difference = logit_difference(model, unchecked, arch.vocabulary, dtype)
         if not difference <= TOLERANCE[dtype]:
-            raise UserError(f"{checkpoint}: the export's logits differ by {difference:.1e}, more than {TOLERANCE[dtype]}")
+            raise UserError(
+                f"{checkpoint}: the export's logits differ by {difference:.1e}, more than {TOLERANCE[dtype]}"
+            )
         unchecked.rename(out)
     finally:
         shutil.rmtree(unchecked, ignore_errors=True)

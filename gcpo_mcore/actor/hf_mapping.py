@@ -165,7 +165,9 @@ def load(model: GPTModel, arch: Architecture, read: Callable[[str], torch.Tensor
     for name, rule, parameter in _local_parameters(model, arch):
         shard = cut(rule.cut, [read(n) for n in rule.hf_names], arch, tp.rank(), tp.size())
         if shard.shape != parameter.shape:
-            raise UserError(f"{rule.hf_names[0]}: shape {tuple(shard.shape)} does not fit {name} {tuple(parameter.shape)}")
+            raise UserError(
+                f"{rule.hf_names[0]}: shape {tuple(shard.shape)} does not fit {name} {tuple(parameter.shape)}"
+            )
         parameter.copy_(shard)
     if arch.tied_embeddings and not model.pre_process and model.post_process:
         embedding = cut("vocab", [read("model.embed_tokens.weight")], arch, tp.rank(), tp.size())
@@ -192,7 +194,7 @@ class HfWeights:
         for path in files:
             try:
                 with safe_open(path, "pt") as f:
-                    self._files.update({name: path for name in f.keys()})  # noqa: SIM118 (not a dict)
+                    self._files.update(dict.fromkeys(f.keys(), path))
             except Exception as error:  # safetensors raises its own, undocumented types for a broken file
                 raise UserError(f"{path}: cannot be read as safetensors ({error})") from None
         self._names = sorted(hf_names(arch))

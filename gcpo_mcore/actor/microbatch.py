@@ -38,7 +38,9 @@ def deal(lengths: list[int], ranks: int) -> list[list[int]]:
     shares: list[list[int]] = [[] for _ in range(ranks)]
     for start in range(0, len(order), ranks):
         chunk = order[start : start + ranks]
-        for rank, row in zip(range(ranks) if (start // ranks) % 2 == 0 else reversed(range(ranks)), chunk, strict=False):
+        for rank, row in zip(
+            range(ranks) if (start // ranks) % 2 == 0 else reversed(range(ranks)), chunk, strict=False
+        ):
             shares[rank].append(row)
     return shares
 

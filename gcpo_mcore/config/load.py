@@ -14,7 +14,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
@@ -27,7 +27,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def load_config(overrides: list[str]) -> RunConfig:
-    """The checked configuration for these command-line overrides (`algorithm=gcpo seed=1`). UserError if it is wrong."""
+    """The checked configuration for command-line overrides (`algorithm=gcpo seed=1`). UserError if it is wrong."""
     with _explained(overrides):
         return parse(_compose(overrides))
 
@@ -98,14 +98,14 @@ class _explained:
         if found := re.search(r"Could not override '([^']+)'", text):
             key = found[1]
             return f"unknown key {key}{nearest(key, self._known_keys())}"
+        if isinstance(error, OverrideParseException):
+            return f"command line: cannot read '{error.override}' ({_one_line(error).split(' See ')[0]})"
         return f"command line: {_one_line(error)}"
 
     def _known_keys(self) -> list[str]:
         """Every key of the config, and every group, with the valid choices of this command line."""
         parsed = OverridesParser.create().parse_overrides(self.overrides)
-        choices = [
-            o.input_line for o in parsed if (CONFIGS / o.key_or_group / f"{o.value()}.yaml").is_file()
-        ]
+        choices = [o.input_line for o in parsed if (CONFIGS / o.key_or_group / f"{o.value()}.yaml").is_file()]
         groups = [str(d.relative_to(CONFIGS)) for d in CONFIGS.rglob("*") if d.is_dir() and d.name != "__pycache__"]
         return [*groups, *_keys(OmegaConf.to_container(_compose(choices)))]
 

@@ -1,9 +1,8 @@
 """The whole configuration, typed. Values come from configs/*.yaml and the command line (gcpo_mcore/config/load.py)."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, NonNegativeInt, PositiveInt, model_validator
-from typing_extensions import Annotated
 
 from gcpo_mcore.actor.config import ModelConfig, OptimizerConfig, ParallelConfig
 from gcpo_mcore.config.part import Config
@@ -91,7 +90,9 @@ class RunConfig(Config):
                 f"trainer.prompts_per_step={trainer.prompts_per_step}"
             )
         if sampled and self.rollout.sampling.temperature == 0:
-            raise UserError("rollout.sampling.temperature=0: greedy samples of a prompt are all the same; training needs > 0")
+            raise UserError(
+                "rollout.sampling.temperature=0: greedy samples of a prompt are all the same; training needs > 0"
+            )
         engines.check(self.rollout.engine)
         if self.optimizer.final_lr_fraction > 1:
             raise UserError(f"optimizer.final_lr_fraction={self.optimizer.final_lr_fraction} is above 1")

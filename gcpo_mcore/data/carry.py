@@ -5,7 +5,7 @@ from the units into the tens.
 
     kind                 prompt    golden answer                  problems  share of easy
     one_digit            3+8?      0+3+8=11:11                         100   20%
-    one_digit_plus_one   3+8+1?    :12                                 100   30%
+    one_digit_plus_one   3+8+1?    3+8+1=12:12                         100   30%
     two_digit            39+60?    0+9+0=09;0+3+6=09:99              4,455   30%
     two_digit_columns    39;66?    0+9+6=15;0+3+6=09:95              3,645   20%
     two_digit_carry      39+66?    0+9+6=15;1+3+6=10:105             3,645   (hard)
@@ -14,10 +14,13 @@ A step is `carry+x+y=sum` with the sum in two digits, the units column first; th
 after ':'. `two_digit` has no carry out of the units, so its second step always begins with 0. `two_digit_columns` (';'
 for '+') adds each column by itself: the sum of the tens, then the last digit of the sum of the units. It shows a units
 sum of 10 or more inside two columns, so that the steps of a hard answer are all familiar except the carry, and it keeps
-the starter from carrying by accident. `one_digit_plus_one` shows what a carry-in does to a column, but as an answer
-without work. Measured with other formats: without columns and with the step `1+3+8=12` written out, the starter had 16
-to 30% of the hard problems right (3 seeds); with the step and columns 0 to 5%, and GRPO then found the carry by itself
-(87% after 60 steps, one seed). With these formats it has none right, and GRPO stays below 4% after 60 steps (3 seeds).
+the starter from carrying by accident. `one_digit_plus_one` shows what a carry-in does to a column, but with the 1 at the
+end, not in front as in a hard step.
+
+Other formats were tried: with `1+3+8=12` and without columns, the starter had 16 to 30% of the hard problems right;
+with the bare answer `:12`, GCPO was slow (29 to 66% after 60 steps); with these formats and 400 steps of warm-up, not
+700, GRPO found the carry by itself (43 and 72% after 60 steps). So formats and warm-up were chosen, looking at seeds 0
+to 3, for the starter to fail every hard problem and for the carry to be learnable from golden answers.
 
 Everything here is a pure function of its arguments.
 """
@@ -53,8 +56,8 @@ def one_digit(a: int, b: int) -> Problem:
 
 
 def one_digit_plus_one(a: int, b: int) -> Problem:
-    """a+b+1 for digits a and b: a column with carry-in 1, answered without work."""
-    return Problem(f"{a}+{b}+1?", f"{a + b + 1}", f":{a + b + 1}", "one_digit_plus_one")
+    """a+b+1 for digits a and b: a column with carry-in 1, which comes last."""
+    return Problem(f"{a}+{b}+1?", f"{a + b + 1}", f"{a}+{b}+1={a + b + 1:02d}:{a + b + 1}", "one_digit_plus_one")
 
 
 def two_digit(a: int, b: int) -> Problem:

@@ -1,8 +1,8 @@
 """An algorithm: one option of every part. The trainer and the actor know only this interface.
 
-    select   groups in  -> golden injection and filter             -> groups to train on
-    weigh    batch in   -> advantage, mismatch, loss weights set   (after old and ref log-probs are known)
-    loss     micro-batch log-probs in -> summed loss               (inside the actor's forward pass)
+select   groups in  -> golden injection and filter             -> groups to train on
+weigh    batch in   -> advantage, mismatch, loss weights set   (after old and ref log-probs are known)
+loss     micro-batch log-probs in -> summed loss               (inside the actor's forward pass)
 """
 
 import torch

@@ -32,7 +32,9 @@ class Part(Config):
         if isinstance(value, cls):
             return value
         kind = cls.__name__.lower()
-        name = value.get("name") if isinstance(value, dict) else None
+        if not isinstance(value, dict):
+            raise UserError(f"algorithm.{kind}={value}: a part is chosen with a slash: algorithm/{kind}={value}")
+        name = value.get("name")
         if name not in cls.options:
             known = sorted(cls.options)
             raise UserError(f"unknown {kind} '{name}'{nearest(str(name), known)}; known: {', '.join(known)}")

@@ -11,9 +11,7 @@ from gcpo_mcore.objective.part import Part
 class Surrogate(Part):
     """Kind: surrogate objective, to be minimised."""
 
-    def token_loss(
-        self, logp: torch.Tensor, rows: Batch, importance: Importance
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def token_loss(self, logp: torch.Tensor, rows: Batch, importance: Importance) -> tuple[torch.Tensor, torch.Tensor]:
         """([r, T] loss of each token, [r, T] bool: where the clip has taken the gradient)."""
         raise TypeError(f"{type(self).__name__} has no loss")
 

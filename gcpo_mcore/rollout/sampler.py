@@ -24,9 +24,7 @@ class Sampler:
         work = [(p, i) for p in range(len(prompts)) for i in range(samples_per_prompt)]
         per_rank = -(-len(work) // world)
         mine = work[rank * per_rank : (rank + 1) * per_rank]
-        requests = [
-            Request(prompts[p], i, request_seed(key, self.seed, p, prompts[p].id, i)) for p, i in mine
-        ]
+        requests = [Request(prompts[p], i, request_seed(key, self.seed, p, prompts[p].id, i)) for p, i in mine]
         groups = [Group(prompt, []) for prompt in prompts]
         if requests:
             for (p, _), sample in zip(mine, self.engine.generate(requests, sampling), strict=True):

@@ -14,9 +14,15 @@ WORKER = Path(__file__).with_name("worker.py")
 def _saved(model: Path, folder: Path, processes: int, *options: str) -> tuple[Path, dict]:
     """A checkpoint after 2 updates, and the weights after the 3rd."""
     run(
-        WORKER, str(model), str(folder / "out.json"), f"save={folder}/ck", "after=2", f"weights={folder}/w.pt", *options,
+        WORKER,
+        str(model),
+        str(folder / "out.json"),
+        f"save={folder}/ck",
+        "after=2",
+        f"weights={folder}/w.pt",
+        *options,
         processes=processes,
-    )  # fmt: skip
+    )
     return folder / "ck", torch.load(folder / "w.pt")
 
 
@@ -39,9 +45,15 @@ def _resume(model: Path, saved, folder: Path, processes: int, *options: str) -> 
     """Largest weight difference after the next update, against not having stopped."""
     checkpoint, expected = saved
     run(
-        WORKER, str(model), str(folder / "out.json"), f"load={checkpoint}", "after=2", f"weights={folder}/w.pt", *options,
+        WORKER,
+        str(model),
+        str(folder / "out.json"),
+        f"load={checkpoint}",
+        "after=2",
+        f"weights={folder}/w.pt",
+        *options,
         processes=processes,
-    )  # fmt: skip
+    )
     assert len(json.loads((folder / "out.json").read_text())["metrics"]) == 1
     return _difference(torch.load(folder / "w.pt"), expected)
 
@@ -50,7 +62,9 @@ def test_same_layout_is_bitwise(tiny_models, plain, tmp_path):
     assert _resume(tiny_models["qwen2-tied"], plain, tmp_path, 1) == 0.0
 
 
-@pytest.mark.parametrize("processes, options", [(2, ["tensor=2"]), (2, ["pipeline=2"]), (2, [])], ids=["TP2", "PP2", "DP2"])
+@pytest.mark.parametrize(
+    "processes, options", [(2, ["tensor=2"]), (2, ["pipeline=2"]), (2, [])], ids=["TP2", "PP2", "DP2"]
+)
 def test_another_layout(tiny_models, plain, tmp_path, processes, options):
     assert _resume(tiny_models["qwen2-tied"], plain, tmp_path, processes, *options) < 1e-5
 
@@ -63,9 +77,15 @@ def test_distributed_optimizer(tiny_models, sharded, tmp_path, options):
 @pytest.mark.parametrize("repair", ["1", "2"])
 def test_without_repair_loading_fails(tiny_models, sharded, tmp_path, repair):
     done = launch(
-        WORKER, str(tiny_models["qwen2-tied"]), str(tmp_path / "o"), f"load={sharded[0]}", "after=2",
-        "distributed_optimizer=1", f"break={repair}", processes=2,
-    )  # fmt: skip
+        WORKER,
+        str(tiny_models["qwen2-tied"]),
+        str(tmp_path / "o"),
+        f"load={sharded[0]}",
+        "after=2",
+        "distributed_optimizer=1",
+        f"break={repair}",
+        processes=2,
+    )
     assert done.returncode != 0
 
 

@@ -1,11 +1,11 @@
 """Run by the tests in this folder, alone or under torchrun: python worker.py MODEL OUT.json [key=value ...]
 
-    tensor pipeline sequence distributed_optimizer sequences   the layout
-    updates=3          updates to take (the loss is GCPO's)
-    save=DIR after=2   write a checkpoint after that many updates
-    load=DIR after=2   start from it: the first `after` updates are left out
-    break=1|2|3        leave out a repair of the distributed optimizer
-    weights=FILE       save the exported weights at the end
+tensor pipeline sequence distributed_optimizer sequences   the layout
+updates=3          updates to take (the loss is GCPO's)
+save=DIR after=2   write a checkpoint after that many updates
+load=DIR after=2   start from it: the first `after` updates are left out
+break=1|2|3        leave out a repair of the distributed optimizer
+weights=FILE       save the exported weights at the end
 """
 
 import json

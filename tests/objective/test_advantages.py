@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import GCPO, REWARDS, advantages, algorithm, make_update
+from objective_equations import GCPO, REWARDS, advantages, algorithm, make_update
 
 from gcpo_mcore.batch import Batch
 from gcpo_mcore.samples import Group, Prompt, Sample
@@ -16,7 +16,9 @@ reward_lists = st.lists(st.lists(st.sampled_from(REWARDS), min_size=1, max_size=
 
 def groups_of(rewards: list[list[float]]) -> list[Group]:
     return [
-        Group(Prompt(f"s:{n}", "s", "", [1], ""), [Sample(i, [1] * (1 + i % 3), "", reward=r) for i, r in enumerate(rs)])
+        Group(
+            Prompt(f"s:{n}", "s", "", [1], ""), [Sample(i, [1] * (1 + i % 3), "", reward=r) for i, r in enumerate(rs)]
+        )
         for n, rs in enumerate(rewards)
     ]
 

@@ -55,8 +55,7 @@ def test_prompt_longer_than_the_limit(data):
 
 
 def test_no_golden_answers(data):
-    for name in ("easy", "hard"):
-        rewrite(data[0] / "train_easy.jsonl", without("golden_answer"))
+    rewrite(data[0] / "train_easy.jsonl", without("golden_answer"))
     line = refused(*data[1], f"data.train.hard.path={data[0]}/train_easy.jsonl")
     assert "algorithm.golden=all_wrong needs golden answers" in line and "golden_answer" in line
 
@@ -72,7 +71,7 @@ def test_unknown_algorithm(data):
         ("parallel.sequence=true", "parallel.sequence=true needs parallel.tensor above 1"),
         ("data.max_prompt_tokens=120", "is more than the model's 128 positions"),
         ("rollout.sampling.temperature=0", "rollout.sampling.temperature=0"),
-        ("trainer.updates_per_step=3", "trainer.updates_per_step=3 does not divide trainer.prompts_per_step=16"),
+        ("trainer.updates_per_step=3", "trainer.updates_per_step=3 does not divide trainer.prompts_per_step=32"),
     ],
 )
 def test_contradictions(data, option, message):

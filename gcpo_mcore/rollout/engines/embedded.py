@@ -40,12 +40,15 @@ class EmbeddedEngine:
         self.model.to(self.device).eval().requires_grad_(False)
 
     def update_weights(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
-        """Copies the weights in. RuntimeError if a tensor is unknown or one is left out."""
+        """Copies the weights in. RuntimeError if a tensor is unknown, misshapen or left out."""
         mine = dict(self.model.named_parameters())  # a tied output head is not listed twice
         for name, tensor in weights:
             if name not in mine:
                 raise RuntimeError(f"phase sync: the engine's model has no tensor {name}, or got it twice")
-            mine.pop(name).data.copy_(tensor)
+            target = mine.pop(name)
+            if tensor.shape != target.shape:  # copy_ would broadcast it
+                raise RuntimeError(f"phase sync: {name} has shape {[*tensor.shape]}, not {[*target.shape]}")
+            target.data.copy_(tensor)
         if mine:
             raise RuntimeError(f"phase sync: the engine never received {sorted(mine)[0]}")
         self.version = version
@@ -110,9 +113,7 @@ class EmbeddedEngine:
     def _samples(self, requests, out_ids, model_logp, drawn_logp, length, stopped) -> list[Sample]:
         out_ids, model_logp, drawn_logp = out_ids.tolist(), model_logp.cpu().numpy(), drawn_logp.cpu().numpy()
         samples = []
-        for row, (request, n, is_stopped) in enumerate(
-            zip(requests, length.tolist(), stopped.tolist(), strict=True)
-        ):
+        for row, (request, n, is_stopped) in enumerate(zip(requests, length.tolist(), stopped.tolist(), strict=True)):
             ids = out_ids[row][:n]
             samples.append(
                 Sample(

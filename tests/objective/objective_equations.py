@@ -20,7 +20,10 @@ from gcpo_mcore.samples import Group, Prompt, Sample
 
 @dataclass(frozen=True)
 class Spec:
-    """One algorithm in words. advantage: std_n-1 | std_n | centred | rloo | raw. ratio: token | sequence | product | none."""
+    """One algorithm in words.
+
+    advantage: std_n-1 | std_n | centred | rloo | raw; ratio: token | sequence | product | none
+    """
 
     advantage: str = "std_n-1"
     ratio: str = "token"
@@ -107,22 +110,23 @@ def loss(rows: list[Row], spec: Spec) -> torch.Tensor:
                 d = row.logp[t] - row.ref[t]
                 term = term + spec.beta * {"k1": d, "k2": d * d / 2, "k3": torch.exp(-d) - 1 + d}[spec.kl]
             term = term - spec.entropy * row.entropy[t]
-            total = total + term / {
+            denominator = {
                 "token_mean": all_tokens,
                 "sequence_mean": len(rows) * n,
                 "sequence_sum": len(rows),
                 "constant": len(rows) * spec.constant_tokens,
             }[spec.reduction]
+            total = total + term / denominator
     return total
 
 
 def _clipped(ratio: torch.Tensor, advantage: float, spec: Spec) -> torch.Tensor:
     """-min(w A, clip(w) A), by cases: which of the two is smaller, and whether the bound is a constant."""
     if advantage >= 0:
-        gain = ratio * advantage if float(ratio) <= 1 + spec.high else torch.tensor((1 + spec.high) * advantage)
+        gain = ratio * advantage if ratio.item() <= 1 + spec.high else torch.tensor((1 + spec.high) * advantage)
     else:
-        gain = ratio * advantage if float(ratio) >= 1 - spec.low else torch.tensor((1 - spec.low) * advantage)
-        if spec.dual_clip is not None and float(gain) < spec.dual_clip * advantage:
+        gain = ratio * advantage if ratio.item() >= 1 - spec.low else torch.tensor((1 - spec.low) * advantage)
+        if spec.dual_clip is not None and gain.item() < spec.dual_clip * advantage:
             gain = torch.tensor(spec.dual_clip * advantage)
     return -gain
 
@@ -151,7 +155,9 @@ def ragged_groups(draw, most_groups: int = 4, most_samples: int = 5) -> list[Gro
         ]
         golden = None
         if draw(st.integers(0, 3)):
-            golden = Sample(-1, [2] * draw(st.integers(1, 5)), "", is_golden=True, reward=draw(st.sampled_from(REWARDS)))
+            golden = Sample(
+                -1, [2] * draw(st.integers(1, 5)), "", is_golden=True, reward=draw(st.sampled_from(REWARDS))
+            )
             golden.is_accurate = draw(st.integers(0, 3)) > 0
         groups.append(Group(prompt, samples, golden))
     return groups

@@ -1,0 +1,116 @@
+"""The curves of the README: the quick-start task with every algorithm and several seeds.
+
+    python bench/quickstart_curves.py --seeds 0 1 2 3 4 [--out docs/results] [--side-by-side 2]
+
+For each seed: data and starter (tools/prepare.py), then one run of tools/train.py per algorithm from that starter,
+one process each, evaluated every 10 steps. Runs that are finished are not run again. Writes OUT/quickstart.json
+(every figure, the commit, the versions), OUT/quickstart.md and OUT/quickstart.png.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LABELS = {"gcpo": "GCPO", "grpo": "GRPO", "dapo": "DAPO", "sft": "supervised on the same golden answers (control)"}
+# DAPO is given the prompts that the others are given: one round a step, no refill.
+EXTRA = {"dapo": ["algorithm.filter.max_rounds=1"]}
+
+
+def train(seed: int, algorithm: str) -> list[dict]:
+    """One run, or what it left behind; the evaluations as {'step', 'hard', 'easy'}."""
+    folder = ROOT / "runs/curves"
+    name = f"{algorithm}-seed{seed}"
+    run("tools/train.py", f"algorithm={algorithm}", f"seed={seed}", f"run.folder={folder}", f"run.name={name}",
+        *EXTRA.get(algorithm, []))  # fmt: skip
+    lines = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {"step": line["step"], "hard": line["val/hard/avg@1"], "easy": line["val/easy/avg@1"]}
+        for line in lines
+        if "val/hard/avg@1" in line
+    ]
+
+
+def prepare(seed: int) -> None:
+    run("tools/prepare.py", "--seed", str(seed), "--out", f"prepared/carry-seed{seed}")
+
+
+def run(*command: str) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
+
+
+def plot(results: dict, out: Path) -> None:
+    """Held-out accuracy on hard and easy problems: the mean over seeds, and a line for each seed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    colours = dict(zip(LABELS, ("#c9820a", "#3366aa", "#559944", "#999999"), strict=True))
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True)
+    for axis, kind in zip(axes, ("hard", "easy"), strict=True):
+        for algorithm, by_seed in results.items():
+            curves = [[point[kind] for point in points] for points in by_seed.values()]
+            steps = [point["step"] for point in next(iter(by_seed.values()))]
+            for curve in curves:
+                axis.plot(steps, curve, color=colours[algorithm], alpha=0.25, linewidth=0.8)
+            mean = [sum(values) / len(values) for values in zip(*curves, strict=True)]
+            style = "--" if algorithm == "sft" else "-"
+            axis.plot(steps, mean, style, color=colours[algorithm], linewidth=2.2, label=LABELS[algorithm])
+        axis.set_title(f"held-out {kind} problems")
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("greedy accuracy")
+    axes[0].set_ylim(-0.02, 1.02)
+    axes[1].legend(loc="lower right", fontsize=8)
+    figure.suptitle(
+        f"Quick-start task: mean of {len(next(iter(results.values())))} seeds, thin lines are seeds", fontsize=10
+    )
+    figure.tight_layout()
+    figure.savefig(out / "quickstart.png", dpi=130)
+
+
+def table(results: dict) -> str:
+    """Markdown: the last evaluation of every run."""
+    seeds = sorted(next(iter(results.values())), key=int)
+    last = next(iter(next(iter(results.values())).values()))[-1]["step"]
+    lines = [f"Held-out greedy accuracy at step {last}, hard / easy (128 problems each):", ""]
+    lines += ["| algorithm | " + " | ".join(f"seed {s}" for s in seeds) + " | mean |", "|---" * (len(seeds) + 2) + "|"]
+    for algorithm, by_seed in results.items():
+        ends = [by_seed[s][-1] for s in seeds]
+        mean = {kind: sum(e[kind] for e in ends) / len(ends) for kind in ("hard", "easy")}
+        cells = [f"{e['hard']:.2f} / {e['easy']:.2f}" for e in [*ends, mean]]
+        lines.append(f"| {LABELS[algorithm]} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/results")
+    parser.add_argument("--side-by-side", type=int, default=2, help="runs at the same time, one core each")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(args.side_by_side) as pool:
+        list(pool.map(prepare, args.seeds))
+        jobs = {(a, s): pool.submit(train, s, a) for s in args.seeds for a in LABELS}
+        results = {a: {str(s): jobs[a, s].result() for s in args.seeds} for a in LABELS}
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    versions = {name: version(name) for name in ("torch", "megatron-core", "transformers")}
+    about = {"commit": commit, "versions": versions, "results": results}
+    (args.out / "quickstart.json").write_text(json.dumps(about, indent=1) + "\n")
+    (args.out / "quickstart.md").write_text(table(results))
+    plot(results, args.out)
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Fills a step's batch: sample -> grade -> golden answers and filter, again until it is full or the cap is reached."""
+
+from collections.abc import Callable
+
+from gcpo_mcore.config.schema import RunConfig
+from gcpo_mcore.data.cursor import Mixture
+from gcpo_mcore.errors import UserError
+from gcpo_mcore.monitor.watchdog import Phases
+from gcpo_mcore.rollout.sampler import Sampler
+from gcpo_mcore.samples import Group
+
+SELECTION_COUNTS = (
+    "golden_injected",
+    "golden_missing",
+    "golden_rejected",
+    "dropped_all_wrong",
+    "dropped_all_right",
+    "dropped_other",
+    "kept",
+)
+
+
+class Collector:
+    """Groups to train on, and the metrics of all that was sampled for them; the same on every rank.
+
+    `sync` is called before sampling: it hands the engine the actor's weights.
+    """
+
+    def __init__(self, config: RunConfig, cursor: Mixture, sampler: Sampler, phases: Phases, sync: Callable[[], None]):
+        self.config, self.cursor, self.sampler, self.phases, self.sync = config, cursor, sampler, phases, sync
+
+    def collect(self, step: int) -> tuple[list[Group], dict[str, float]]:
+        """UserError if the batch is short at the filter's cap and the filter says to stop then."""
+        wanted, algorithm = self.config.trainer.prompts_per_step, self.config.algorithm
+        kept: list[Group] = []
+        totals: dict[str, float] = {}
+        rounds = 0
+        while len(kept) < wanted and rounds < algorithm.filter.rounds_per_step:
+            rounds += 1
+            groups, graded = self._sample(f"train|{step}|{rounds}")
+            sums = _sums(groups)
+            selected, counts = algorithm.select(groups, step)
+            kept += selected
+            for name, value in {**graded, **sums, **counts}.items():
+                totals[name] = totals.get(name, 0.0) + value
+        if len(kept) < wanted and algorithm.filter.stop_at_cap:
+            raise UserError(
+                f"phase sample: step {step} kept {len(kept)} of {wanted} groups after {rounds} rounds "
+                "(algorithm.filter.at_cap=stop)"
+            )
+        return kept[:wanted], _means(totals, rounds)
+
+    def _sample(self, key: str) -> tuple[list[Group], dict[str, float]]:
+        """One round: graded groups of the next prompts, with their graded golden answers if they are wanted."""
+        per_prompt, sampling = self.config.samples_per_prompt, self.config.rollout.sampling
+        if per_prompt:
+            self.sync()
+        with self.phases.phase("sample"):
+            prompts = self.cursor.take(self.config.trainer.prompts_per_step)
+            groups = self.sampler.generate(prompts, per_prompt, sampling, key)
+        if self.config.algorithm.golden.needs_golden:
+            self.sampler.add_golden(groups, sampling.max_response_tokens)
+        with self.phases.phase("grade"):
+            return self.sampler.grade(groups)
+
+
+def _sums(groups: list[Group]) -> dict[str, float]:
+    """Sums over the sampled responses, before any golden answer joins."""
+    samples = [s for g in groups for s in g.samples]
+    return {
+        "groups": float(len(groups)),
+        "samples": float(len(samples)),
+        "reward": sum(s.reward for s in samples),
+        "accurate": float(sum(s.is_accurate for s in samples)),
+        "tokens": float(sum(len(s.response_ids) for s in samples)),
+        "truncated": float(sum(s.truncated for s in samples)),
+    }
+
+
+def _means(totals: dict[str, float], rounds: int) -> dict[str, float]:
+    """The sums of all rounds as the metrics that are logged (docs/metrics.md)."""
+    samples, groups = max(totals["samples"], 1.0), totals["groups"]
+    return {
+        "reward/mean": totals["reward"] / samples,
+        "reward/accuracy": totals["accurate"] / samples,
+        "rollout/tokens": totals["tokens"],
+        "rollout/response_tokens_mean": totals["tokens"] / samples,
+        "rollout/truncated_fraction": totals["truncated"] / samples,
+        "rollout/rounds": float(rounds),
+        "groups/all_wrong_fraction": totals["all_wrong"] / groups,
+        "groups/all_right_fraction": totals["all_right"] / groups,
+        **{f"groups/{name}": totals[name] for name in SELECTION_COUNTS},
+        **{name: value for name, value in totals.items() if name.startswith("grading/")},
+    }

@@ -1,0 +1,67 @@
+"""A mistake on the command line is one line that names the key and the nearest known one."""
+
+import pytest
+
+from gcpo_mcore.config.load import load_config
+from gcpo_mcore.errors import UserError
+
+MISTAKES = {
+    "unknown key": (["trainer.stesp=3"], "unknown key trainer.stesp (nearest: trainer.steps)"),
+    "unknown key of a part": (
+        ["algorithm=grpo", "algorithm.kl.coeficient=1"],
+        "unknown key algorithm.kl.coeficient (nearest: algorithm.kl.coefficient)",
+    ),
+    "new key": (["+new=1"], "unknown key new"),
+    "new key near a known one": (["+sead=1"], "unknown key sead (nearest: seed)"),
+    "new key in a part": (
+        ["+algorithm.importance.clip_hihg=1"],
+        "unknown key algorithm.importance.clip_hihg (nearest: algorithm.importance.clip_high)",
+    ),
+    "unknown group": (["algorithm/goldn=off"], "unknown key algorithm/goldn (nearest: algorithm/golden)"),
+    "unknown choice": (["algorithm=gcppo"], "algorithm=gcppo: unknown choice (nearest: gcpo); known: "),
+    "unknown choice of a part": (
+        ["algorithm/golden=all_wrnog"],
+        "algorithm/golden=all_wrnog: unknown choice (nearest: all_wrong); known: all_wrong, always, off, only",
+    ),
+    "unknown option": (["algorithm.golden.name=alwys"], "unknown golden 'alwys' (nearest: always); known: "),
+    "unknown algorithm": (["algorithm.name=gcppo"], "unknown algorithm 'gcppo' (nearest: gcpo); known: "),
+    "unknown engine": (["rollout.engine=embeded"], "unknown engine 'embeded' (nearest: embedded); known: "),
+    "wrong value": (["algorithm.golden.slot=frst"], "algorithm.golden.slot=frst: input should be 'random', "),
+    "wrong type": (["trainer.steps=abc"], "trainer.steps=abc: input should be a valid integer"),
+    "fraction": (["trainer.prompts_per_step=1.5"], "trainer.prompts_per_step=1.5: input should be a valid integer"),
+    "null": (["trainer.steps=null"], "trainer.steps=None: input should be a valid integer"),
+    "out of range": (["algorithm.importance.clip_low=-1"], "algorithm.importance.clip_low=-1: input should be greater"),
+    "too small": (["trainer.steps=0"], "trainer.steps=0: input should be greater than 0"),
+    "left out": (["~algorithm.kl"], "algorithm.kl: field required"),
+    "group of one": (["trainer.samples_per_prompt=1"], "trainer.samples_per_prompt=1 with algorithm.advantage=group: "),
+    "uneven updates": (
+        ["trainer.updates_per_step=3"],
+        "trainer.updates_per_step=3 does not divide trainer.prompts_per_step=32",
+    ),
+    "greedy training": (["rollout.sampling.temperature=0"], "rollout.sampling.temperature=0: greedy"),
+    "rising lr": (["optimizer.final_lr_fraction=2"], "optimizer.final_lr_fraction=2"),
+    "useless KL": (["algorithm/kl=k1"], "algorithm.kl: estimator k1 as a loss has an expected gradient of zero"),
+    "bad interpolation": (["seed=${sead}"], "config: Interpolation key 'sead' not found"),
+    "bad grammar": (["algorithm=[bad"], "command line: "),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_one_line_names_key_and_nearest(case):
+    overrides, expected = MISTAKES[case]
+    with pytest.raises(UserError) as caught:
+        load_config(overrides)
+    message = str(caught.value)
+    assert message.startswith(expected)
+    assert "\n" not in message
+
+
+def test_a_part_chosen_with_a_dot_is_told_the_slash():
+    with pytest.raises(UserError, match=r"^algorithm\.kl=k3: .*algorithm/kl=k3$"):
+        load_config(["algorithm.kl=k3"])
+
+
+def test_what_contradicts_only_with_sampling_is_fine_without():
+    config = load_config(["algorithm=sft", "trainer.samples_per_prompt=1", "rollout.sampling.temperature=0"])
+    assert config.samples_per_prompt == 0
+    assert load_config(["trainer.samples_per_prompt=1", "algorithm/advantage=none"]).samples_per_prompt == 1

@@ -1,0 +1,157 @@
+"""Which groups are trained on: golden injection, filters, and the errors of parts that do not exist."""
+
+import pytest
+from objective_equations import algorithm
+
+from gcpo_mcore.errors import UserError
+from gcpo_mcore.objective.advantage import Advantage
+from gcpo_mcore.objective.golden import Golden
+from gcpo_mcore.objective.surrogate import Surrogate
+from gcpo_mcore.samples import Group, Prompt, Sample
+
+
+def group(rewards, accurate=(), golden=True, lengths=None, prompt_id="s:0") -> Group:
+    """A group with these rewards; `accurate` are the indices of the accurate samples. golden: True, 'wrong' or None."""
+    lengths = lengths or [2] * len(rewards)
+    samples = [
+        Sample(i, [1] * n, f"sampled {i}", reward=r, is_accurate=i in accurate)
+        for i, (r, n) in enumerate(zip(rewards, lengths, strict=True))
+    ]
+    answer = Sample(-1, [7, 8, 9], "golden", is_golden=True, reward=1.0, is_accurate=golden is True) if golden else None
+    return Group(Prompt(prompt_id, "s", "", [1], ""), samples, answer)
+
+
+def gcpo(*overrides):
+    return algorithm("algorithm=gcpo", *overrides)
+
+
+def golden_slots(group: Group) -> list[int]:
+    return [i for i, s in enumerate(group.samples) if s.is_golden]
+
+
+@pytest.mark.parametrize(
+    "slot, expected",
+    [("first", 0), ("longest", 2), ("lowest_reward", 3)],
+)
+def test_slots(slot, expected):
+    made = group([0.3, 0.2, 0.2, 0.1, 0.1], lengths=[2, 3, 5, 5, 1])
+    (kept,), counts = gcpo(f"algorithm.golden.slot={slot}").select([made], step=1)
+    assert golden_slots(kept) == [expected]
+    assert kept.samples[expected].index == expected
+    assert kept.samples[expected].response_ids == [7, 8, 9]
+    assert [s.response_text for i, s in enumerate(kept.samples) if i != expected] == [
+        f"sampled {i}" for i in range(5) if i != expected
+    ]
+    assert counts["golden_injected"] == counts["all_wrong"] == 1
+
+
+def test_random_slot_belongs_to_prompt_and_step():
+    part = gcpo()
+
+    def slot(prompt_id, step):
+        (kept,), _ = part.select([group([0.0] * 8, prompt_id=prompt_id)], step)
+        (found,) = golden_slots(kept)
+        return found
+
+    over_steps = [slot("s:0", step) for step in range(64)]
+    assert over_steps == [slot("s:0", step) for step in range(64)]
+    assert set(over_steps) == set(range(8))
+    assert {slot(f"s:{n}", 1) for n in range(64)} == set(range(8))
+
+
+def test_due_by_accuracy_not_by_reward():
+    part = gcpo()
+    rewarded_but_wrong = group([0.9, 0.4, 0.0])
+    right_but_unrewarded = group([-1.0, -1.0, -1.0], accurate=[1])
+    kept, counts = part.select([rewarded_but_wrong, right_but_unrewarded], step=1)
+    assert [len(golden_slots(g)) for g in kept] == [1, 0]
+    assert (counts["all_wrong"], counts["golden_injected"]) == (1, 1)
+
+
+def test_right_and_mixed_groups_stay_as_sampled():
+    kept, counts = gcpo().select([group([1, 1], accurate=[0, 1]), group([0, 1], accurate=[1])], step=1)
+    assert [golden_slots(g) for g in kept] == [[], []]
+    assert (counts["all_right"], counts["all_wrong"], counts["golden_injected"], counts["kept"]) == (1, 0, 0, 2)
+
+
+def test_a_group_without_a_good_golden_answer_stays_and_is_counted():
+    kept, counts = gcpo().select([group([0, 0], golden=None), group([0, 0], golden="wrong"), group([0, 0])], step=1)
+    assert [len(golden_slots(g)) for g in kept] == [0, 0, 1]
+    assert (counts["golden_missing"], counts["golden_rejected"], counts["golden_injected"]) == (1, 1, 1)
+    assert (counts["all_wrong"], counts["kept"]) == (3, 3)
+
+
+def test_a_missing_golden_answer_counts_only_where_one_is_due():
+    _, counts = gcpo().select([group([0, 1], accurate=[1], golden=None)], step=1)
+    assert counts["golden_missing"] == 0
+
+
+def test_always_replaces_one_in_every_group():
+    kept, counts = gcpo("algorithm/golden=always").select([group([0, 0]), group([1, 1], accurate=[0, 1])], step=1)
+    assert [len(golden_slots(g)) for g in kept] == [1, 1]
+    assert counts["golden_injected"] == 2
+
+
+def test_off_neither_injects_nor_asks_for_golden_answers():
+    part = gcpo("algorithm/golden=off")
+    kept, counts = part.select([group([0, 0])], step=1)
+    assert golden_slots(kept[0]) == [] and counts["golden_injected"] == counts["golden_missing"] == 0
+    assert not part.golden.needs_golden and gcpo().golden.needs_golden
+
+
+def test_only_trains_on_golden_answers_alone():
+    part = algorithm("algorithm=sft")
+    assert part.golden.rollouts_per_prompt(8) == 0 and gcpo().golden.rollouts_per_prompt(8) == 8
+    kept, counts = part.select([group([]), group([], golden=None), group([], golden="wrong")], step=1)
+    assert [[s.response_text for s in g.samples] for g in kept] == [["golden"]]
+    assert (counts["golden_injected"], counts["golden_missing"], counts["golden_rejected"]) == (1, 1, 1)
+    assert (counts["all_wrong"], counts["kept"]) == (0, 1)
+
+
+def test_drop_uniform_counts():
+    part = algorithm("algorithm=dapo")
+    groups = [
+        group([0, 0]),
+        group([0, 0], golden=None),
+        group([1, 1], accurate=[0, 1]),
+        group([0, 1], accurate=[1]),
+    ]
+    kept, counts = part.select(groups, step=1)
+    assert [g is groups[3] for g in kept] == [True]
+    assert (counts["dropped_all_wrong"], counts["dropped_all_right"], counts["dropped_other"]) == (2, 1, 0)
+    assert (counts["all_wrong"], counts["all_right"], counts["kept"]) == (2, 1, 1)
+    assert part.filter.rounds_per_step == 10 and not part.filter.stop_at_cap
+
+
+def test_drop_uniform_comes_after_injection():
+    part = gcpo("algorithm/filter=drop_uniform", "algorithm.filter.at_cap=stop")
+    kept, counts = part.select([group([0, 0]), group([0, 0], golden=None)], step=1)
+    assert len(kept) == 1 and len(golden_slots(kept[0])) == 1
+    assert counts["dropped_all_wrong"] == 1
+    assert part.filter.rounds_per_step == 1 and part.filter.stop_at_cap
+
+
+@pytest.mark.parametrize(
+    "kind, wrong, near",
+    [
+        (Golden, "all_wrnog", "all_wrong"),
+        (Surrogate, "cliped", "clipped"),
+        (Advantage, "leave_on_out", "leave_one_out"),
+    ],
+)
+def test_unknown_option_names_the_nearest(kind, wrong, near):
+    with pytest.raises(
+        UserError, match=rf"unknown {kind.__name__.lower()} '{wrong}' \(nearest: {near}\); known: .*{near}"
+    ):
+        kind.build({"name": wrong})
+
+
+def test_k1_as_a_loss_is_refused_unless_forced():
+    with pytest.raises(UserError, match=r"algorithm\.kl: estimator k1 .*zero.*force=true"):
+        algorithm("algorithm=grpo", "algorithm/kl=k1")
+    assert algorithm("algorithm=grpo", "algorithm/kl=k1", "algorithm.kl.force=true").kl.estimator == "k1"
+
+
+def test_a_reference_model_is_asked_for_only_by_kl():
+    assert algorithm("algorithm=grpo").kl.needs_reference
+    assert not algorithm("algorithm=gcpo").kl.needs_reference
