@@ -11,11 +11,11 @@ from the units into the tens.
     two_digit_carry      39+66?    0+9+6=15;1+3+6=10:105             3,645   (hard)
 
 A step is `carry+x+y=sum` with the sum in two digits, the units column first; the answer, without leading zeros, comes
-after ':'. `two_digit` has no carry out of the units, so its second step always begins with 0. `two_digit_columns` (';'
-for '+') adds each column by itself: the sum of the tens, then the last digit of the sum of the units. It shows a units
-sum of 10 or more inside two columns, so that the steps of a hard answer are all familiar except the carry, and it keeps
-the starter from carrying by accident. `one_digit_plus_one` shows what a carry-in does to a column, but with the 1 at the
-end, not in front as in a hard step.
+after ':'. `two_digit` has no carry out of the units, so its second step always begins with 0. `two_digit_columns`
+(';' for '+') adds each column by itself: the sum of the tens, then the last digit of the sum of the units. It shows a
+units sum of 10 or more inside two columns, so that the steps of a hard answer are all familiar except the carry, and
+it keeps the starter from carrying by accident. `one_digit_plus_one` shows what a carry-in does to a column, but with
+the 1 at the end, not in front as in a hard step.
 
 Other formats were tried: with `1+3+8=12` and without columns, the starter had 16 to 30% of the hard problems right;
 with the bare answer `:12`, GCPO was slow (29 to 66% after 60 steps); with these formats and 400 steps of warm-up, not
