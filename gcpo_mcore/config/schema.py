@@ -84,6 +84,11 @@ class RunConfig(Config):
                 "trainer.samples_per_prompt=1 with algorithm.advantage="
                 f"{self.algorithm.advantage.name}: a group of one has no contrast; use 2 or more, or advantage=none"
             )
+        if not sampled and (self.algorithm.advantage.needs_group or not self.algorithm.filter.keeps_uniform):
+            raise UserError(
+                f"algorithm.golden={self.algorithm.golden.name} makes groups of one, which have no contrast: it needs "
+                "algorithm/advantage=none and algorithm/filter=keep"
+            )
         if trainer.prompts_per_step % trainer.updates_per_step:
             raise UserError(
                 f"trainer.updates_per_step={trainer.updates_per_step} does not divide "

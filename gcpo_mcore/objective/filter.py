@@ -17,6 +17,11 @@ class Filter(Part):
         return 1
 
     @property
+    def keeps_uniform(self) -> bool:
+        """Whether a group whose samples all have one reward is trained on."""
+        return True
+
+    @property
     def stop_at_cap(self) -> bool:
         """Whether a step that is still short at the cap ends the run."""
         return False
@@ -38,6 +43,10 @@ class DropUniform(Filter, option="drop_uniform"):
 
     max_rounds: PositiveInt
     at_cap: Literal["train_on_fewer", "stop"]
+
+    @property
+    def keeps_uniform(self) -> bool:
+        return False
 
     @property
     def rounds_per_step(self) -> int:
