@@ -7,7 +7,7 @@
     OUT/train_easy.jsonl  train_hard.parquet  eval_easy.jsonl  eval_hard.jsonl
     OUT/manifest.json     seed, rows, bytes and sha256 of the data files
     OUT/init/             a Qwen2 model of 594,688 random parameters, with its tokenizer
-    OUT/starter/          the same after 700 supervised steps on train_easy
+    OUT/starter/          the same after 900 supervised steps on train_easy
 
 Every part appears whole or not at all, and a second call reuses the parts that are there. docs/data.md describes them.
 """
