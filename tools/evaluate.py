@@ -32,7 +32,7 @@ def main(composed) -> None:
                 engine.update_weights(((name, weights(name)) for name in weights.names()), version=0)
                 metrics = evaluate(Sampler(engine, grader, config.seed), sources, config.evaluation)
             columns = [f"{name.removeprefix('val/')} ({len(sources[name.split('/')[1]].prompts)})" for name in metrics]
-            rows.append({"model": folder, **dict(zip(columns, metrics.values(), strict=True))})
+            rows.append({"model": folder, **dict(zip(columns, (f"{v:.3f}" for v in metrics.values()), strict=True))})
         if dist.get_rank() == 0:
             sampling = config.evaluation.sampling
             how = "greedy" if sampling.temperature == 0 else f"temperature {sampling.temperature}"

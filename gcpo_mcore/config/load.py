@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from gcpo_mcore.config.schema import RunConfig
 from gcpo_mcore.errors import EXIT_CODE, UserError, nearest
 
-OTHER_RANKS_WAIT_S = 5.0
+OTHER_RANKS_WAIT_S = 20.0
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 

@@ -111,10 +111,10 @@ def test_finished_run_says_so(carry, tmp_path):
 
 
 def test_another_configuration_is_refused(carry, tmp_path):
-    run(TRAIN, *options(carry, tmp_path, 2))
+    run(TRAIN, *options(carry, tmp_path, 2, "optimizer.lr=2e-4"))
     done = launch(TRAIN, *options(carry, tmp_path, 4, "optimizer.lr=1e-3"))
     assert done.returncode == 2
-    assert "was made with optimizer.lr=0.0001, not 0.001" in done.stderr
+    assert "was made with optimizer.lr=0.0002, not 0.001" in done.stderr
     done = launch(TRAIN, *options(carry, tmp_path, 4, "run.resume=never"))
     assert done.returncode == 2 and "run.resume=never" in done.stderr
 
@@ -125,6 +125,7 @@ def test_checkpoint_of_another_model_is_refused(carry, tiny_models, tmp_path):
     subprocess.run(["cp", "-r", str(carry / "init"), str(other)], check=True)
     config = json.loads((other / "config.json").read_text())
     config["num_hidden_layers"] = 2
+    config["layer_types"] = config["layer_types"][:2]
     (other / "config.json").write_text(json.dumps(config))
     done = launch(TRAIN, *options(carry, tmp_path, 4, f"model.path={other}"))
     assert done.returncode == 2
