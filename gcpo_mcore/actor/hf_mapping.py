@@ -5,9 +5,8 @@ which Hugging Face tensors make up one Megatron parameter and how they are cut o
 
     qkv       [q; k; v], grouped by kv head: each kv head's queries, its key, its value; cut by groups
     gate_up   [gate; up]: each cut in rows, a rank holds its gate rows, then its up rows
-    rows      cut along dimension 0 (column-parallel linear)
     columns   cut along dimension 1 (row-parallel linear)
-    vocab     rows, padded with zeros to a multiple of the tensor group
+    vocab     cut in rows, padded with zeros to a multiple of the tensor group
     whole     every rank holds all of it
 """
 
@@ -68,8 +67,6 @@ def cut(kind: str, parts: list[torch.Tensor], arch: Architecture, rank: int, siz
         return parts[0]
     if kind == "columns":
         return parts[0].chunk(size, dim=1)[rank]
-    if kind == "rows":
-        return parts[0].chunk(size, dim=0)[rank]
     if kind == "vocab":
         rows = -(-arch.vocabulary // size)
         padded = torch.nn.functional.pad(parts[0], (0, 0, 0, rows * size - arch.vocabulary))
@@ -86,8 +83,6 @@ def join(kind: str, shards: list[torch.Tensor], arch: Architecture) -> list[torc
         return [shards[0]]
     if kind == "columns":
         return [torch.cat(shards, dim=1)]
-    if kind == "rows":
-        return [torch.cat(shards)]
     if kind == "vocab":
         return [torch.cat(shards)[: arch.vocabulary]]
     if kind == "gate_up":

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from gcpo_mcore import platform
 from gcpo_mcore.actor import checkpoint as checkpoint_module
 from gcpo_mcore.actor import optimizer as optimizer_module
 from gcpo_mcore.actor.actor import Actor
@@ -103,5 +102,4 @@ def _break(repair: str | None) -> None:
 
 
 if __name__ == "__main__":
-    assert platform.backend()
     main(*sys.argv[1:])
