@@ -29,7 +29,7 @@ def distributions(logits: list[float], how: Sampling) -> tuple[list[float], list
     for i in order:
         kept.append(i)
         so_far += model[i] / mass
-        if so_far >= how.top_p:
+        if how.top_p < 1 and so_far >= how.top_p:  # 1 keeps all: a sum that rounds to 1 early drops nothing
             break
     mass = math.fsum(model[i] for i in kept)
     return model, [model[i] / mass if i in kept else 0.0 for i in range(len(model))]
