@@ -30,7 +30,7 @@ from gcpo_mcore.setup import process_group
 
 OPTIMIZER = OptimizerConfig(
     lr=1e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip_grad_norm=1.0, schedule="constant",
-    warmup_updates=0, final_lr_fraction=1.0, max_skipped_updates=3,
+    warmup_updates=0, decay_start_fraction=0.0, final_lr_fraction=1.0, max_skipped_updates=3,
 )  # fmt: skip
 
 
