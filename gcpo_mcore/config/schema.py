@@ -79,15 +79,16 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _refuse_contradictions(self):
         trainer, sampled = self.trainer, self.samples_per_prompt > 0
-        if sampled and self.samples_per_prompt == 1 and self.algorithm.advantage.needs_group:
+        algorithm = self.algorithm
+        if sampled and self.samples_per_prompt == 1 and algorithm.compares_samples:
             raise UserError(
-                "trainer.samples_per_prompt=1 with algorithm.advantage="
-                f"{self.algorithm.advantage.name}: a group of one has no contrast; use 2 or more, or advantage=none"
+                f"trainer.samples_per_prompt=1 with algorithm.advantage={algorithm.advantage.name} and "
+                f"algorithm.surrogate={algorithm.surrogate.name}: a group of one has no contrast; use 2 or more"
             )
-        if not sampled and (self.algorithm.advantage.needs_group or not self.algorithm.filter.keeps_uniform):
+        if not sampled and (algorithm.compares_samples or not algorithm.filter.keeps_uniform):
             raise UserError(
-                f"algorithm.golden={self.algorithm.golden.name} makes groups of one, which have no contrast: it needs "
-                "algorithm/advantage=none and algorithm/filter=keep"
+                f"algorithm.golden={algorithm.golden.name} makes groups of one, which have no contrast: it needs "
+                "algorithm/advantage=none, algorithm/filter=keep and a surrogate that compares no samples"
             )
         if trainer.prompts_per_step % trainer.updates_per_step:
             raise UserError(

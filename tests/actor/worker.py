@@ -79,6 +79,7 @@ def main(model: str, out: str, *options: str) -> None:
             batch.ref_logp = batch.old_logp - 0.1 * batch.mask
             batch.rollout_logp = batch.old_logp.clone()
             algorithm.weigh(batch)
+            algorithm.begin_update(batch, None, update / 3)
             result["metrics"].append(actor.update(batch, algorithm.loss, update, 3))
             if "save" in o and update + 1 == int(o["after"]):
                 if dist.get_rank() == 0:
