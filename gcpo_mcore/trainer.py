@@ -51,21 +51,22 @@ class Trainer:
     def run(self) -> dict[str, float]:
         """Trains to the configured step; returns the last evaluation's metrics."""
         trainer, evaluation = self.config.trainer, self.config.evaluation
+        end = min(trainer.steps, trainer.stop_at_step or trainer.steps)
         if self.plan.checkpoint_step:
             self.restore(self.plan.checkpoint_step)
         self.report.start(self.step)
         if self.step == 0 and evaluation.at_start:
             self.report.write(0, self.evaluate())
         result: dict[str, float] = {}
-        while self.step < trainer.steps:
+        while self.step < end:
             started = time.monotonic()
             self.step += 1
             metrics, groups, batch = self.train_step()
-            is_last = self.step == trainer.steps
+            is_last, is_stop = self.step == trainer.steps, self.step == end
             if evaluation.every_steps and (is_last or self.step % evaluation.every_steps == 0):
                 result = self.evaluate()
             self.report.step(self.step, metrics | result, groups, batch, self.phases.take(), time.monotonic() - started)
-            if is_last or (trainer.checkpoint_every_steps and self.step % trainer.checkpoint_every_steps == 0):
+            if is_stop or (trainer.checkpoint_every_steps and self.step % trainer.checkpoint_every_steps == 0):
                 self.save()
             result = result if is_last else {}
         self.report.close()

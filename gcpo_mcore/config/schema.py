@@ -28,10 +28,12 @@ class TrainerConfig(Config):
     """Sizes of the loop, each in the unit that its name says.
 
     A step samples `prompts_per_step` x `samples_per_prompt` responses and trains on them in
-    `updates_per_step` optimizer updates.
+    `updates_per_step` optimizer updates. `stop_at_step` ends this launch there, with a checkpoint; schedules still run
+    over `steps`.
     """
 
     steps: PositiveInt
+    stop_at_step: PositiveInt | None
     prompts_per_step: PositiveInt
     samples_per_prompt: PositiveInt
     updates_per_step: PositiveInt
