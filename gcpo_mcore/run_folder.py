@@ -35,6 +35,7 @@ FREE_KEYS = (
     "trainer.checkpoint_every_steps",
     "trainer.keep_checkpoints",
     "trainer.sequences_per_microbatch",
+    "trainer.tokens_per_microbatch",
     "rollout.sequences_per_batch",
 )
 

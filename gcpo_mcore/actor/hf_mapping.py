@@ -113,20 +113,25 @@ def _local_parameters(model: GPTModel, arch: Architecture) -> Iterator[tuple[str
 
 
 @torch.no_grad()
-def export(model: GPTModel, arch: Architecture) -> Iterator[tuple[str, torch.Tensor]]:
+def export(
+    model: GPTModel, arch: Architecture, value: Callable[[torch.nn.Parameter], torch.Tensor] = torch.Tensor.detach
+) -> Iterator[tuple[str, torch.Tensor]]:
     """Streams every (Hugging Face name, full tensor) to every rank, one Megatron parameter at a time.
 
+    `value` gives what is exported of a parameter: its weights, or for example its gradient.
     A collective over the tensor and pipeline groups: every rank must run it to the end, in step.
     """
     tp, pp = parallel_state.get_tensor_model_parallel_group(), parallel_state.get_pipeline_model_parallel_group()
     mine = {name: (rule, p) for name, rule, p in _local_parameters(model, arch)}
     owned = [None] * pp.size()
-    dist.all_gather_object(owned, [(name, rule, tuple(p.shape), p.dtype) for name, (rule, p) in mine.items()], group=pp)
+    dist.all_gather_object(
+        owned, [(name, rule, tuple(p.shape), value(p).dtype) for name, (rule, p) in mine.items()], group=pp
+    )
     for stage, parameters in enumerate(owned):
         source = dist.get_global_rank(pp, stage)
         for name, rule, shape, dtype in parameters:
             if stage == pp.rank():
-                shard = mine[name][1].detach().contiguous()
+                shard = value(mine[name][1]).contiguous()
             else:
                 shard = torch.empty(shape, dtype=dtype, device=next(model.parameters()).device)
             if pp.size() > 1:

@@ -38,6 +38,7 @@ class TrainerConfig(Config):
     samples_per_prompt: PositiveInt
     updates_per_step: PositiveInt
     sequences_per_microbatch: PositiveInt
+    tokens_per_microbatch: PositiveInt | None  # packs of so many tokens in place of padded sequences
     checkpoint_every_steps: NonNegativeInt  # 0: only at the end
     keep_checkpoints: PositiveInt
 

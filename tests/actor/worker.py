@@ -43,7 +43,11 @@ def make_batch(vocabulary: int) -> Batch:
         samples = []
         for i in range(4):
             ids = rng.integers(0, vocabulary, int(rng.integers(2, 12))).tolist()
-            samples.append(Sample(i, ids, "", reward=float(i < g), is_golden=g == 1 and i == 0))
+            samples.append(
+                Sample(
+                    i, ids, "", reward=float(i < g), is_accurate=i < g, is_golden=g == 1 and i == 0, truncated=i == 3
+                )
+            )
         groups.append(Group(prompt, samples))
     return Batch.of(groups)
 
@@ -65,6 +69,7 @@ def main(model: str, out: str, *options: str) -> None:
         actor = Actor(
             ModelConfig(path=model, dtype="float32"), arch, parallel, layout, OPTIMIZER,
             temperature=1.3, sequences_per_microbatch=int(o.get("sequences", 4)),
+            tokens_per_microbatch=int(o["tokens"]) if "tokens" in o else None,
         )  # fmt: skip
         algorithm = load_config(["algorithm=gcpo", "algorithm.entropy_coefficient=0.01", "algorithm/kl=k3"]).algorithm
         batch = make_batch(arch.vocabulary)
