@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 
 
@@ -35,3 +36,38 @@ def _shown(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+class GridView:
+    """The states of a grid's cells: a table that redraws itself in a terminal, a line per change elsewhere."""
+
+    def __init__(self, title: str, console: Console | None = None):
+        self.title, self.console = title, console or Console(stderr=True)
+        self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
+        self._told: dict[str, str] = {}
+
+    def __enter__(self) -> "GridView":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, states: Mapping[str, str]) -> None:
+        """cell name -> what it does"""
+        finished = sum(state == "finished" for state in states.values())
+        if self._live:
+            table = Table(
+                "cell", "state", title=f"{self.title}: {finished} of {len(states)} finished", title_justify="left"
+            )
+            for name, state in states.items():
+                table.add_row(name, state)
+            self._live.update(table, refresh=True)
+            return
+        for name, state in states.items():
+            told = "running" if state.startswith("step") else state
+            if told not in ("waiting", self._told.get(name)):
+                self.console.print(f"{name}: {told}  ({finished} of {len(states)} finished)", highlight=False)
+            self._told[name] = told

@@ -1,0 +1,146 @@
+"""A grid: command lines of tools/train.py that differ in some factors, the seed among them.
+
+Ad hoc, in Hydra's sweep syntax (`algorithm=gcpo,dapo seed=0,1,2`), or from configs/ablation/NAME.yaml
+(`experiment=NAME`), where `variants` name bundles of overrides that belong together.
+"""
+
+import itertools
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
+from pydantic import Field, PositiveInt, ValidationError
+
+from gcpo_mcore.config.load import CONFIGS, load_config
+from gcpo_mcore.config.part import Config
+from gcpo_mcore.config.schema import RunConfig
+from gcpo_mcore.errors import UserError, nearest
+
+EXPERIMENTS = CONFIGS / "ablation"
+VARIANT = "variant"
+
+
+class GridConfig(Config):
+    """configs/ablation/NAME.yaml.
+
+    question   what the grid asks, for the report's head
+    budget     what is the same for every cell: 'prompts' or 'samples' per step, as a sentence for the report
+    overrides  of every cell
+    variants   name -> its overrides; {} for none
+    sweep      key -> its values, as after 'key=' on the command line; 'seed' belongs here
+    processes  torchrun processes of a cell
+    """
+
+    question: str
+    budget: str
+    overrides: list[str]
+    variants: dict[str, list[str]]
+    sweep: dict[str, list[str | int | float]] = Field(min_length=1)
+    processes: PositiveInt
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run. `factors` are its values of what the grid varies, the seed not among them."""
+
+    name: str
+    factors: dict[str, str]
+    seed: int
+    overrides: list[str]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A name for the folder, the question, and the cells in their order."""
+
+    name: str
+    question: str
+    budget: str
+    processes: int
+    cells: list[Cell]
+
+
+def read_grid(arguments: list[str], processes: int | None = None, name: str | None = None) -> Grid:
+    """The grid of command-line `arguments`; every cell's configuration has been checked. UserError otherwise."""
+    found = [a.removeprefix("experiment=") for a in arguments if a.startswith("experiment=")]
+    config = None
+    if len(found) == 1 and (EXPERIMENTS / f"{found[0]}.yaml").is_file():
+        arguments = [a for a in arguments if not a.startswith("experiment=")]
+        config = _read_config(EXPERIMENTS / f"{found[0]}.yaml")
+    elif found and not (CONFIGS / "experiment" / f"{found[0]}.yaml").is_file():
+        known = [f.stem for folder in (EXPERIMENTS, CONFIGS / "experiment") for f in folder.glob("*.yaml")]
+        raise UserError(f"experiment={found[0]}: unknown{nearest(found[0], known)}; known: {', '.join(sorted(known))}")
+    common, swept = _split(arguments)
+    variants: dict[str, list[str]] = {"": []}
+    if config is not None:
+        common = [*config.overrides, *common]
+        swept = {key: [str(v) for v in values] for key, values in config.sweep.items()} | swept
+        variants = config.variants or variants
+        fixed = {_key(a) for a in common}  # what the command line fixes is not swept
+        swept = {key: values for key, values in swept.items() if key not in fixed}
+    cells = _cells(common, variants, swept)
+    for cell in cells:
+        _checked(cell.name, cell.overrides)
+    return Grid(
+        name=name or (found[0] if config else "_".join(sorted(re.sub(r"\W+", "-", key) for key in swept)) or "single"),
+        question=config.question if config else "python tools/ablate.py " + " ".join(arguments),
+        budget=config.budget if config else "the same prompts in the same order, samples_per_prompt samples of each",
+        processes=processes or (config.processes if config else 1),
+        cells=cells,
+    )
+
+
+def _read_config(path: Path) -> GridConfig:
+    try:
+        return GridConfig.model_validate(yaml.safe_load(path.read_text()))
+    except (ValidationError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: {str(error).splitlines()[0]}") from None
+
+
+def _split(arguments: list[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """Fixed overrides, and the swept ones as key -> values."""
+    common, swept = [], {}
+    for argument in arguments:
+        try:
+            (override,) = OverridesParser.create().parse_overrides([argument])
+        except OverrideParseException as error:
+            raise UserError(f"command line: cannot read '{error.override}'") from None
+        if override.is_sweep_override():
+            swept[override.get_key_element()] = [str(value) for value in override.sweep_string_iterator()]
+        else:
+            common.append(argument)
+    return common, swept
+
+
+def _key(argument: str) -> str:
+    return argument.partition("=")[0].lstrip("+~")
+
+
+def _cells(common: list[str], variants: dict[str, list[str]], swept: dict[str, list[str]]) -> list[Cell]:
+    cells = []
+    for (variant, bundle), *values in itertools.product(variants.items(), *swept.values()):
+        chosen = dict(zip(swept, values, strict=True))
+        overrides = [*common, *bundle, *(f"{key}={value}" for key, value in chosen.items())]
+        seed = int(chosen.pop("seed", None) or _checked(" ".join(overrides), overrides).seed)
+        factors = {**({VARIANT: variant} if variant else {}), **chosen}
+        label = "_".join([*([variant] if variant else []), *(f"{_short(k)}-{v}" for k, v in chosen.items())])
+        name = re.sub(r"[^\w.+-]+", "-", f"{label}_seed-{seed}".lstrip("_"))
+        cells.append(Cell(name, factors, seed, overrides))
+    names = [cell.name for cell in cells]
+    for double in {n for n in names if names.count(n) > 1}:
+        raise UserError(f"two cells are called {double}: a key is swept twice, or two values look the same")
+    return cells
+
+
+def _checked(name: str, overrides: list[str]) -> RunConfig:
+    try:
+        return load_config(overrides)
+    except UserError as error:
+        raise UserError(f"cell {name}: {error}") from None
+
+
+def _short(key: str) -> str:
+    return re.split(r"[./]", key)[-1]

@@ -1,0 +1,217 @@
+"""The report of a set of runs: report.md, report.html (one file, plots inside), results.csv, timing.csv, curves.png.
+
+results.csv has only what a repeated grid reproduces to the bit on the CPU; seconds stand in timing.csv.
+"""
+
+import base64
+import csv
+import html
+import io
+import math
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from gcpo_mcore.ablation.runs import Run
+from gcpo_mcore.ablation.statistics import Estimate, by_cell, effects, estimate
+from gcpo_mcore.errors import UserError
+from gcpo_mcore.files import write_atomically
+
+COLOURS = ("#c9820a", "#3366aa", "#559944", "#aa3355", "#7755aa", "#228888", "#885533", "#777777")
+PACKAGES = ("torch", "megatron-core", "transformers")
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}
+table{border-collapse:collapse;margin:1em 0}td,th{border-bottom:1px solid #ddd;padding:.3em .8em;text-align:right}
+td:first-child,th:first-child{text-align:left}th{background:#f5f5f5}img{max-width:100%}code{background:#f5f5f5}
+tr:hover{background:#fafae8}"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, a note below it, the header and the rows of text."""
+
+    title: str
+    note: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+def write_report(runs: Sequence[Run], out: Path, about: dict[str, str]) -> None:
+    """Writes the five files into `out`. about: lines for the head ('question', 'command', ...).
+
+    UserError if the runs are not of one length or not evaluated on the same sources.
+    """
+    _check(runs)
+    out.mkdir(parents=True, exist_ok=True)
+    root = Path(__file__).resolve().parents[2]
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True).stdout.strip()
+    about = about | {
+        "seeds": ", ".join(str(s) for s in sorted({run.seed for run in runs})),
+        "made with": ", ".join(f"{name} {version(name)}" for name in PACKAGES) + f", commit {commit or 'unknown'}",
+    }
+    tables = [_cells_table(runs), *_effect_tables(runs), _usage_table(runs)]
+    write_atomically(out / "results.csv", _results(runs))
+    write_atomically(out / "timing.csv", _timing(runs))
+    picture = _curves(runs)
+    (out / "curves.png").write_bytes(picture)
+    write_atomically(out / "report.md", _markdown(about, tables))
+    write_atomically(out / "report.html", _html(about, tables, picture))
+
+
+def metrics_of(runs: Sequence[Run]) -> list[str]:
+    """The held-out accuracies, hard ones first: they are what the comparison is about."""
+    return sorted(runs[0].curves, key=lambda name: ("hard" not in name, name))
+
+
+def label(factors: Sequence[tuple[str, str]]) -> str:
+    """'golden=off importance=token'; the bare name of a variant."""
+    return " ".join(v if k == "variant" else f"{k.split('/')[-1].split('.')[-1]}={v}" for k, v in factors) or "all"
+
+
+def _check(runs: Sequence[Run]) -> None:
+    if not runs:
+        raise UserError("no run to report on")
+    for run in runs:
+        if run.curves.keys() != runs[0].curves.keys():
+            raise UserError(
+                f"{run.name} was evaluated on {sorted(run.curves)}, {runs[0].name} on {sorted(runs[0].curves)}"
+            )
+        if run.steps != runs[0].steps:
+            raise UserError(f"{run.name} has {run.steps} steps, {runs[0].name} has {runs[0].steps}: not comparable")
+
+
+def _shown(e: Estimate) -> str:
+    return f"{e.mean:.3f}" if math.isnan(e.half_width) else f"{e.mean:.3f} ± {e.half_width:.3f}"
+
+
+def _cells_table(runs: Sequence[Run]) -> Table:
+    metrics, cells = metrics_of(runs), by_cell(runs)
+    first = next(iter(cells.values()))
+    base = estimate([run.final(metrics[0]) for run in first])
+    rows = []
+    for factors, found in cells.items():
+        row = [label(factors), str(len(found))]
+        for metric in metrics:
+            row += [
+                _shown(estimate([r.final(metric) for r in found])),
+                _shown(estimate([r.best(metric) for r in found])),
+            ]
+        own = estimate([run.final(metrics[0]) for run in found])
+        apart = own.high < base.low or own.low > base.high
+        row.append("-" if found is first else "apart" if apart else "overlap")
+        rows.append(row)
+    header = ["cell", "seeds"] + [f"{m.removeprefix('val/')}, {when}" for m in metrics for when in ("final", "best")]
+    note = (
+        "Mean over seeds ± half of its 95% confidence interval (Student's t). "
+        f"Final: at step {runs[0].steps}; the last column compares the final interval of "
+        f"{metrics[0].removeprefix('val/')} with that of the first row."
+    )
+    return Table("Held-out accuracy", note, [*header, "intervals"], rows)
+
+
+def _effect_tables(runs: Sequence[Run]) -> list[Table]:
+    tables = []
+    for metric in metrics_of(runs):
+        found = effects(runs, lambda run, m=metric: run.final(m))
+        rows = [
+            [e.factor, f"{e.base} → {e.level}", f"{e.difference.mean:+.3f}",
+             f"[{e.difference.low:+.3f}, {e.difference.high:+.3f}]" if e.difference.n > 1 else "-",
+             "yes" if e.difference.low > 0 or e.difference.high < 0 else "no"]
+            for e in found
+        ]  # fmt: skip
+        note = (
+            "Pairs differ in this factor alone. A seed counts with the mean over its pairs; the interval is over seeds."
+        )
+        header = ["factor", "change", "effect", "95% interval", "apart from 0"]
+        if rows:
+            tables.append(Table(f"Marginal effects on the final {metric.removeprefix('val/')}", note, header, rows))
+    return tables
+
+
+def _usage_table(runs: Sequence[Run]) -> Table:
+    names = list(runs[0].totals)
+    rows = []
+    for factors, found in by_cell(runs).items():
+        means = [math.fsum(r.totals[n] for r in found) / len(found) for n in names]
+        rows.append(
+            [
+                label(factors),
+                *(f"{m:,.2f}" if n.startswith("all wrong") else f"{m:,.0f}" for n, m in zip(names, means, strict=True)),
+            ]
+        )
+    note = "Sums over a run, means over seeds; all wrong: fraction of the groups in the first and in the last step."
+    return Table("Golden answers, groups, cost", note, ["cell", *names], rows)
+
+
+def _results(runs: Sequence[Run]) -> str:
+    factors = list(dict.fromkeys(name for run in runs for name in run.factors))
+    metrics = metrics_of(runs)
+    totals = [name for name in runs[0].totals if name != "seconds"]
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["run", *factors, "seed", *(f"{m} {w}" for m in metrics for w in ("final", "best")), *totals])
+    for run in sorted(runs, key=lambda r: r.name):
+        scores = [repr(f(m)) for m in metrics for f in (run.final, run.best)]
+        values = [run.factors.get(f, "") for f in factors]
+        rows.writerow([run.name, *values, run.seed, *scores, *(repr(run.totals[t]) for t in totals)])
+    return text.getvalue()
+
+
+def _timing(runs: Sequence[Run]) -> str:
+    lines = [f"{run.name},{run.totals['seconds']:.1f}" for run in sorted(runs, key=lambda r: r.name)]
+    return "\n".join(["run,seconds", *lines]) + "\n"
+
+
+def _curves(runs: Sequence[Run]) -> bytes:
+    """PNG: a panel per metric, a line per cell with the band of its 95% interval."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    metrics, cells = metrics_of(runs), by_cell(runs)
+    figure, axes = plt.subplots(1, len(metrics), figsize=(5.6 * len(metrics), 4.4), sharey=True, squeeze=False)
+    for axis, metric in zip(axes[0], metrics, strict=True):
+        for number, (factors, found) in enumerate(cells.items()):
+            colour, style = COLOURS[number % len(COLOURS)], ("-", "--", ":")[number // len(COLOURS) % 3]
+            steps = [step for step, _ in found[0].curves[metric]]
+            points = [estimate([v for _, v in at]) for at in zip(*(r.curves[metric] for r in found), strict=True)]
+            axis.plot(steps, [p.mean for p in points], style, color=colour, linewidth=2, label=label(factors))
+            if len(found) > 1:
+                low, high = [max(p.low, 0) for p in points], [min(p.high, 1) for p in points]
+                axis.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
+        axis.set(title=metric.removeprefix("val/"), xlabel="step", ylim=(-0.02, 1.02))
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel("held-out accuracy")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    figure.set_layout_engine("constrained")
+    content = io.BytesIO()
+    figure.savefig(content, dpi=120, metadata={"Software": None})
+    plt.close(figure)
+    return content.getvalue()
+
+
+def _markdown(about: dict[str, str], tables: Sequence[Table]) -> str:
+    parts = ["# Report\n", "\n".join(f"- **{key}**: {value}" for key, value in about.items()) + "\n"]
+    parts.append("![Held-out accuracy over steps; bands are 95% intervals over seeds](curves.png)\n")
+    for table in tables:
+        lines = ["| " + " | ".join(row) + " |" for row in (table.header, *table.rows)]
+        lines.insert(1, "|---" * len(table.header) + "|")
+        parts += [f"## {table.title}\n", table.note + "\n", "\n".join(lines) + "\n"]
+    return "\n".join(parts)
+
+
+def _html(about: dict[str, str], tables: Sequence[Table], picture: bytes) -> str:
+    def row(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    body = ["<h1>Report</h1><ul>"]
+    body += [f"<li><b>{html.escape(key)}</b>: {html.escape(value)}</li>" for key, value in about.items()]
+    encoded = base64.b64encode(picture).decode()
+    body.append(f'</ul><img alt="Held-out accuracy over steps" src="data:image/png;base64,{encoded}">')
+    for table in tables:
+        body.append(f"<h2>{html.escape(table.title)}</h2><p>{html.escape(table.note)}</p><table>")
+        body += [row(table.header, "th"), *(row(r, "td") for r in table.rows), "</table>"]
+    head = f'<meta charset="utf-8"><title>{html.escape(about.get("question", "Report"))}</title><style>{STYLE}</style>'
+    return f"<!doctype html><html><head>{head}</head><body>\n" + "\n".join(body) + "\n</body></html>\n"

@@ -1,0 +1,131 @@
+"""Runs the cells of a grid as processes of their own, some side by side; what is finished is not run again.
+
+A cell is `tools/train.py` with its own run folder, so it resumes by itself. A cell that fails is tried once more, then
+reported, and the others go on. If the launcher dies, however it dies, its cells are ended with it (on Linux).
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+from gcpo_mcore.ablation.grid import Cell, Grid
+from gcpo_mcore.config.load import load_config
+from gcpo_mcore.errors import EXIT_CODE, UserError
+from gcpo_mcore.files import write_atomically
+from gcpo_mcore.monitor.metrics import read_metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+TRIES = 2
+# A child that is told to end when its parent has died, and then becomes the command. SIGTERM: torchrun takes its own
+# workers down on it.
+TIED = "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, signal.SIGTERM); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+def cells_folder(grid_folder: Path) -> Path:
+    """Where the run folders of a grid's cells are."""
+    return grid_folder / "cells"
+
+
+def run_grid(grid: Grid, folder: Path, side_by_side: int, watch: Callable[[dict[str, str]], None]) -> dict[str, str]:
+    """Runs every cell; returns cell name -> 'finished' or 'failed: ...'. `watch` is given the states now and then.
+
+    UserError if `folder` holds a grid with other cells of the same names.
+    """
+    cells_folder(folder).mkdir(parents=True, exist_ok=True)
+    _keep(grid, folder)
+    _prepare(grid, side_by_side)
+    states = {cell.name: "waiting" for cell in grid.cells}
+    done = threading.Event()
+
+    def show() -> None:
+        while not done.wait(1.0):
+            watch(states)
+
+    watcher = threading.Thread(target=show, daemon=True)
+    watcher.start()
+    try:
+        with ThreadPoolExecutor(side_by_side) as pool:
+            list(pool.map(lambda cell: _run_cell(cell, grid.processes, folder, states), grid.cells))
+    finally:
+        done.set()
+        watcher.join()
+        watch(states)
+    return states
+
+
+def _run_cell(cell: Cell, processes: int, folder: Path, states: dict[str, str]) -> None:
+    run_folder = cells_folder(folder) / cell.name
+    steps = load_config(cell.overrides).trainer.steps
+    if (run_folder / "hf").is_dir() and _last_step(run_folder) >= steps:
+        states[cell.name] = "finished"
+        return
+    command = [str(ROOT / "tools/train.py"), *cell.overrides]
+    command += [f"run.folder={cells_folder(folder)}", f"run.name={cell.name}"]
+    for attempt in range(1, TRIES + 1):
+        with open(folder / f"{cell.name}.log", "ab") as log:
+            child = _start(command, processes, log)
+            while child.poll() is None:
+                states[cell.name] = f"step {_last_step(run_folder)}/{steps}" + (", again" if attempt > 1 else "")
+                time.sleep(0.5)
+        if child.returncode == 0:
+            states[cell.name] = "finished"
+            return
+        last = (folder / f"{cell.name}.log").read_text(errors="replace").strip().splitlines()[-1:]
+        states[cell.name] = f"failed: exit {child.returncode}" + "".join(f", {line[:160]}" for line in last)
+        if child.returncode == EXIT_CODE:
+            return  # a mistake in the command: the same would come out again
+
+
+def _start(command: list[str], processes: int, log) -> subprocess.Popen:
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, "TOKENIZERS_PARALLELISM": "false"}
+    tied = [sys.executable, "-c", TIED] if sys.platform == "linux" else []
+    return subprocess.Popen(
+        [*tied, *launcher, *command], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment
+    )
+
+
+def _last_step(run_folder: Path) -> int:
+    return max((line["step"] for line in read_metrics(run_folder)), default=0)
+
+
+def _keep(grid: Grid, folder: Path) -> None:
+    """Writes grid.json; a grid may grow by cells, but a name keeps its command line."""
+    path = folder / "grid.json"
+    cells = {cell.name: asdict(cell) for cell in grid.cells}
+    if path.is_file():
+        for name, before in json.loads(path.read_text())["cells"].items():
+            if name in cells and before["overrides"] != cells[name]["overrides"]:
+                raise UserError(
+                    f"{path}: cell {name} was made with {' '.join(before['overrides'])}, not "
+                    f"{' '.join(cells[name]['overrides'])}; choose another --out"
+                )
+    about = {"name": grid.name, "question": grid.question, "budget": grid.budget, "cells": cells}
+    write_atomically(path, json.dumps(about, indent=1) + "\n")
+
+
+def _prepare(grid: Grid, side_by_side: int) -> None:
+    """Data and starter of the quick-start task for every seed that has none yet."""
+    wanted = {}
+    for cell in grid.cells:
+        config = load_config(cell.overrides)
+        if config.data.name == "carry" and not Path(config.model.path).is_dir():
+            wanted[config.prepared] = config.seed
+
+    def make(out: str) -> None:
+        command = [sys.executable, str(ROOT / "tools/prepare.py"), "--seed", str(wanted[out]), "--out", out]
+        done = subprocess.run(command, env={"OMP_NUM_THREADS": "1", **os.environ}, capture_output=True, text=True)
+        if done.returncode:
+            raise UserError(f"prepare {out}: {done.stderr.strip().splitlines()[-1:]}")
+
+    with ThreadPoolExecutor(side_by_side) as pool:
+        list(pool.map(make, wanted))

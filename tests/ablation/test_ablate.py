@@ -1,0 +1,119 @@
+"""A small grid, run for real: killed launcher, killed cell, failed cell, report of run folders."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gcpo_mcore.monitor.metrics import read_metrics
+from tests.conftest import ENVIRONMENT, ROOT, launch, run
+
+TOOL = "tools/ablate.py"
+
+
+def arguments(carry: Path, out: Path) -> list[str]:
+    return [
+        "algorithm=gcpo", "algorithm/golden=all_wrong,off", "seed=0,1", f"prepared={carry}", f"model.path={carry}/init",
+        "trainer.steps=4", "trainer.prompts_per_step=4", "trainer.samples_per_prompt=4",
+        "trainer.checkpoint_every_steps=2", "evaluation.every_steps=2", "monitor.tensorboard=false",
+        "data.eval.easy.max_rows=8", "data.eval.hard.max_rows=8", f"out={out}", "parallel_cells=2",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def grid(carry, tmp_path_factory) -> Path:
+    """The folder of a grid that nothing disturbed."""
+    out = tmp_path_factory.mktemp("grid") / "whole"
+    shown = run(TOOL, *arguments(carry, out))
+    assert f"report: {out}/report.md" in shown
+    return out
+
+
+def test_report_has_every_cell(grid):
+    rows = list(csv.DictReader((grid / "results.csv").open()))
+    assert [(r["algorithm/golden"], r["seed"]) for r in rows] == [
+        (golden, seed) for golden in ("all_wrong", "off") for seed in "01"
+    ]
+    for row in rows:
+        lines = read_metrics(grid / "cells" / row["run"])
+        scores = [line["val/hard/avg@1"] for line in lines if "val/hard/avg@1" in line]
+        assert float(row["val/hard/avg@1 final"]) == scores[-1] and float(row["val/hard/avg@1 best"]) == max(scores)
+        injected = sum(line.get("groups/golden_injected", 0) for line in lines)
+        assert float(row["golden injected"]) == injected
+        assert (injected > 0) == (row["algorithm/golden"] == "all_wrong")
+    report = (grid / "report.md").read_text()
+    assert "| golden=all_wrong | 2 |" in report and "| algorithm/golden | all_wrong → off |" in report
+    assert "95% confidence interval" in report and "megatron-core 0." in report
+    page = (grid / "report.html").read_text()
+    assert page.startswith("<!doctype html>") and "data:image/png;base64," in page
+    assert (grid / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_finished_grid_is_not_run_again(grid, carry):
+    before = {p: p.stat().st_mtime_ns for p in (grid / "cells").rglob("metrics.jsonl")}
+    results = (grid / "results.csv").read_bytes()
+    run(TOOL, *arguments(carry, grid))
+    assert before == {p: p.stat().st_mtime_ns for p in (grid / "cells").rglob("metrics.jsonl")}
+    assert results == (grid / "results.csv").read_bytes()
+
+
+def test_killed_launcher_and_killed_cell_leave_the_same_results(grid, carry, tmp_path):
+    """kill -9 of the launcher ends its cells; the next launch loses one cell to kill -9, retries it, and finishes."""
+    out = tmp_path / "killed"
+    command = [sys.executable, TOOL, *arguments(carry, out)]
+    first = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    cells = _wait_for_training(first, out)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    _, alive = psutil.wait_procs(cells, timeout=20)
+    assert not alive
+    assert not (out / "results.csv").exists()
+
+    second = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    victim = _wait_for_training(second, out)[0]
+    victim.kill()
+    _, told = second.communicate(timeout=300)
+    assert second.returncode == 0, told.decode()
+    assert (out / "results.csv").read_bytes() == (grid / "results.csv").read_bytes()
+
+
+def _wait_for_training(launcher: subprocess.Popen, out: Path) -> list[psutil.Process]:
+    """The cells of `launcher`, once one of them has taken a step that it did not find there."""
+    before = {p: len(read_metrics(p.parent)) for p in out.glob("cells/*/metrics.jsonl")}
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and launcher.poll() is None:
+        grown = [p for p in out.glob("cells/*/metrics.jsonl") if len(read_metrics(p.parent)) > before.get(p, 0)]
+        children = psutil.Process(launcher.pid).children()
+        if grown and children:
+            return children
+        time.sleep(0.05)
+    raise AssertionError("no cell trained")
+
+
+def test_a_cell_that_cannot_run_does_not_stop_the_others(grid, carry, tmp_path):
+    shorter = [
+        a for a in arguments(carry, tmp_path / "g") if not a.startswith(("algorithm/golden", "seed", "model.path"))
+    ]
+    done = launch(TOOL, *shorter, "seed=0", f"model.path={carry}/init,{carry}/nowhere")
+    assert done.returncode == 1
+    report = (tmp_path / "g/report.md").read_text()
+    assert "**failed**" in report and "nowhere" in report and "exit 2" in report
+    assert len((tmp_path / "g/results.csv").read_text().splitlines()) == 2
+
+
+def test_another_grid_under_the_same_name_is_refused(grid, carry):
+    done = launch(TOOL, *arguments(carry, grid), "optimizer.lr=1e-5")
+    assert done.returncode == 2 and "choose another --out" in done.stderr
+
+
+def test_report_of_run_folders_finds_what_differs(grid, tmp_path):
+    folders = [str(p) for p in sorted((grid / "cells").iterdir())]
+    run(TOOL, "report", *folders, "--out", str(tmp_path / "r"))
+    report = (tmp_path / "r/report.md").read_text()
+    assert "| name=all_wrong | 2 |" in report and "| name=off | 2 |" in report
