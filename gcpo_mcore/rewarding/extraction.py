@@ -1,8 +1,8 @@
 """Where in a response the answer is: a task names it in its reward's `extraction`.
 
 Every rule is a small Config with `__call__(text) -> str | None`; None means that the response
-gives no answer. `ANSWER_ONLY` tells whether what a rule returns is the bare answer (a formula) or
-may be prose around it.
+gives no answer. `wrap(answer)` is the shortest response that gives that answer. `ANSWER_ONLY` tells
+whether what a rule returns is the bare answer (a formula) or may be prose around it.
 """
 
 import re
@@ -14,6 +14,7 @@ from gcpo_mcore.config.part import Config
 from gcpo_mcore.errors import UserError, nearest
 
 THINK_START, THINK_END = "<think>", "</think>"
+LAST_NUMBER = re.compile(r"(?:(?<![\w)\]}.])[-+−])?\$?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?(?:\\?%)?")
 SIGNS = re.compile(r"\\{1,2}boxed\{|\\.|[{}]", re.DOTALL)  # a box, anything escaped, a brace
 
 
@@ -25,6 +26,9 @@ class Whole(Config):
 
     def __call__(self, text: str) -> str | None:
         return text.strip() or None
+
+    def wrap(self, answer: str) -> str:
+        return answer
 
 
 class AfterLast(Config):
@@ -45,6 +49,9 @@ class AfterLast(Config):
         _, found, rest = text.rpartition(self.marker)
         return (rest.strip() or None) if found else None
 
+    def wrap(self, answer: str) -> str:
+        return f"{self.marker} {answer}"
+
 
 class Boxed(Config):
     r"""The content of the last complete \boxed{...}, after the thinking if there was any.
@@ -57,12 +64,11 @@ class Boxed(Config):
     name: Literal["boxed"]
 
     def __call__(self, text: str) -> str | None:
-        spoken = after_thinking(text)
-        if spoken is None:
-            if THINK_START in text:
-                return None
-            spoken = text  # a model that does not think aloud
-        return _last_box(spoken)
+        spoken = _spoken(text)
+        return None if spoken is None else _last_box(spoken)
+
+    def wrap(self, answer: str) -> str:
+        return rf"\boxed{{{answer}}}"
 
 
 class AfterThink(Config):
@@ -74,14 +80,47 @@ class AfterThink(Config):
     def __call__(self, text: str) -> str | None:
         return after_thinking(text) or None
 
+    def wrap(self, answer: str) -> str:
+        return f"{THINK_END}{answer}"
 
-EXTRACTIONS = {"whole": Whole, "after_last": AfterLast, "boxed": Boxed, "after_think": AfterThink}
+
+class LastNumber(Config):
+    """The last number in the response, or after the thinking if there was any; None without one.
+
+    With its sign, decimals, thousands commas, '/' and percent or dollar sign. A minus after a word or a digit is
+    not a sign (3-5).
+    """
+
+    ANSWER_ONLY: ClassVar[bool] = True
+    name: Literal["last_number"]
+
+    def __call__(self, text: str) -> str | None:
+        found = LAST_NUMBER.findall(_spoken(text) or "")
+        return found[-1].rstrip(".,") if found else None
+
+    def wrap(self, answer: str) -> str:
+        return answer
+
+
+EXTRACTIONS = {
+    "whole": Whole,
+    "after_last": AfterLast,
+    "boxed": Boxed,
+    "after_think": AfterThink,
+    "last_number": LastNumber,
+}
 
 
 def after_thinking(text: str) -> str | None:
     """The stripped text after the last </think>; None if there is no </think>."""
     _, found, rest = text.rpartition(THINK_END)
     return rest.strip() if found else None
+
+
+def _spoken(text: str) -> str | None:
+    """What is not thinking: all of a response without thinking, None of one that never ended it."""
+    spoken = after_thinking(text)
+    return text if spoken is None and THINK_START not in text else spoken
 
 
 def _last_box(text: str) -> str | None:
@@ -111,5 +150,5 @@ def _known_name(value: Any) -> Any:
 
 
 Extraction = Annotated[
-    Whole | AfterLast | Boxed | AfterThink, Field(discriminator="name"), BeforeValidator(_known_name)
+    Whole | AfterLast | Boxed | AfterThink | LastNumber, Field(discriminator="name"), BeforeValidator(_known_name)
 ]
