@@ -64,7 +64,8 @@ class MathVerify(Config):
         if not gold:
             raise UnreadableReference(f"the reference answer {reference[:80]!r} does not parse as mathematics")
         parsed = parse(as_math(given) if self.extraction.ANSWER_ONLY else given, FORMS, parsing_timeout=None)
-        return verify(gold, parsed, timeout_seconds=None)  # gold first: verify is not symmetric
+        # gold first: verify is not symmetric; x > 3 for (3, oo) as well as the other way round
+        return verify(gold, parsed, allow_set_relation_comp=True, timeout_seconds=None)
 
 
 class UnreadableReference(ValueError):

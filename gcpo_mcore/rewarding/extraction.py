@@ -15,7 +15,7 @@ from gcpo_mcore.errors import UserError, nearest
 
 THINK_START, THINK_END = "<think>", "</think>"
 LAST_NUMBER = re.compile(r"(?:(?<![\w)\]}.])[-+−])?\$?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?(?:\\?%)?")
-SIGNS = re.compile(r"\\{1,2}boxed\{|\\.|[{}]", re.DOTALL)  # a box, anything escaped, a brace
+SIGNS = re.compile(r"\\{1,2}(?:boxed|fbox)\{|\\.|[{}]", re.DOTALL)  # a box, anything escaped, a brace
 
 
 class Whole(Config):
@@ -54,7 +54,7 @@ class AfterLast(Config):
 
 
 class Boxed(Config):
-    r"""The content of the last complete \boxed{...}, after the thinking if there was any.
+    r"""The content of the last complete \boxed{...} or \fbox{...}, after the thinking if there was any.
 
     Braces are balanced (escaped ones, \{ and \}, are not counted). A box inside the thinking is not
     an answer, and neither is one in thinking that never ended.
@@ -132,7 +132,7 @@ def _last_box(text: str) -> str | None:
             opened = open_braces.pop() if open_braces else None
             if opened is not None and opened > start:
                 start, end = opened, sign.start()
-        elif sign[0].endswith("boxed{"):
+        elif sign[0].endswith(("boxed{", "fbox{")):
             open_braces.append(sign.end())
         elif sign[0] == "{":
             open_braces.append(None)
