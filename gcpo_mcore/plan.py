@@ -74,7 +74,7 @@ def make_plan(config: RunConfig, resolved: dict[str, Any]) -> Plan:
         paths = ", ".join(s.path for s in train.values())
         raise UserError(
             f"algorithm.golden={config.algorithm.golden.name} needs golden answers; no row of {paths} "
-            f"has one in column '{config.data.keys.golden_answer}'"
+            f"has one (data.keys.golden_answer={config.data.keys.golden_answer})"
         )
     folder = RunFolder(os.path.join(config.run.folder, config.run.name))
     return Plan(

@@ -65,7 +65,7 @@ class Boxed(Config):
 
     def __call__(self, text: str) -> str | None:
         spoken = _spoken(text)
-        return None if spoken is None else _last_box(spoken)
+        return None if spoken is None else last_box(spoken)
 
     def wrap(self, answer: str) -> str:
         return rf"\boxed{{{answer}}}"
@@ -123,7 +123,7 @@ def _spoken(text: str) -> str | None:
     return text if spoken is None and THINK_START not in text else spoken
 
 
-def _last_box(text: str) -> str | None:
+def last_box(text: str) -> str | None:
     """The stripped content of the complete box that opens last; None without one. One pass over the text."""
     open_braces: list[int | None] = []  # where a box's content starts; None for any other brace
     start = end = -1
