@@ -14,11 +14,12 @@ PASSING = (408, 425, 429, 500, 502, 503, 504)  # statuses after which another tr
 
 
 class HttpFailure(Exception):
-    """No usable reply. `passing`: another try may succeed; `wait_s`: the server asked to wait so long."""
+    """No usable reply. `passing`: another try may succeed; `wait_s`: the server asked to wait so long; `status`: its
+    HTTP status, 0 if there was none."""
 
-    def __init__(self, message: str, passing: bool, wait_s: float = 0.0):
+    def __init__(self, message: str, passing: bool, wait_s: float = 0.0, status: int = 0):
         super().__init__(message)
-        self.passing, self.wait_s = passing, wait_s
+        self.passing, self.wait_s, self.status = passing, wait_s, status
 
 
 def post(url: str, payload: Any, timeout_s: float, headers: Mapping[str, str] | None = None) -> Any:
@@ -34,7 +35,10 @@ def post(url: str, payload: Any, timeout_s: float, headers: Mapping[str, str] | 
             said = " ".join(error.read(300).decode(errors="replace").split())
         wait = error.headers.get("Retry-After", "")
         raise HttpFailure(
-            f"{url}: status {error.code} {said}", error.code in PASSING, float(wait) if wait.isdecimal() else 0.0
+            f"{url}: status {error.code} {said}",
+            passing=error.code in PASSING,
+            wait_s=float(wait) if wait.isdecimal() else 0.0,
+            status=error.code,
         ) from None
     except (OSError, http.client.HTTPException) as error:  # URLError and time-outs are OSErrors
         raise HttpFailure(f"{url}: {getattr(error, 'reason', None) or error or type(error).__name__}", True) from None

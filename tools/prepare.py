@@ -174,7 +174,7 @@ def check(arguments: list[str]) -> int:
         help="files, folders or hf:NAME (none: the sources of the config), and settings as for tools/train.py",
     )
     parser.add_argument("--bad", type=Path, default=Path("bad_rows.jsonl"), help="side file (default: %(default)s)")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
     paths, settings = [w for w in given.words if _is_path(w)], [w for w in given.words if not _is_path(w)]
 
     from gcpo_mcore.actor.architecture import read_architecture

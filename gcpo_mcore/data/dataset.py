@@ -96,13 +96,13 @@ def _render(row: Row, column: str, config: DataConfig, tokenizer) -> tuple[str, 
             )
         text = prompt + config.prompt_suffix
         return text, tokenizer.encode(text)  # with the special tokens (BOS) that the tokenizer puts before plain text
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    text = _apply_template(row, _with_extras(messages, config), config, tokenizer)
+    text = _apply_template(row, messages_of(prompt, config), config, tokenizer)
     return text, tokenizer.encode(text, add_special_tokens=False)  # the template has written them already
 
 
-def _with_extras(messages: list[Message], config: DataConfig) -> list[Message]:
-    """The messages with the suffix and the system prompt; a system message of the row's own stays instead."""
+def messages_of(prompt: str | list[Message], config: DataConfig) -> list[Message]:
+    """The prompt as messages, with suffix and system prompt; a system message of the row's own stays instead."""
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     last = {**messages[-1], "content": messages[-1]["content"] + config.prompt_suffix}
     messages = [*messages[:-1], last]
     if config.system_prompt is not None and messages[0]["role"] != "system":

@@ -24,6 +24,7 @@ from gcpo_mcore.data.files import Row, answers_of, golden_of, value_at
 from gcpo_mcore.errors import UserError
 from gcpo_mcore.rewarding.extraction import last_box
 
+GOLDEN = "golden_answer"  # a column of this name, as tools/golden.py writes it, goes before what the shape has
 CALCULATION = re.compile(r"<<[^<>]*>>")
 
 
@@ -67,7 +68,7 @@ SHAPES = (
         Place("extra_info.answer"),
     ),
     Shape("slime", ("prompt", "label"), Place("prompt"), Place("label"), None),
-    Shape("plain", ("prompt", "answer"), Place("prompt"), Place("answer", str), Place("golden_answer", str)),
+    Shape("plain", ("prompt", "answer"), Place("prompt"), Place("answer", str), Place(GOLDEN, str)),
     Shape("trl", ("prompt", "solution"), Place("prompt"), Place("solution", _boxed_or_all), Place("solution")),
     Shape("math", ("problem", "answer"), Place("problem"), Place("answer"), Place("solution")),
     Shape("math", ("problem", "solution"), Place("problem"), Place("solution", last_box), Place("solution")),
@@ -121,11 +122,12 @@ def columns_of(row: Row, keys: Keys) -> Columns:
             "data.keys.prompt and data.keys.answer can name them"
         )
     named = keys.prompt is not None and keys.answer is not None
-    golden = Place(keys.golden_answer, str) if keys.golden_answer is not None else shape.golden if shape else None
+    golden_key = GOLDEN if keys.golden_answer is None and GOLDEN in row.values else keys.golden_answer
+    golden = Place(golden_key, str) if golden_key is not None else shape.golden if shape else None
     return Columns(
         shape="keys" if named else shape.name,
         prompt=keys.prompt if keys.prompt is not None else shape.prompt.column,
         answer=Place(keys.answer, str) if keys.answer is not None else shape.answer,
         golden=golden,
-        golden_is_strict=keys.golden_answer is not None or shape.name == "plain" if shape else True,
+        golden_is_strict=golden_key is not None,
     )
