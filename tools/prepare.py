@@ -4,6 +4,7 @@
     python tools/prepare.py --seed 1 --out here   # another split and another model
     python tools/prepare.py --skip-starter        # data and the untrained model only, in seconds
     python tools/prepare.py check [DATA ...]      # instead: look for what is wrong with data (check --help)
+    python tools/prepare.py reasoning TASK        # instead: rows of a task of reasoning-gym (reasoning --help)
 
     OUT/train_easy.jsonl  train_hard.parquet  eval_easy.jsonl  eval_hard.jsonl
     OUT/manifest.json     seed, rows, bytes and sha256 of the data files
@@ -206,15 +207,36 @@ def check(arguments: list[str]) -> int:
     return 1 if findings else 0
 
 
+def reasoning(arguments: list[str]) -> int:
+    """Write the rows of a reasoning-gym task, with golden answers where its metadata gives a worked solution."""
+    from gcpo_mcore.data import reasoning as recipe
+
+    parser = argparse.ArgumentParser(
+        prog="prepare.py reasoning",
+        description="Write rows of a reasoning-gym task. With golden answers: " + ", ".join(recipe.SOLUTIONS),
+    )
+    parser.add_argument("task", metavar="TASK")
+    parser.add_argument("--rows", type=int, default=1000, help="how many (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives other problems (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="default: prepared/TASK-seed{SEED}.jsonl")
+    given = parser.parse_args(arguments)
+    out = given.out or Path(f"prepared/{given.task}-seed{given.seed}.jsonl")
+    rows = recipe.make(given.task, given.rows, given.seed)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _write(out, _jsonl(rows))
+    print(f"{out}: {len(rows)} rows, {sum(r['golden_answer'] is not None for r in rows)} with a golden answer")
+    return 0
+
+
 def _is_path(word: str) -> bool:
     """hf:NAME?split=train and what exists are data; of the rest, what has an '=' is a setting."""
     return word.startswith("hf:") or "=" not in word or Path(word).exists()
 
 
 def main() -> int:
-    if sys.argv[1:2] == ["check"]:
+    if sys.argv[1:2] in (["check"], ["reasoning"]):
         try:
-            return check(sys.argv[2:])
+            return {"check": check, "reasoning": reasoning}[sys.argv[1]](sys.argv[2:])
         except UserError as error:
             print(f"prepare: {error}", file=sys.stderr)
             return EXIT_CODE
