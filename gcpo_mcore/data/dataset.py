@@ -26,6 +26,10 @@ class Loaded:
         """How many of the prompts have a golden answer."""
         return sum(p.golden_ids is not None for p in self.prompts)
 
+    def golden_over(self, tokens: int) -> int:
+        """How many golden answers are longer than that, and so never injected."""
+        return sum(p.golden_ids is not None and len(p.golden_ids) > tokens for p in self.prompts)
+
 
 def load_train(config: DataConfig, tokenizer) -> dict[str, Loaded]:
     """Every training source, in the order of the config."""
