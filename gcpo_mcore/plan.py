@@ -35,6 +35,7 @@ class Plan:
         rows = t.prompts_per_step * max(c.samples_per_prompt, 1)
         rows_per_update = rows // t.updates_per_step
         per_rank = -(-rows_per_update // self.layout.data)
+        longest_golden = c.rollout.sampling.max_response_tokens
         return {
             "run folder": str(self.folder.path),
             "algorithm": c.algorithm.name,
@@ -43,6 +44,7 @@ class Plan:
             "processes": f"{p.world} = data {p.data} x tensor {p.tensor} x pipeline {p.pipeline}",
             **{
                 f"train prompts, {name}": f"{len(s.prompts):,} ({s.with_golden:,} with a golden answer"
+                + (f", {too_long:,} of them too long to use" if (too_long := s.golden_over(longest_golden)) else "")
                 + (f", {s.dropped:,} overlong left out)" if s.dropped else ")")
                 for name, s in self.train.items()
             },
@@ -84,7 +86,7 @@ def make_plan(config: RunConfig, resolved: dict[str, Any]) -> Plan:
         paths = ", ".join(s.path for s in train.values())
         raise UserError(
             f"algorithm.golden={config.algorithm.golden.name} needs golden answers; no row of {paths} "
-            f"has one in column '{config.data.keys.golden_answer}'"
+            f"has one (data.keys.golden_answer={config.data.keys.golden_answer})"
         )
     folder = RunFolder(os.path.join(config.run.folder, config.run.name))
     return Plan(

@@ -14,14 +14,15 @@ import numpy as np
 class Prompt:
     """One row of a data set, ready to be sampled from.
 
-    id           stable over runs and layouts: '{source}:{row number, from 0}'
-    source       the name of its data source in the config ('hard')
-    text         the prompt as rendered (after the chat template, if any)
-    token_ids    what the model sees
-    answer       the reference answer, given to the rewards
-    golden_ids   the golden answer as an assistant turn, end token included; None if the row has none
-    golden_text  the golden answer as written in the row
-    columns      every column of the row, given to the rewards
+    id             stable over runs and layouts: '{source}:{row number, from 0}'
+    source         the name of its data source in the config ('hard')
+    text           the prompt as rendered (after the chat template, if any)
+    token_ids      what the model sees
+    answer         the reference answer, given to the rewards
+    golden_ids     the golden answer as an assistant turn, end token included; None if the row has none
+    golden_text    the golden answer as written in the row
+    columns        every column of the row, given to the rewards
+    other_answers  further reference answers, each as good as `answer`
     """
 
     id: str
@@ -32,6 +33,7 @@ class Prompt:
     golden_ids: list[int] | None = None
     golden_text: str | None = None
     columns: dict[str, Any] = field(default_factory=dict)
+    other_answers: tuple[str, ...] = ()
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""1.0 if the extracted answer is the reference, character by character, else 0.0."""
+"""1.0 if the extracted answer is a reference, character by character, else 0.0."""
 
 from gcpo_mcore.config.part import Config
 from gcpo_mcore.registry import rewards
@@ -24,7 +24,7 @@ class ExactMatch(Config):
 
     def _score(self, answer: Answer) -> float:
         given = self.extraction(answer.response_text)
-        return float(given is not None and self._plain(given) == self._plain(answer.reference))
+        return float(given is not None and self._plain(given) in [self._plain(r) for r in answer.references])
 
     def _plain(self, text: str) -> str:
         text = text.strip()

@@ -3,6 +3,8 @@
     python tools/prepare.py                       # everything, into prepared/carry-seed0
     python tools/prepare.py --seed 1 --out here   # another split and another model
     python tools/prepare.py --skip-starter        # data and the untrained model only, in seconds
+    python tools/prepare.py check [DATA ...]      # instead: look for what is wrong with data (check --help)
+    python tools/prepare.py reasoning TASK        # instead: rows of a task of reasoning-gym (reasoning --help)
 
     OUT/train_easy.jsonl  train_hard.parquet  eval_easy.jsonl  eval_hard.jsonl
     OUT/manifest.json     seed, rows, bytes and sha256 of the data files
@@ -160,7 +162,84 @@ def _sums(content: bytes) -> dict:
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
+def check(arguments: list[str]) -> int:
+    """Report what is wrong with data sets, and put bad rows into a side file with the reason; 1 if there are any."""
+    parser = argparse.ArgumentParser(
+        prog="prepare.py check",
+        description="Check data with the tokenizer, limits and reward that a run with the same settings would use.",
+    )
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="DATA|key=value",
+        help="files, folders or hf:NAME (none: the sources of the config), and settings as for tools/train.py",
+    )
+    parser.add_argument("--bad", type=Path, default=Path("bad_rows.jsonl"), help="side file (default: %(default)s)")
+    given = parser.parse_intermixed_args(arguments)
+    paths, settings = [w for w in given.words if _is_path(w)], [w for w in given.words if not _is_path(w)]
+
+    from gcpo_mcore.actor.architecture import read_architecture
+    from gcpo_mcore.config.load import load_config
+    from gcpo_mcore.curation.check import PROBLEMS, Checker
+    from gcpo_mcore.files import write_atomically
+    from gcpo_mcore.monitor.tables import print_results
+    from gcpo_mcore.plan import load_tokenizer
+    from gcpo_mcore.rewarding.grader import Grader
+
+    config = load_config(settings)
+    sources = {path: path for path in paths} or {
+        **{f"train {name}": source.path for name, source in config.data.train.items()},
+        **{f"eval {name}": source.path for name, source in config.data.eval.items()},
+    }
+    tokenizer = load_tokenizer(config.model.path, read_architecture(config.model.path))
+    with Grader(config.reward) as grader:
+        checker = Checker(config, tokenizer, grader)
+        checked = [checker.check(name, path) for name, path in sources.items()]
+    columns = ["source", "shape", "rows", "with golden", "bad rows"]
+    used = [p for p in PROBLEMS if any(c.counts()[p] for c in checked)]
+    print_results(f"reward {config.reward.accuracy}", columns + used, [c.counts() for c in checked])
+    findings = [f for c in checked for f in c.findings]
+    for problem in used:
+        first = next(f for f in findings if f.problem == problem)
+        print(f"{problem}, the first: {first.where}: {first.detail}")
+    write_atomically(given.bad, "".join(f.line() + "\n" for f in findings))
+    print(f"{len(findings)} problems, in {given.bad}" if findings else "nothing is wrong")
+    return 1 if findings else 0
+
+
+def reasoning(arguments: list[str]) -> int:
+    """Write the rows of a reasoning-gym task, with golden answers where its metadata gives a worked solution."""
+    from gcpo_mcore.data import reasoning as recipe
+
+    parser = argparse.ArgumentParser(
+        prog="prepare.py reasoning",
+        description="Write rows of a reasoning-gym task. With golden answers: " + ", ".join(recipe.SOLUTIONS),
+    )
+    parser.add_argument("task", metavar="TASK")
+    parser.add_argument("--rows", type=int, default=1000, help="how many (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives other problems (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="default: prepared/TASK-seed{SEED}.jsonl")
+    given = parser.parse_args(arguments)
+    out = given.out or Path(f"prepared/{given.task}-seed{given.seed}.jsonl")
+    rows = recipe.make(given.task, given.rows, given.seed)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _write(out, _jsonl(rows))
+    print(f"{out}: {len(rows)} rows, {sum(r['golden_answer'] is not None for r in rows)} with a golden answer")
+    return 0
+
+
+def _is_path(word: str) -> bool:
+    """hf:NAME?split=train and what exists are data; of the rest, what has an '=' is a setting."""
+    return word.startswith("hf:") or "=" not in word or Path(word).exists()
+
+
 def main() -> int:
+    if sys.argv[1:2] in (["check"], ["reasoning"]):
+        try:
+            return {"check": check, "reasoning": reasoning}[sys.argv[1]](sys.argv[2:])
+        except UserError as error:
+            print(f"prepare: {error}", file=sys.stderr)
+            return EXIT_CODE
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0, help="decides the held-out problems, the order and the weights")
     parser.add_argument("--out", type=Path, help="where to write (default: prepared/carry-seed{SEED})")

@@ -8,25 +8,28 @@ from gcpo_mcore.config.part import Config
 
 
 class TrainSource(Config):
-    """One file of training prompts; `weight` is its share of a batch relative to the other sources; 0 leaves it out."""
+    """A file, a folder of files or hf:NAME?split=train with training prompts.
+
+    `weight` is its share of a batch relative to the other sources; 0 leaves it out.
+    """
 
     path: str
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class EvalSource(Config):
-    """One file of evaluation prompts; `max_rows` reads only the first that many (null: all)."""
+    """Evaluation prompts, from a path as above; `max_rows` reads only the first that many (null: all)."""
 
     path: str
     max_rows: Annotated[int, Field(gt=0)] | None
 
 
 class Keys(Config):
-    """The names of the columns."""
+    """The names of the columns; null: where the shape of the rows has it (gcpo_mcore/data/shapes.py)."""
 
-    prompt: str
-    answer: str
-    golden_answer: str
+    prompt: str | None
+    answer: str | None
+    golden_answer: str | None
 
 
 class DataConfig(Config):

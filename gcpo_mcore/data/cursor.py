@@ -25,7 +25,7 @@ def fingerprint(prompts: list[Prompt]) -> str:
     """16 hex digits that change when a prompt, its answer, its tokens or the order changes."""
     digest = hashlib.blake2b(digest_size=8)
     for prompt in prompts:
-        digest.update(repr((prompt.id, prompt.token_ids, prompt.answer)).encode())
+        digest.update(repr((prompt.id, prompt.token_ids, prompt.answer, *prompt.other_answers)).encode())
     return digest.hexdigest()
 
 

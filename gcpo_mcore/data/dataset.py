@@ -4,17 +4,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from gcpo_mcore.data.config import DataConfig
-from gcpo_mcore.data.files import Message, Row, answer_of, golden_of, prompt_of, read_rows
+from gcpo_mcore.data.files import Message, Row, prompt_of, read_rows
+from gcpo_mcore.data.shapes import Columns, columns_of
 from gcpo_mcore.errors import UserError
 from gcpo_mcore.samples import Prompt
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """The prompts of one source, and the counts to print: rows read, rows dropped as overlong."""
+    """The prompts of one source, and what to print: the shape of its rows, rows read, rows dropped as overlong."""
 
     source: str
     path: str
+    shape: str
     prompts: list[Prompt]
     rows: int
     dropped: int
@@ -23,6 +25,10 @@ class Loaded:
     def with_golden(self) -> int:
         """How many of the prompts have a golden answer."""
         return sum(p.golden_ids is not None for p in self.prompts)
+
+    def golden_over(self, tokens: int) -> int:
+        """How many golden answers are longer than that, and so never injected."""
+        return sum(p.golden_ids is not None and len(p.golden_ids) > tokens for p in self.prompts)
 
 
 def load_train(config: DataConfig, tokenizer) -> dict[str, Loaded]:
@@ -37,28 +43,29 @@ def load_eval(config: DataConfig, tokenizer) -> dict[str, Loaded]:
 
 
 def load(source: str, path: str, config: DataConfig, tokenizer, max_rows: int | None = None) -> Loaded:
-    """Read one file and tokenise it.
+    """Read one source and tokenise it.
 
     UserError, one line with file and row, for a row that cannot become a prompt, and if all rows were dropped.
     """
     if tokenizer.eos_token_id is None:
         raise UserError("the tokenizer has no end-of-sequence token; golden answers and sampling need one")
     rows = read_rows(path, max_rows)
-    made = [_prompt(source, row, config, tokenizer) for row in rows]
+    columns = columns_of(rows[0], config.keys)
+    made = [prompt_from(row, columns, source, config, tokenizer) for row in rows]
     prompts = [p for p in made if p is not None]
     if not prompts:
         raise UserError(f"{path}: all {len(rows)} prompts are longer than {config.max_prompt_tokens} tokens")
-    return Loaded(source, path, prompts, len(rows), len(rows) - len(prompts))
+    return Loaded(source, path, columns.shape, prompts, len(rows), len(rows) - len(prompts))
 
 
-def _prompt(source: str, row: Row, config: DataConfig, tokenizer) -> Prompt | None:
+def prompt_from(row: Row, columns: Columns, source: str, config: DataConfig, tokenizer) -> Prompt | None:
     """One row as a prompt; None if it is overlong and such rows are dropped."""
-    answer = answer_of(row, config.keys.answer)
-    golden = golden_of(row, config.keys.golden_answer)
-    text, token_ids = _render(row, config, tokenizer)
+    answer, *others = columns.answers(row)
+    golden = columns.golden_answer(row)
+    text, token_ids = _render(row, columns.prompt, config, tokenizer)
     if not token_ids:
-        raise UserError(f"{row.where}: column '{config.keys.prompt}' has no tokens")
-    _check_vocabulary(row, config.keys.prompt, token_ids, tokenizer)
+        raise UserError(f"{row.where}: column '{columns.prompt}' has no tokens")
+    _check_vocabulary(row, columns.prompt, token_ids, tokenizer)
     if len(token_ids) > config.max_prompt_tokens:
         if config.overlong_prompts == "drop":
             return None
@@ -69,13 +76,23 @@ def _prompt(source: str, row: Row, config: DataConfig, tokenizer) -> Prompt | No
     golden_ids = None
     if golden is not None:
         golden_ids = [*tokenizer.encode(golden, add_special_tokens=False), tokenizer.eos_token_id]
-        _check_vocabulary(row, config.keys.golden_answer, golden_ids, tokenizer)
-    return Prompt(f"{source}:{row.number}", source, text, token_ids, answer, golden_ids, golden, row.values)
+        _check_vocabulary(row, columns.golden.column, golden_ids, tokenizer)
+    return Prompt(
+        f"{source}:{row.number}",
+        source,
+        text,
+        token_ids,
+        answer,
+        golden_ids,
+        golden,
+        row.values,
+        tuple(others),
+    )
 
 
-def _render(row: Row, config: DataConfig, tokenizer) -> tuple[str, list[int]]:
+def _render(row: Row, column: str, config: DataConfig, tokenizer) -> tuple[str, list[int]]:
     """The prompt as the model reads it: text and token ids."""
-    prompt = prompt_of(row, config.keys.prompt)
+    prompt = prompt_of(row, column)
     if isinstance(prompt, str) and not config.chat_template:
         if config.system_prompt is not None:
             raise UserError(
@@ -83,13 +100,13 @@ def _render(row: Row, config: DataConfig, tokenizer) -> tuple[str, list[int]]:
             )
         text = prompt + config.prompt_suffix
         return text, tokenizer.encode(text)  # with the special tokens (BOS) that the tokenizer puts before plain text
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    text = _apply_template(row, _with_extras(messages, config), config, tokenizer)
+    text = _apply_template(row, messages_of(prompt, config), config, tokenizer)
     return text, tokenizer.encode(text, add_special_tokens=False)  # the template has written them already
 
 
-def _with_extras(messages: list[Message], config: DataConfig) -> list[Message]:
-    """The messages with the suffix and the system prompt; a system message of the row's own stays instead."""
+def messages_of(prompt: str | list[Message], config: DataConfig) -> list[Message]:
+    """The prompt as messages, with suffix and system prompt; a system message of the row's own stays instead."""
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     last = {**messages[-1], "content": messages[-1]["content"] + config.prompt_suffix}
     messages = [*messages[:-1], last]
     if config.system_prompt is not None and messages[0]["role"] != "system":

@@ -1,17 +1,14 @@
-"""Rows of jsonl and parquet files, and the checks of their columns.
+"""Rows, and the checks of their columns: every complaint is a `UserError` of one line that names the file and the row.
 
-Every complaint is a `UserError` of one line that names the file and the row: jsonl by its line, from 1, as editors
-count; parquet by its row, from 0, as pandas and pyarrow count.
+A column is named as it is; 'extra_info.answer' is also the key 'answer' of the object in column 'extra_info'.
 """
 
-import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
+from gcpo_mcore.data.readers import located_rows
 from gcpo_mcore.errors import UserError, nearest
 
 Message = dict[str, Any]
@@ -27,20 +24,14 @@ class Row:
 
 
 def read_rows(path: str, max_rows: int | None = None) -> list[Row]:
-    """The first `max_rows` rows of a file (None: all); at least one, or a UserError."""
-    if not Path(path).is_file():
-        raise UserError(f"{path}: there is no such file")
-    readers = {".jsonl": _read_jsonl, ".parquet": _read_parquet}
-    ending = Path(path).suffix
-    if ending not in readers:
-        raise UserError(f"{path}: unknown ending '{ending}'; known: {', '.join(readers)}")
+    """The first `max_rows` rows (None: all) of a file, a folder or hf:NAME; at least one, or a UserError."""
     rows = []
-    for where, values in readers[ending](path):
+    for where, values in located_rows(path):
         if len(rows) == max_rows:
             break
         rows.append(Row(len(rows), where, values))
     if not rows:
-        raise UserError(f"{path}: the file has no rows")
+        raise UserError(f"{path}: there are no rows")
     return rows
 
 
@@ -65,15 +56,24 @@ def prompt_of(row: Row, column: str) -> str | list[Message]:
     return value
 
 
-def answer_of(row: Row, column: str) -> str:
-    """The reference answer; a number becomes text as Python writes it."""
+def answers_of(row: Row, column: str) -> tuple[str, ...]:
+    """The reference answers: a text or number, or a list of some, each as good as the first."""
     value = _required(row, column)
+    if not isinstance(value, list):
+        return (_answer(row, column, value),)
+    if not value:
+        raise UserError(f"{row.where}: column '{column}' is an empty list")
+    return tuple(_answer(row, column, one) for one in value)
+
+
+def _answer(row: Row, column: str, value: Any) -> str:
+    """One reference answer; a number becomes text as Python writes it."""
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise UserError(f"{row.where}: column '{column}' is {value}, not a finite number")
         return str(value)
     if not isinstance(value, str):
-        raise _wrong_type(row, column, value, "a string or a number")
+        raise _wrong_type(row, column, value, "a string or a number, or a list of them")
     if not value.strip():
         raise UserError(f"{row.where}: column '{column}' is empty")
     return value
@@ -81,7 +81,7 @@ def answer_of(row: Row, column: str) -> str:
 
 def golden_of(row: Row, column: str) -> str | None:
     """The golden answer, or None where the row has none (no such column, or null)."""
-    value = row.values.get(column)
+    value = value_at(row.values, column)
     if value is None:
         return None
     if not isinstance(value, str):
@@ -91,47 +91,25 @@ def golden_of(row: Row, column: str) -> str | None:
     return value
 
 
+def value_at(values: dict[str, Any], column: str) -> Any:
+    """The value of a column, or of a key inside one ('extra_info.answer'); None if it is not there."""
+    if column in values:
+        return values[column]
+    first, _, rest = column.partition(".")
+    inside = values.get(first) if rest else None
+    return value_at(inside, rest) if isinstance(inside, dict) else None
+
+
 def _required(row: Row, column: str) -> Any:
-    if column not in row.values:
+    value = value_at(row.values, column)
+    if value is None and column in row.values:
+        raise UserError(f"{row.where}: column '{column}' is null")
+    if value is None:
         raise UserError(
             f"{row.where}: there is no column '{column}'{nearest(column, row.values)}; columns: {', '.join(row.values)}"
         )
-    if row.values[column] is None:
-        raise UserError(f"{row.where}: column '{column}' is null")
-    return row.values[column]
+    return value
 
 
 def _wrong_type(row: Row, column: str, value: Any, wanted: str) -> UserError:
     return UserError(f"{row.where}: column '{column}' is of type {type(value).__name__}; it must be {wanted}")
-
-
-def _read_jsonl(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            try:
-                values = json.loads(line.decode("utf-8-sig"))
-            except json.JSONDecodeError as error:
-                raise UserError(f"{where}: not valid JSON: {error.msg} at character {error.pos + 1}") from None
-            except UnicodeDecodeError as error:
-                raise UserError(f"{where}: not UTF-8 at byte {error.start + 1}") from None
-            if not isinstance(values, dict):
-                raise UserError(f"{where}: not a JSON object but {type(values).__name__}")
-            yield where, values
-
-
-def _read_parquet(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    import pyarrow  # slow to import, and a run on jsonl does not need it
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            number = 0
-            for batch in file.iter_batches(batch_size=1024):
-                for values in batch.to_pylist():
-                    yield f"{path}, row {number}", values
-                    number += 1
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path}: not a readable parquet file: {' '.join(str(error).split())}") from None

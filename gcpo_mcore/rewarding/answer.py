@@ -8,12 +8,13 @@ from typing import Any, Protocol
 class Answer:
     """One response to be scored; plain data that crosses a process boundary.
 
-    prompt_text      the prompt as rendered
-    response_text    the decoded response, its last `max_response_chars` characters if it is longer
-    reference        the reference answer of the row
-    columns          every column of the row
-    truncated        True if the response was cut at the length limit
-    response_tokens  its length in tokens, stop token included
+    prompt_text       the prompt as rendered
+    response_text     the decoded response, its last `max_response_chars` characters if it is longer
+    reference         the reference answer of the row, the first if it has several
+    columns           every column of the row
+    truncated         True if the response was cut at the length limit
+    response_tokens   its length in tokens, stop token included
+    other_references  further reference answers, each as good as the first
     """
 
     prompt_text: str
@@ -22,6 +23,12 @@ class Answer:
     columns: dict[str, Any] = field(default_factory=dict)
     truncated: bool = False
     response_tokens: int = 0
+    other_references: tuple[str, ...] = ()
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Every reference answer; to meet one of them is enough."""
+        return (self.reference, *self.other_references)
 
 
 class Reward(Protocol):
@@ -29,6 +36,10 @@ class Reward(Protocol):
 
     It runs in a worker process with a deadline and a memory limit. A raised exception marks the
     answer as not graded; it does not end the run.
+
+    Two attributes are optional. `extraction`, the rule that finds the answer in a response: with it, tools can check a
+    reference answer by writing it as a response. `worst_case_s`, how long one answer may take by the reward's own
+    settings: the config is refused if the pool's deadline is shorter.
     """
 
     def __call__(self, answers: list[Answer]) -> list[float]: ...

@@ -16,4 +16,6 @@ def compose(config: RewardConfig, scores: Mapping[str, float]) -> tuple[float, d
         closed = part.gate is not None and scores[part.gate] < config.accuracy_threshold
         parts[name] = 0.0 if closed else scores[name]
     reward = sum(part.weight * parts[name] for name, part in config.parts.items())
+    if config.clip is not None:
+        reward = min(max(reward, config.clip.lowest), config.clip.highest)
     return reward, parts, parts[config.accuracy] >= config.accuracy_threshold

@@ -23,24 +23,40 @@ class PartConfig(Config):
     settings: dict[str, Any]
 
 
+class ClipConfig(Config):
+    """The sum of the parts is moved into [lowest, highest]."""
+
+    lowest: FiniteFloat
+    highest: FiniteFloat
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "ClipConfig":
+        if self.lowest > self.highest:
+            raise UserError(f"reward.clip: lowest {self.lowest:g} is above highest {self.highest:g}")
+        return self
+
+
 class RewardConfig(Config):
-    """reward = sum of weight * score over the parts.
+    """reward = sum of weight * score over the parts, clipped.
 
     parts               by the reward's name (a file in rewards/, or an entry point)
     accuracy            the part that decides `is_accurate`
     accuracy_threshold  the score from which on it is accurate (and from which on a gate opens)
+    clip                bounds of the sum, or null; `failed_score` is not clipped
     workers             grading processes per rank
     deadline_s          seconds that one response may take, all parts together
     memory_limit_mib    address space of a worker
     failed_score        reward of a response whose grading timed out, crashed or raised
     max_response_chars  rewards see only that many last characters of a response
 
-    UserError for an unknown reward, gate or accuracy, and for wrong settings.
+    UserError for an unknown reward, gate or accuracy, for wrong settings, and for a deadline that is shorter than what
+    the parts may take by their own settings.
     """
 
     parts: dict[str, PartConfig] = Field(min_length=1)
     accuracy: str
     accuracy_threshold: FiniteFloat
+    clip: ClipConfig | None
     workers: PositiveInt
     deadline_s: PositiveFloat
     memory_limit_mib: PositiveInt
@@ -55,7 +71,11 @@ class RewardConfig(Config):
                 self._known_part(f"reward.parts.{name}.gate", part.gate)
                 if part.gate == name:
                     raise UserError(f"reward.parts.{name}.gate: a part cannot be its own gate")
-        self.build()
+        needed_s = sum(getattr(reward, "worst_case_s", 0.0) for reward in self.build().values())
+        if needed_s >= self.deadline_s:
+            raise UserError(
+                f"reward.deadline_s={self.deadline_s:g}: by their settings the parts may take {needed_s:g} s"
+            )
         return self
 
     def build(self) -> dict[str, Reward]:

@@ -1,8 +1,8 @@
 """Where in a response the answer is: a task names it in its reward's `extraction`.
 
 Every rule is a small Config with `__call__(text) -> str | None`; None means that the response
-gives no answer. `ANSWER_ONLY` tells whether what a rule returns is the bare answer (a formula) or
-may be prose around it.
+gives no answer. `wrap(answer)` is the shortest response that gives that answer. `ANSWER_ONLY` tells
+whether what a rule returns is the bare answer (a formula) or may be prose around it.
 """
 
 import re
@@ -14,7 +14,8 @@ from gcpo_mcore.config.part import Config
 from gcpo_mcore.errors import UserError, nearest
 
 THINK_START, THINK_END = "<think>", "</think>"
-SIGNS = re.compile(r"\\{1,2}boxed\{|\\.|[{}]", re.DOTALL)  # a box, anything escaped, a brace
+LAST_NUMBER = re.compile(r"(?:(?<![\w)\]}.])[-+−])?\$?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?(?:\\?%)?")
+SIGNS = re.compile(r"\\{1,2}(?:boxed|fbox)\{|\\.|[{}]", re.DOTALL)  # a box, anything escaped, a brace
 
 
 class Whole(Config):
@@ -25,6 +26,9 @@ class Whole(Config):
 
     def __call__(self, text: str) -> str | None:
         return text.strip() or None
+
+    def wrap(self, answer: str) -> str:
+        return answer
 
 
 class AfterLast(Config):
@@ -45,9 +49,12 @@ class AfterLast(Config):
         _, found, rest = text.rpartition(self.marker)
         return (rest.strip() or None) if found else None
 
+    def wrap(self, answer: str) -> str:
+        return f"{self.marker} {answer}"
+
 
 class Boxed(Config):
-    r"""The content of the last complete \boxed{...}, after the thinking if there was any.
+    r"""The content of the last complete \boxed{...} or \fbox{...}, after the thinking if there was any.
 
     Braces are balanced (escaped ones, \{ and \}, are not counted). A box inside the thinking is not
     an answer, and neither is one in thinking that never ended.
@@ -57,12 +64,11 @@ class Boxed(Config):
     name: Literal["boxed"]
 
     def __call__(self, text: str) -> str | None:
-        spoken = after_thinking(text)
-        if spoken is None:
-            if THINK_START in text:
-                return None
-            spoken = text  # a model that does not think aloud
-        return _last_box(spoken)
+        spoken = _spoken(text)
+        return None if spoken is None else last_box(spoken)
+
+    def wrap(self, answer: str) -> str:
+        return rf"\boxed{{{answer}}}"
 
 
 class AfterThink(Config):
@@ -74,8 +80,35 @@ class AfterThink(Config):
     def __call__(self, text: str) -> str | None:
         return after_thinking(text) or None
 
+    def wrap(self, answer: str) -> str:
+        return f"{THINK_END}{answer}"
 
-EXTRACTIONS = {"whole": Whole, "after_last": AfterLast, "boxed": Boxed, "after_think": AfterThink}
+
+class LastNumber(Config):
+    """The last number in the response, or after the thinking if there was any; None without one.
+
+    With its sign, decimals, thousands commas, '/' and percent or dollar sign. A minus after a word or a digit is
+    not a sign (3-5).
+    """
+
+    ANSWER_ONLY: ClassVar[bool] = True
+    name: Literal["last_number"]
+
+    def __call__(self, text: str) -> str | None:
+        found = LAST_NUMBER.findall(_spoken(text) or "")
+        return found[-1].rstrip(".,") if found else None
+
+    def wrap(self, answer: str) -> str:
+        return answer
+
+
+EXTRACTIONS = {
+    "whole": Whole,
+    "after_last": AfterLast,
+    "boxed": Boxed,
+    "after_think": AfterThink,
+    "last_number": LastNumber,
+}
 
 
 def after_thinking(text: str) -> str | None:
@@ -84,7 +117,13 @@ def after_thinking(text: str) -> str | None:
     return rest.strip() if found else None
 
 
-def _last_box(text: str) -> str | None:
+def _spoken(text: str) -> str | None:
+    """What is not thinking: all of a response without thinking, None of one that never ended it."""
+    spoken = after_thinking(text)
+    return text if spoken is None and THINK_START not in text else spoken
+
+
+def last_box(text: str) -> str | None:
     """The stripped content of the complete box that opens last; None without one. One pass over the text."""
     open_braces: list[int | None] = []  # where a box's content starts; None for any other brace
     start = end = -1
@@ -93,7 +132,7 @@ def _last_box(text: str) -> str | None:
             opened = open_braces.pop() if open_braces else None
             if opened is not None and opened > start:
                 start, end = opened, sign.start()
-        elif sign[0].endswith("boxed{"):
+        elif sign[0].endswith(("boxed{", "fbox{")):
             open_braces.append(sign.end())
         elif sign[0] == "{":
             open_braces.append(None)
@@ -111,5 +150,5 @@ def _known_name(value: Any) -> Any:
 
 
 Extraction = Annotated[
-    Whole | AfterLast | Boxed | AfterThink, Field(discriminator="name"), BeforeValidator(_known_name)
+    Whole | AfterLast | Boxed | AfterThink | LastNumber, Field(discriminator="name"), BeforeValidator(_known_name)
 ]

@@ -44,7 +44,9 @@ class Grader:
         prompt_keys: dict[int, bytes] = {}  # by id(): the samples of a group share one Prompt
         for prompt, sample in pairs:
             if id(prompt) not in prompt_keys:
-                prompt_keys[id(prompt)] = pickle.dumps((prompt.text, prompt.answer, prompt.columns))
+                prompt_keys[id(prompt)] = pickle.dumps(
+                    (prompt.text, prompt.answer, prompt.other_answers, prompt.columns)
+                )
             answer = self._answer(prompt, sample)
             own = pickle.dumps((answer.response_text, answer.truncated, answer.response_tokens))
             keys.append(prompt_keys[id(prompt)] + own)
@@ -71,6 +73,7 @@ class Grader:
             columns=prompt.columns,
             truncated=sample.truncated,
             response_tokens=len(sample.response_ids),
+            other_references=prompt.other_answers,
         )
 
     def _write(self, sample: Sample, outcome: Outcome) -> None:

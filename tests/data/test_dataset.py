@@ -60,6 +60,8 @@ def test_a_plain_prompt(tmp_path, plain):
     loaded = load_train(config(path), plain)["easy"]
     first, second = loaded.prompts
     assert (loaded.rows, loaded.dropped, loaded.with_golden) == (2, 0, 1)
+    golden_tokens = len("0+3+8=11:11") + 1  # and the end token
+    assert (loaded.golden_over(golden_tokens - 1), loaded.golden_over(golden_tokens)) == (1, 0)
     assert (first.id, second.id, first.source) == ("easy:0", "easy:1", "easy")
     assert (first.text, first.answer, first.columns) == ("3+8?", "11", ROWS[0])
     assert first.token_ids == plain.encode("3+8?")
@@ -144,3 +146,17 @@ def test_a_source_of_weight_0_is_not_even_read(tmp_path, plain):
     path = write(tmp_path, ROWS[0])
     settings = config(train={"easy": {"path": path, "weight": 1}, "hard": {"path": "none.jsonl", "weight": 0}})
     assert list(load_train(settings, plain)) == ["easy"]
+
+
+def test_a_list_of_answers_and_a_recognised_shape(tmp_path, plain):
+    path = write(
+        tmp_path, {"question": "1+2?", "answer": "1+2=<<1+2=3>>3\n#### 3"}, {"question": "1+3?", "answer": "4"}
+    )
+    keys = {"prompt": None, "answer": None, "golden_answer": None}
+    loaded = load("easy", path, config(keys=keys), plain)
+    first, second = loaded.prompts
+    assert loaded.shape == "gsm8k"
+    assert (first.answer, first.golden_text, second.answer, second.golden_text) == ("3", "1+2=3\n#### 3", "4", None)
+    path = write(tmp_path, {"prompt": "1+2?", "answer": ["3", 3.0]})
+    (only,) = load("easy", path, config(), plain).prompts
+    assert (only.answer, only.other_answers) == ("3", ("3.0",))

@@ -6,7 +6,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from gcpo_mcore.data.files import Row, answer_of, golden_of, prompt_of, read_rows
+from gcpo_mcore.data.files import Row, answers_of, golden_of, prompt_of, read_rows
 from gcpo_mcore.errors import UserError
 
 ROWS = [
@@ -40,7 +40,11 @@ def test_jsonl_and_parquet_give_the_same_values(tmp_path):
     from_text, from_columns = read_rows(text), read_rows(columns)
     assert [r.values for r in from_text] == ROWS
     assert [r.number for r in from_text] == [r.number for r in from_columns] == [0, 1]
-    assert [answer_of(r, "answer") for r in from_text] == [answer_of(r, "answer") for r in from_columns] == ["3", "4"]
+    assert (
+        [answers_of(r, "answer") for r in from_text]
+        == [("3",), ("4",)]
+        == [answers_of(r, "answer") for r in from_columns]
+    )
     assert [golden_of(r, "golden_answer") for r in from_columns] == ["1+2=3", None]
     assert from_text[1].where.endswith("rows.jsonl, line 3")  # the blank line counts as a line
     assert from_columns[1].where.endswith("rows.parquet, row 1")
@@ -53,17 +57,17 @@ def test_messages_in_parquet(tmp_path):
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"prompt": messages, "answer": 3}]), path)
     (only,) = read_rows(path)
     assert prompt_of(only, "prompt") == messages
-    assert answer_of(only, "answer") == "3"
+    assert answers_of(only, "answer") == ("3",)
 
 
 def test_files_that_cannot_be_read(tmp_path):
     missing = str(tmp_path / "none.jsonl")
-    assert refusal(read_rows, missing) == f"{missing}: there is no such file"
-    other = tmp_path / "rows.csv"
+    assert refusal(read_rows, missing) == f"{missing}: there is no such file or folder"
+    other = tmp_path / "rows.txt"
     other.write_text("prompt,answer\n")
-    assert refusal(read_rows, str(other)) == f"{other}: unknown ending '.csv'; known: .jsonl, .parquet"
+    assert refusal(read_rows, str(other)) == f"{other}: unknown ending '.txt'; known: .jsonl, .json, .csv, .parquet"
     empty = jsonl(tmp_path, "")
-    assert refusal(read_rows, empty) == f"{empty}: the file has no rows"
+    assert refusal(read_rows, empty) == f"{empty}: there are no rows"
     broken = tmp_path / "rows.parquet"
     broken.write_bytes(b"not parquet")
     assert refusal(read_rows, str(broken)).startswith(f"{broken}: not a readable parquet file: ")
@@ -97,23 +101,24 @@ def test_bytes_that_are_not_utf8(tmp_path):
         (prompt_of, {"prompt": []}, "column 'prompt' is an empty list"),
         (prompt_of, {"prompt": [{"role": "user"}]}, "message 0 must have strings 'role' and 'content'"),
         (prompt_of, {"prompt": [{"role": "assistant", "content": "x"}]}, "the last message is the assistant's"),
-        (answer_of, {"answer": None}, "column 'answer' is null"),
-        (answer_of, {"answer": ""}, "column 'answer' is empty"),
-        (answer_of, {"answer": True}, "column 'answer' is of type bool; it must be a string or a number"),
-        (answer_of, {"answer": float("nan")}, "column 'answer' is nan, not a finite number"),
-        (answer_of, {"answer": ["3"]}, "column 'answer' is of type list"),
+        (answers_of, {"answer": None}, "column 'answer' is null"),
+        (answers_of, {"answer": ""}, "column 'answer' is empty"),
+        (answers_of, {"answer": True}, "column 'answer' is of type bool; it must be a string or a number"),
+        (answers_of, {"answer": float("nan")}, "column 'answer' is nan, not a finite number"),
+        (answers_of, {"answer": [["3"]]}, "column 'answer' is of type list"),
+        (answers_of, {"answer": []}, "column 'answer' is an empty list"),
         (golden_of, {"golden": 3}, "column 'golden' is of type int; it must be a string or null"),
         (golden_of, {"golden": ""}, "column 'golden' is empty; a row without a golden answer has null"),
     ],
 )
 def test_a_bad_value_names_row_and_column(call, values, complaint):
-    column = {prompt_of: "prompt", answer_of: "answer", golden_of: "golden"}[call]
+    column = {prompt_of: "prompt", answers_of: "answer", golden_of: "golden"}[call]
     message = refusal(call, row(**values), column)
     assert message.startswith("rows.jsonl, line 1: ")
     assert complaint in message
 
 
 def test_numbers_become_text_and_golden_may_be_missing():
-    assert answer_of(row(answer=105), "answer") == "105"
-    assert answer_of(row(answer=0.5), "answer") == "0.5"
+    assert answers_of(row(answer=105), "answer") == ("105",)
+    assert answers_of(row(answer=[0.5, "1/2"]), "answer") == ("0.5", "1/2")
     assert golden_of(row(answer="3"), "golden_answer") is None

@@ -4,7 +4,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from gcpo_mcore.errors import UserError
-from gcpo_mcore.rewarding.extraction import Extraction
+from gcpo_mcore.rewarding.extraction import EXTRACTIONS, Extraction
 
 
 def rule(**settings):
@@ -23,6 +23,16 @@ def rule(**settings):
         ({"name": "after_think"}, "<think>a</think>b</think> c ", "c"),
         ({"name": "after_think"}, "<think>never ends", None),
         ({"name": "after_think"}, "<think>x</think>", None),
+        ({"name": "last_number"}, "6 * 7 = 42.", "42"),
+        ({"name": "last_number"}, "so -1,234.50%, I think", "-1,234.50%"),
+        ({"name": "last_number"}, "x = 3-5", "5"),
+        ({"name": "last_number"}, "x = -5", "-5"),
+        ({"name": "last_number"}, "that is $12", "$12"),
+        ({"name": "last_number"}, "3/4, of course", "3/4"),
+        ({"name": "last_number"}, "none", None),
+        ({"name": "last_number"}, "<think>5</think> none", None),
+        ({"name": "last_number"}, "<think>maybe 5", None),
+        ({"name": "last_number"}, "1," * 50_000 + "x", "1," * 49_999 + "1"),  # in one pass
         ({"name": "boxed"}, r"so \boxed{42}.", "42"),
         ({"name": "boxed"}, r"\boxed{1} then \boxed{\frac{1}{2}}", r"\frac{1}{2}"),
         ({"name": "boxed"}, r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
@@ -54,3 +64,9 @@ def test_a_wrong_knob_is_named():
         rule(name="after_last", marker="")
     with pytest.raises(ValidationError, match="marker"):
         rule(name="whole", marker=":")
+
+
+@pytest.mark.parametrize("name", EXTRACTIONS)
+def test_a_rule_finds_what_it_has_wrapped(name):
+    made = rule(name=name, **({"marker": "####"} if name == "after_last" else {}))
+    assert made(made.wrap("42")) == "42"

@@ -86,6 +86,7 @@ def config(**knobs):
         "parts": {"hostile": {"weight": 1.0, "gate": None, "settings": {}}},
         "accuracy": "hostile",
         "accuracy_threshold": 1.0,
+        "clip": None,
         "workers": 2,
         "deadline_s": DEADLINE_S,
         "memory_limit_mib": 512,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gcpo_mcore.config.load import load_config
 from gcpo_mcore.errors import UserError
 from gcpo_mcore.rewarding.composition import compose
 from gcpo_mcore.rewarding.config import RewardConfig
@@ -31,7 +32,7 @@ def changed(path, value):
 
 @pytest.mark.parametrize("name", [p.stem for p in CONFIGS.glob("*.yaml")])
 def test_shipped_configs_are_valid_and_picklable(name):
-    config = RewardConfig.model_validate(shipped(name))
+    config = load_config([f"reward={name}"]).reward
     assert pickle.loads(pickle.dumps(config)) == config
 
 
@@ -47,6 +48,22 @@ def test_reward_is_the_weighted_sum():
     config = RewardConfig.model_validate(changed("parts.format.weight", 0.5))
     assert compose(config, {"math_verify": 1.0, "format": 1.0}) == (1.5, {"math_verify": 1.0, "format": 1.0}, True)
     assert compose(config, {"math_verify": 1.0, "format": 0.0}) == (1.0, {"math_verify": 1.0, "format": 0.0}, True)
+
+
+@pytest.mark.parametrize(("bonus", "expected"), [(0.5, 1.0), (-3.0, -1.0), (-0.5, 0.5)])
+def test_the_sum_is_clipped_and_the_parts_are_not(bonus, expected):
+    tree = changed("clip", {"lowest": -1.0, "highest": 1.0})
+    tree["parts"]["format"]["weight"] = bonus
+    config = RewardConfig.model_validate(tree)
+    parts = {"math_verify": 1.0, "format": 1.0}
+    assert compose(config, parts) == (expected, parts, True)
+
+
+def test_a_deadline_shorter_than_the_parts_own_time_is_refused():
+    tree = load_config(["reward=remote"]).reward.model_dump(mode="json")
+    with pytest.raises(UserError, match=r"reward\.deadline_s=16\.5: by their settings the parts may take 16\.5 s"):
+        RewardConfig.model_validate(tree | {"deadline_s": 16.5})
+    RewardConfig.model_validate(tree | {"deadline_s": 16.6})
 
 
 def test_a_closed_gate_silences_a_part():
@@ -66,6 +83,7 @@ def test_a_gated_accuracy_part_is_not_accurate_behind_a_closed_gate():
     [
         ("accuracy", "math_verifi", r"reward\.accuracy: no part 'math_verifi' \(nearest: math_verify\)"),
         ("parts.format.gate", "maths_verify", r"parts\.format\.gate: no part 'maths_verify' \(nearest: math_verify\)"),
+        ("clip", {"lowest": 1, "highest": -1}, r"reward\.clip: lowest 1 is above highest -1"),
         ("parts.format.gate", "format", "cannot be its own gate"),
         (
             "parts.exact_macth",

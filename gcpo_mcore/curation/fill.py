@@ -1,0 +1,161 @@
+"""Golden answers for the rows of a data set: proposed by a column or a teacher, kept only if the run's reward agrees.
+
+The work is written down row by row in OUT.part: a call that was interrupted goes on from there. OUT itself appears when
+all rows are done, whole.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from gcpo_mcore.data.config import DataConfig
+from gcpo_mcore.data.files import Row, prompt_of
+from gcpo_mcore.data.shapes import Columns, columns_of
+from gcpo_mcore.errors import UserError
+from gcpo_mcore.files import write_atomically
+from gcpo_mcore.rewarding.grader import Grader
+from gcpo_mcore.samples import Prompt, Sample
+
+Propose = Callable[[Row, Columns], list[str]]  # candidates for a row, called from several threads
+KEPT, FILLED, NONE_RIGHT, NO_CANDIDATE = "kept", "filled", "none was right", "no candidate"
+
+
+def fill(
+    rows: list[Row],
+    out: Path,
+    propose: Propose,
+    source: str,
+    data: DataConfig,
+    grader: Grader,
+    parallel: int,
+    replace: bool,
+    settings: dict[str, Any],
+    advance: Callable[[int], None],
+) -> dict[str, int]:
+    """Writes `rows` to `out` with the columns golden_answer and golden_source; how many rows met which end.
+
+    source    what golden_source says of a new golden answer; one that the row had and the reward accepts is kept, as
+              'given' unless the row says more
+    parallel  rows proposed for at a time, one thread each; so many are lost if the call is interrupted
+    replace   never keep what the row had
+    settings  what the candidates depend on: a part made with others is refused
+    advance   told how many rows are done, in steps
+
+    Of several candidates that are right the shortest is taken. UserError for a row that has no prompt or answer.
+    """
+    if out.exists():
+        raise UserError(f"{out}: is there already; choose another name or remove it")
+    columns = columns_of(rows[0], data.keys)
+    for row in rows:  # all mistakes before any work
+        prompt_of(row, columns.prompt), columns.answers(row)
+    part = out.with_name(f"{out.name}.part")
+    done = _read_part(part, _fingerprint(rows, settings))
+    advance(len(done))
+    waiting = [row for row in rows if row.number not in done]
+    with _appending(part) as file, ThreadPoolExecutor(parallel) as threads:
+        if not done and not part.stat().st_size:
+            _append(file, {"made from": _fingerprint(rows, settings)})
+        for start in range(0, len(waiting), parallel):
+            chunk = waiting[start : start + parallel]
+            kept = {} if replace else _kept(chunk, columns, grader)
+            asked = [row for row in chunk if row.number not in kept]
+            proposed = list(threads.map(lambda row: propose(row, columns), asked))
+            made = kept | _best(asked, proposed, columns, grader, source)
+            for row in chunk:
+                done[row.number] = made[row.number]
+                _append(file, {"row": row.number, **made[row.number]})
+            advance(len(chunk))
+    lines = []
+    for row in rows:
+        golden = {key: done[row.number][key] for key in ("golden_answer", "golden_source")}
+        lines.append(json.dumps(row.values | golden, default=str))
+    write_atomically(out, "\n".join([*lines, ""]))
+    part.unlink()
+    return dict(Counter(d["end"] for d in done.values()))
+
+
+def verified(rows: list[Row], texts: list[str], columns: Columns, grader: Grader) -> list[bool]:
+    """Whether each text, as a response to its row's prompt, is accurate by the reward."""
+    pairs = []
+    for row, text in zip(rows, texts, strict=True):
+        prompt, (answer, *others) = prompt_of(row, columns.prompt), columns.answers(row)
+        shown = prompt if isinstance(prompt, str) else prompt[-1]["content"]
+        made = Prompt(str(row.number), "", shown, [], answer, columns=row.values, other_answers=tuple(others))
+        pairs.append((made, Sample(0, [0], text)))
+    grader.grade(pairs)
+    return [sample.is_accurate for _, sample in pairs]
+
+
+def _kept(chunk: list[Row], columns: Columns, grader: Grader) -> dict[int, dict]:
+    """The rows whose own golden answer is right."""
+    texts = {row.number: columns.golden_answer(row) for row in chunk}
+    having = [row for row in chunk if texts[row.number] is not None]
+    right = verified(having, [texts[row.number] for row in having], columns, grader)
+    return {
+        row.number: _made(texts[row.number], row.values.get("golden_source") or "given", KEPT)
+        for row, is_right in zip(having, right, strict=True)
+        if is_right
+    }
+
+
+def _best(
+    asked: list[Row], proposed: list[list[str]], columns: Columns, grader: Grader, source: str
+) -> dict[int, dict]:
+    """For each row the shortest candidate that is right."""
+    flat = [(row, text) for row, texts in zip(asked, proposed, strict=True) for text in texts]
+    right = verified([row for row, _ in flat], [text for _, text in flat], columns, grader)
+    found: dict[int, list[str]] = {}
+    for (row, text), is_right in zip(flat, right, strict=True):
+        if is_right:
+            found.setdefault(row.number, []).append(text)
+    made = {}
+    for row, texts in zip(asked, proposed, strict=True):
+        if row.number in found:
+            made[row.number] = _made(min(found[row.number], key=len), source, FILLED)
+        else:
+            made[row.number] = _made(None, None, NONE_RIGHT if texts else NO_CANDIDATE)
+    return made
+
+
+def _made(golden: str | None, source: str | None, end: str) -> dict:
+    return {"golden_answer": golden, "golden_source": source, "end": end}
+
+
+def _fingerprint(rows: list[Row], settings: dict[str, Any]) -> str:
+    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=8)
+    for row in rows:
+        digest.update(json.dumps(row.values, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
+def _read_part(part: Path, fingerprint: str) -> dict[int, dict]:
+    """The rows that an interrupted call has done. A last line that was cut off is cut away."""
+    if not part.exists():
+        return {}
+    whole = part.read_bytes()
+    whole = whole[: whole.rfind(b"\n") + 1]
+    with open(part, "rb+") as file:
+        file.truncate(len(whole))
+    header, *lines = [json.loads(line) for line in whole.splitlines()] or [{"made from": fingerprint}]
+    if header["made from"] != fingerprint:
+        raise UserError(f"{part}: was made from other rows or with other settings; remove it to start anew")
+    return {line.pop("row"): line for line in lines}
+
+
+@contextmanager
+def _appending(path: Path) -> Iterator[TextIO]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        yield file
+
+
+def _append(file: TextIO, line: dict) -> None:
+    file.write(json.dumps(line) + "\n")
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,141 @@
+"""The remote reward against a real HTTP server that fails on request."""
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from gcpo_mcore.config.load import load_config
+from gcpo_mcore.http_json import HttpFailure
+from gcpo_mcore.registry import rewards
+from gcpo_mcore.rewarding.answer import Answer
+from gcpo_mcore.rewarding.config import RewardConfig
+from gcpo_mcore.rewarding.grader import Grader
+from gcpo_mcore.samples import Prompt, Sample
+
+
+class Server(ThreadingHTTPServer):
+    """Answers each request with the next of `replies`: a status, or a body. The last one stays."""
+
+    daemon_threads = True
+
+    def __init__(self, *replies):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.replies, self.requests, self.times = list(replies), [], []
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    def __exit__(self, *_):
+        self.shutdown()
+        self.server_close()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/score"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.server.times.append(time.monotonic())
+        self.server.requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        replies = self.server.replies
+        reply = replies.pop(0) if len(replies) > 1 else replies[0]
+        if reply == "sleep":
+            time.sleep(1.0)
+        self.send_response(reply if isinstance(reply, int) else 200)
+        self.end_headers()
+        self.wfile.write(b"{}" if isinstance(reply, int) else json.dumps(reply).encode())
+
+    def log_message(self, *_):
+        pass
+
+
+def remote(url, **knobs):
+    settings = {
+        "url": url,
+        "timeout_s": 0.5,
+        "attempts": 3,
+        "backoff_s": 0.01,
+        "failures_to_open": 2,
+        "open_s": 60.0,
+    }
+    return rewards.get("remote").model_validate(settings | knobs)
+
+
+ANSWER = Answer("2+2?", "4", "4", {"kind": "easy"}, response_tokens=2)
+
+
+def test_the_answer_goes_out_and_the_score_comes_back():
+    with Server({"score": 0.25}) as server:
+        assert remote(server.url)([ANSWER]) == [0.25]
+        assert server.requests == [
+            {
+                "prompt": "2+2?",
+                "response": "4",
+                "reference": "4",
+                "other_references": [],
+                "columns": {"kind": "easy"},
+                "truncated": False,
+                "response_tokens": 2,
+            }
+        ]
+
+
+def test_a_passing_failure_is_tried_again_with_growing_pauses():
+    with Server(503, 429, {"score": 1}) as server:
+        assert remote(server.url, backoff_s=0.1)([ANSWER]) == [1.0]
+        first, second, third = server.times
+        assert second - first >= 0.1 and third - second >= 0.2
+
+
+def test_a_time_out_is_tried_again():
+    with Server("sleep", {"score": 1}) as server:
+        assert remote(server.url, timeout_s=0.2)([ANSWER]) == [1.0]
+
+
+def test_a_lasting_failure_is_not_tried_again():
+    with Server(400) as server:
+        with pytest.raises(HttpFailure, match="status 400"):
+            remote(server.url)([ANSWER])
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("reply", [{}, {"score": "1"}, {"score": True}, [1]])
+def test_a_reply_without_a_score_is_an_error(reply):
+    with Server(reply) as server, pytest.raises(ValueError, match="no number 'score'"):
+        remote(server.url)([ANSWER])
+
+
+def test_the_circuit_opens_and_closes_again():
+    with Server(500) as server:
+        reward = remote(server.url, attempts=1, open_s=0.3)
+        for _ in range(2):
+            with pytest.raises(HttpFailure):
+                reward([ANSWER])
+        with pytest.raises(ConnectionError, match="not asked, after 2 failures in a row"):
+            reward([ANSWER])
+        assert len(server.requests) == 2
+        time.sleep(0.35)
+        with pytest.raises(HttpFailure):  # one trial, which opens it again at once
+            reward([ANSWER])
+        with pytest.raises(ConnectionError):
+            reward([ANSWER])
+        server.replies[:] = [{"score": 1}]
+        time.sleep(0.35)
+        assert reward([ANSWER]) + reward([ANSWER]) == [1.0, 1.0]
+
+
+def test_a_dead_server_costs_the_run_its_retries_and_no_more():
+    """Through the pool: every sample fails, most of them without being sent."""
+    with Server({"score": 1}) as server:
+        url = server.url
+    tree = load_config(["reward=remote", "reward.workers=1"]).reward.model_dump(mode="json")
+    tree["parts"]["remote"]["settings"] |= {"url": url, "backoff_s": 0.1}
+    prompt = Prompt("p", "s", "2+2?", [1], "4")
+    samples = [Sample(i, [1], str(i)) for i in range(50)]
+    with Grader(RewardConfig.model_validate(tree)) as grader:
+        metrics = grader.grade([(prompt, s) for s in samples])
+    assert metrics["grading/errors"] == 50 and metrics["grading/crashes"] == 0
+    assert metrics["grading/seconds"] < 50 * 0.3 / 2  # 0.3: the pauses of one answer
+    assert {s.grading_failed for s in samples} == {"error"}

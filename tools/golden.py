@@ -1,0 +1,165 @@
+"""Make golden answers, and make them worse on purpose.
+
+    python tools/golden.py fill IN OUT.jsonl --column solution [key=value ...]
+    python tools/golden.py fill IN OUT.jsonl --teacher http://localhost:30000/v1 --model NAME [--tries 8]
+    python tools/golden.py degrade IN OUT.jsonl [--truncate 0.5] [--corrupt 0.2] [--wrong-answer 0.1] [key=value ...]
+
+IN is a file, a folder or hf:NAME as in a data config; key=value are settings as for tools/train.py (reward=..., and
+data=files): what counts as right is what the run's own reward says. docs/golden.md has the details.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from gcpo_mcore.errors import EXIT_CODE, UserError
+
+
+def fill(given, config, rows, grader) -> None:
+    from tqdm import tqdm
+
+    from gcpo_mcore.curation import fill as filling
+
+    if given.column:
+        source, propose = f"column:{given.column}", _from_column(given)
+        refusals, settings = [], {"column": given.column, "suffix": given.suffix}
+    else:
+        teacher, propose, settings = _from_teacher(given, config)
+        source, refusals = f"teacher:{given.model}", teacher.refusals
+    settings |= {"replace": given.replace, "reward": config.reward.model_dump(mode="json")}
+    with tqdm(total=len(rows), unit="row", disable=None) as bar:
+        ends = filling.fill(
+            rows, given.out, propose, source, config.data, grader, given.parallel, given.replace, settings, bar.update
+        )
+    print(f"{given.out}: {len(rows)} rows; " + ", ".join(f"{n} {end}" for end, n in sorted(ends.items())))
+    if refusals:
+        print(f"the teacher refused {len(refusals)} prompts, the first: {refusals[0]}", file=sys.stderr)
+
+
+def _from_column(given):
+    from gcpo_mcore.data.files import golden_of
+
+    def propose(row, columns) -> list[str]:
+        text = golden_of(row, given.column)
+        return [] if text is None else [text + given.suffix.replace("{answer}", columns.answers(row)[0])]
+
+    return propose
+
+
+def _from_teacher(given, config):
+    from gcpo_mcore.curation.teacher import Teacher
+    from gcpo_mcore.data.dataset import messages_of
+    from gcpo_mcore.data.files import prompt_of
+
+    key = os.environ.get(given.api_key_env) if given.api_key_env else None
+    if given.api_key_env and not key:
+        raise UserError(f"--api-key-env {given.api_key_env}: the variable is not set")
+    knobs = {k: getattr(given, k) for k in ("model", "temperature", "max_tokens")}
+    teacher = Teacher(
+        given.teacher, **knobs, timeout_s=given.timeout_s, requests_per_minute=given.requests_per_minute, api_key=key
+    )
+
+    def propose(row, columns) -> list[str]:
+        return teacher.solve(messages_of(prompt_of(row, columns.prompt), config.data), given.tries)
+
+    asked = {"system_prompt": config.data.system_prompt, "prompt_suffix": config.data.prompt_suffix}
+    return teacher, propose, {**knobs, **asked, "tries": given.tries}
+
+
+def degrade(given, config, rows, grader) -> None:
+    from gcpo_mcore.curation.degrade import degrade as degraded
+    from gcpo_mcore.files import write_atomically
+
+    if given.out.exists():
+        raise UserError(f"{given.out}: is there already; choose another name or remove it")
+    knobs = {k: getattr(given, k) for k in ("truncate", "corrupt", "wrong_answer", "step_separator", "seed")}
+    made, counts = degraded(rows, config, grader, **knobs)
+    write_atomically(given.out, "".join(json.dumps(row, default=str) + "\n" for row in made))
+    print(f"{given.out}: {len(rows)} rows; " + ", ".join(f"{name} {n}" for name, n in counts.items()))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    common = argparse.ArgumentParser(add_help=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    common.add_argument("input", metavar="IN")
+    common.add_argument("out", metavar="OUT.jsonl", type=Path)
+
+    shown = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter, "parents": [common]}
+    one = commands.add_parser("fill", help="fill the column golden_answer", **shown)
+    origin = one.add_mutually_exclusive_group(required=True)
+    origin.add_argument("--column", help="take it from this column")
+    origin.add_argument("--teacher", metavar="URL", help="ask this OpenAI-compatible server; with /v1")
+    one.add_argument("--suffix", default="", help="with --column: appended; {answer} is the reference answer")
+    one.add_argument("--replace", action="store_true", help="also where the row's own golden answer is right")
+    one.add_argument("--model", help="the teacher's name on the server")
+    one.add_argument(
+        "--tries", type=_positive(int), default=4, help="solutions for each prompt; the shortest right one is kept"
+    )
+    one.add_argument("--temperature", type=float, default=0.7)
+    one.add_argument("--max-tokens", type=_positive(int), default=2048, help="of one solution")
+    one.add_argument("--parallel", type=_positive(int), default=8, help="prompts asked for at a time")
+    one.add_argument("--requests-per-minute", type=float, default=0.0, help="0: as fast as the server answers")
+    one.add_argument("--timeout-s", type=_positive(float), default=300.0, help="of one request")
+    one.add_argument("--api-key-env", metavar="NAME", help="the environment variable that holds the key")
+
+    two = commands.add_parser("degrade", help="make golden answers worse", **shown)
+    two.add_argument(
+        "--truncate", type=_share, default=0.0, help="drop this share of the steps, from the last one back"
+    )
+    two.add_argument("--corrupt", type=_share, default=0.0, help="change a digit in this share of the steps")
+    two.add_argument(
+        "--wrong-answer", type=_share, default=0.0, help="change the final answer in this share of the rows"
+    )
+    two.add_argument("--step-separator", default=r"\n+|;|[.!?] ", help="a regular expression; a step ends behind it")
+    two.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def _positive(kind):
+    def positive(text: str):
+        value = kind(text)
+        if value <= 0:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return value
+
+    return positive
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def main() -> int:
+    parser = _parser()
+    given, settings = parser.parse_known_args()  # settings may stand anywhere
+    if strange := [word for word in settings if word.startswith("-") or "=" not in word]:
+        parser.error(f"unrecognized arguments: {' '.join(strange)}")
+    if given.command == "fill" and given.teacher and not given.model:
+        parser.error("--teacher needs --model")
+
+    from gcpo_mcore.config.load import load_config
+    from gcpo_mcore.data.files import read_rows
+    from gcpo_mcore.rewarding.grader import Grader
+
+    try:
+        config = load_config(settings)
+        rows = read_rows(given.input)
+        with Grader(config.reward) as grader:
+            {"fill": fill, "degrade": degrade}[given.command](given, config, rows, grader)
+    except UserError as error:
+        print(f"golden: {error}", file=sys.stderr)
+        return EXIT_CODE
+    except KeyboardInterrupt:
+        print(f"golden: stopped; the same call goes on from {given.out}.part", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
