@@ -31,6 +31,7 @@ class GridConfig(Config):
     overrides  of every cell
     variants   name -> its overrides; {} for none
     sweep      key -> its values, as after 'key=' on the command line; 'seed' belongs here
+    prepare    file -> the command that makes it if it is missing, run before any cell; {prepared} is each seed's folder
     processes  torchrun processes of a cell
     """
 
@@ -39,6 +40,7 @@ class GridConfig(Config):
     overrides: list[str]
     variants: dict[str, list[str]]
     sweep: dict[str, list[str | int | float]] = Field(min_length=1)
+    prepare: dict[str, str] = {}
     processes: PositiveInt
 
 
@@ -60,6 +62,7 @@ class Grid:
     question: str
     budget: str
     processes: int
+    prepare: dict[str, str]
     cells: list[Cell]
 
 
@@ -88,6 +91,7 @@ def read_grid(arguments: list[str], processes: int | None = None, name: str | No
         name=name or (found[0] if config else "_".join(sorted(re.sub(r"\W+", "-", key) for key in swept)) or "single"),
         question=config.question if config else "python tools/ablate.py " + " ".join(arguments),
         budget=config.budget if config else "the same prompts in the same order, samples_per_prompt samples of each",
+        prepare=config.prepare if config else {},
         processes=processes or (config.processes if config else 1),
         cells=cells,
     )

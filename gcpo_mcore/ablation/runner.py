@@ -6,6 +6,7 @@ reported, and the others go on. If the launcher dies, however it dies, its cells
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -114,18 +115,28 @@ def _keep(grid: Grid, folder: Path) -> None:
 
 
 def _prepare(grid: Grid, side_by_side: int) -> None:
-    """Data and starter of the quick-start task for every seed that has none yet."""
-    wanted = {}
+    """Data and starter of the quick-start task for every seed that has none yet, and the files that the grid names."""
+    seeds = {}
     for cell in grid.cells:
         config = load_config(cell.overrides)
-        if config.data.name == "carry" and not Path(config.model.path).is_dir():
-            wanted[config.prepared] = config.seed
+        if config.data.name == "carry":
+            seeds[config.prepared] = (config.seed, Path(config.model.path).is_dir())
 
-    def make(out: str) -> None:
-        command = [sys.executable, str(ROOT / "tools/prepare.py"), "--seed", str(wanted[out]), "--out", out]
-        done = subprocess.run(command, env={"OMP_NUM_THREADS": "1", **os.environ}, capture_output=True, text=True)
-        if done.returncode:
-            raise UserError(f"prepare {out}: {done.stderr.strip().splitlines()[-1:]}")
+    def make(prepared: str) -> None:
+        seed, is_there = seeds[prepared]
+        if not is_there:
+            _run(["tools/prepare.py", "--seed", str(seed), "--out", prepared])
+        for file, command in grid.prepare.items():
+            if not Path(file.format(prepared=prepared)).exists():
+                _run(shlex.split(command.format(prepared=prepared)))
 
     with ThreadPoolExecutor(side_by_side) as pool:
-        list(pool.map(make, wanted))
+        list(pool.map(make, seeds))
+
+
+def _run(command: list[str]) -> None:
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:]
+        raise UserError(f"{' '.join(command)}: exit {done.returncode}" + "".join(f", {line}" for line in last))

@@ -39,6 +39,7 @@ class DataConfig(Config):
     train: Annotated[dict[str, TrainSource], Field(min_length=1)]
     eval: dict[str, EvalSource]
     keys: Keys
+    max_golden_rows: Annotated[int, Field(ge=0)] | None  # of each training source, only the first rows keep theirs
     system_prompt: str | None
     prompt_suffix: str
     chat_template: bool

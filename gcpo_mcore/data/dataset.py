@@ -1,6 +1,6 @@
 """Rows and a tokenizer become prompts: the only place where text is turned into token ids."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gcpo_mcore.data.config import DataConfig
@@ -34,7 +34,8 @@ class Loaded:
 def load_train(config: DataConfig, tokenizer) -> dict[str, Loaded]:
     """Every training source, in the order of the config."""
     sources = {name: source for name, source in config.train.items() if source.weight > 0}
-    return {name: load(name, source.path, config, tokenizer) for name, source in sources.items()}
+    limit = config.max_golden_rows
+    return {name: load(name, s.path, config, tokenizer, max_golden_rows=limit) for name, s in sources.items()}
 
 
 def load_eval(config: DataConfig, tokenizer) -> dict[str, Loaded]:
@@ -42,8 +43,15 @@ def load_eval(config: DataConfig, tokenizer) -> dict[str, Loaded]:
     return {name: load(name, s.path, config, tokenizer, s.max_rows) for name, s in config.eval.items()}
 
 
-def load(source: str, path: str, config: DataConfig, tokenizer, max_rows: int | None = None) -> Loaded:
-    """Read one source and tokenise it.
+def load(
+    source: str,
+    path: str,
+    config: DataConfig,
+    tokenizer,
+    max_rows: int | None = None,
+    max_golden_rows: int | None = None,
+) -> Loaded:
+    """Read one source and tokenise it; rows from number `max_golden_rows` on lose their golden answer.
 
     UserError, one line with file and row, for a row that cannot become a prompt, and if all rows were dropped.
     """
@@ -53,9 +61,15 @@ def load(source: str, path: str, config: DataConfig, tokenizer, max_rows: int | 
     columns = columns_of(rows[0], config.keys)
     made = [prompt_from(row, columns, source, config, tokenizer) for row in rows]
     prompts = [p for p in made if p is not None]
+    if max_golden_rows is not None:
+        prompts = [_without_golden(p) if i >= max_golden_rows else p for i, p in enumerate(prompts)]
     if not prompts:
         raise UserError(f"{path}: all {len(rows)} prompts are longer than {config.max_prompt_tokens} tokens")
     return Loaded(source, path, columns.shape, prompts, len(rows), len(rows) - len(prompts))
+
+
+def _without_golden(prompt: Prompt) -> Prompt:
+    return replace(prompt, golden_ids=None, golden_text=None)
 
 
 def prompt_from(row: Row, columns: Columns, source: str, config: DataConfig, tokenizer) -> Prompt | None:
