@@ -78,6 +78,10 @@ def megatron() -> Iterator[None]:
 
         threads = SimpleNamespace(get_context=lambda method: multiprocessing.dummy)
         stack.enter_context(mock.patch.object(filesystem_async, "mp", threads))
+        # all_to_all wants its sizes as lists; megatron makes lists of tensors that come from a GPU only.
+        from megatron.core.transformer.moe import token_dispatcher
+
+        stack.enter_context(mock.patch.object(token_dispatcher, "maybe_move_tensor_to_cpu", _sizes_on_cpu))
         stack.enter_context(_OnCpu())
         yield
 
@@ -104,10 +108,14 @@ class _Stream:
     def __init__(self, *args, **kwargs):
         pass
 
-    def wait_stream(self, stream) -> None:
-        pass
+    def wait_stream(self, other=None) -> "_Stream":
+        return self
 
     wait_event = wait = record = record_event = synchronize = wait_stream
+
+
+def _sizes_on_cpu(tensor, as_numpy=False, record_stream=False):
+    return tensor.numpy() if as_numpy and torch.is_tensor(tensor) else tensor
 
 
 def _get_rng_state(device=None, clone=False, graph_safe=False) -> torch.Tensor:

@@ -17,7 +17,7 @@ from gcpo_mcore.actor.model import build_model, start_parallel
 from gcpo_mcore.errors import UserError
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}  # of logits: bfloat16 has 8 bits of mantissa
-ONE_PROCESS = ParallelConfig(tensor=1, pipeline=1, sequence=False, distributed_optimizer=False, threads=None)
+ONE_PROCESS = ParallelConfig(tensor=1, pipeline=1, expert=1, sequence=False, distributed_optimizer=False, threads=None)
 
 
 def checkpoint_to_hf(checkpoint: Path, model_files: Path, dtype: str, out: Path) -> float:
