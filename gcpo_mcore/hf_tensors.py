@@ -8,7 +8,7 @@ import torch
 
 
 def tensors_on_disk(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Name on disk -> the tensor, or the view of the fused one, that it fills. A tied output head is not listed twice."""
+    """Name on disk -> the tensor, or the view of the fused one, that it fills. A tied output head is left out."""
     found: dict[str, torch.Tensor] = {}
     for name, parameter in model.named_parameters():
         prefix, _, last = name.rpartition(".")

@@ -26,7 +26,7 @@ def start_parallel(layout: Layout, seed: int) -> None:
             tensor_model_parallel_size=layout.tensor,
             pipeline_model_parallel_size=layout.pipeline,
             expert_model_parallel_size=layout.expert,
-            expert_tensor_parallel_size=1,  # an expert lies whole on a rank: it is small, and gloo cannot gather unevenly
+            expert_tensor_parallel_size=1,  # an expert lies whole on a rank; gloo could not gather its tokens
         )
         tensor_parallel.model_parallel_cuda_manual_seed(seed)
 

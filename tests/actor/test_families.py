@@ -1,4 +1,4 @@
-"""Every family, Hugging Face -> Megatron -> Hugging Face at every layout: log-probs of transformers, weights bitwise."""
+"""Every family, Hugging Face -> Megatron -> Hugging Face: log-probs as transformers', weights bitwise, every layout."""
 
 from pathlib import Path
 
