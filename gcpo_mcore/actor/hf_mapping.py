@@ -13,6 +13,7 @@ Experts are dealt over the expert group in order: of 8 experts, rank 1 of 2 hold
 tensor group.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from safetensors import safe_open
 
 from gcpo_mcore.actor.architecture import Architecture
 from gcpo_mcore.errors import UserError
+
+INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -230,6 +233,9 @@ class HfWeights:
     def __init__(self, folder: str, arch: Architecture):
         self._files: dict[str, Path] = {}
         files = sorted(Path(folder).glob("*.safetensors"))
+        for name in _indexed(Path(folder)):
+            if not (Path(folder) / name).is_file():
+                raise UserError(f"{folder}: {name} is missing; {INDEX} names it")
         if not files:
             raise UserError(f"model.path: no *.safetensors in {folder}")
         for path in files:
@@ -249,6 +255,22 @@ class HfWeights:
         """The names of the architecture's tensors."""
         return list(self._names)
 
+    def shape(self, name: str) -> list[int]:
+        """The shape of a tensor, without reading it."""
+        with safe_open(self._files[name], "pt") as f:
+            return f.get_slice(name).get_shape()
+
     def __call__(self, name: str) -> torch.Tensor:
         with safe_open(self._files[name], "pt") as f:
             return f.get_tensor(name)
+
+
+def _indexed(folder: Path) -> list[str]:
+    """The files that a sharded folder's index names."""
+    path = folder / INDEX
+    if not path.is_file():
+        return []
+    try:
+        return sorted(set(json.loads(path.read_text())["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{path}: not a readable index ({error})") from None

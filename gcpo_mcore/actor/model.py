@@ -31,7 +31,9 @@ def start_parallel(layout: Layout, seed: int) -> None:
         tensor_parallel.model_parallel_cuda_manual_seed(seed)
 
 
-def transformer_config(arch: Architecture, parallel: ParallelConfig, dtype: torch.dtype) -> TransformerConfig:
+def transformer_config(
+    arch: Architecture, parallel: ParallelConfig, dtype: torch.dtype, on_gpu: bool = platform.HAS_CUDA
+) -> TransformerConfig:
     """megatron-core's view of the architecture. Every fusion that needs a CUDA extension is off."""
     return TransformerConfig(
         num_layers=arch.layers,
@@ -58,7 +60,7 @@ def transformer_config(arch: Architecture, parallel: ParallelConfig, dtype: torc
         sequence_parallel=parallel.sequence,
         # The weights always come from a Hugging Face folder: initial values are never used.
         perform_initialization=False,
-        use_cpu_initialization=not platform.HAS_CUDA,
+        use_cpu_initialization=not on_gpu,
         gradient_accumulation_fusion=False,
         bias_activation_fusion=False,
         bias_dropout_fusion=False,
@@ -101,7 +103,8 @@ def rotary_frequencies(arch: Architecture) -> torch.Tensor:
         max_position_embeddings=arch.max_positions,
         rope_parameters={"rope_theta": arch.rope_theta, **arch.rope_scaling},
     )
-    frequencies, attention_factor = ROPE_INIT_FUNCTIONS[arch.rope_scaling["rope_type"]](config, platform.device())
+    with platform.device():  # not on the meta device, when the model is built there
+        frequencies, attention_factor = ROPE_INIT_FUNCTIONS[arch.rope_scaling["rope_type"]](config)
     assert attention_factor == 1.0  # true of the types in architecture.ROPE_TYPES
     return frequencies
 
@@ -125,11 +128,18 @@ def padded_vocabulary(arch: Architecture, tensor: int) -> int:
     return -(-arch.vocabulary // tensor) * tensor
 
 
-def build_model(arch: Architecture, parallel: ParallelConfig, layout: Layout, dtype: torch.dtype) -> GPTModel:
-    """This rank's stage of the model, on its device, weights not yet loaded."""
+def build_model(
+    arch: Architecture,
+    parallel: ParallelConfig,
+    layout: Layout,
+    dtype: torch.dtype,
+    device: torch.device | None = None,
+) -> GPTModel:
+    """This rank's stage of the model, on `device` (None: the rank's), weights not yet loaded."""
+    device = device or platform.device()
     with platform.megatron():
         model = GPTModel(
-            config=transformer_config(arch, parallel, dtype),
+            config=transformer_config(arch, parallel, dtype, on_gpu=device.type == "cuda"),
             transformer_layer_spec=block_spec(arch, arch.layers // layout.pipeline),
             vocab_size=padded_vocabulary(arch, layout.tensor),
             max_sequence_length=arch.max_positions,
@@ -143,7 +153,7 @@ def build_model(arch: Architecture, parallel: ParallelConfig, layout: Layout, dt
         if arch.rope_scaling:
             # megatron's own scaling fixes three of llama3's four numbers
             model.rotary_pos_emb.inv_freq = rotary_frequencies(arch)
-        return model.to(platform.device())
+        return model.to(device)
 
 
 def wrap_data_parallel(model: GPTModel, parallel: ParallelConfig) -> DistributedDataParallel:

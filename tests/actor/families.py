@@ -1,9 +1,9 @@
 """A tiny random model of every family that the actor carries, made by transformers. Also run by test_families.py:
 
-    python families.py OUT CASE...     alone or under torchrun; a case is NAME:MODEL[:tensor=2:pipeline=2:...]
+    python families.py OUT CASE...     alone or under torchrun; a case is NAME:MODEL[@CHECKPOINT][:tensor=2:...]
 
-Every case loads MODEL into Megatron at that layout, writes the log-probs of fixed tokens to OUT/NAME.pt and the
-weights, exported, to OUT/NAME/.
+Every case loads MODEL into Megatron at that layout (with a checkpoint: its weights instead), writes the log-probs of
+fixed tokens to OUT/NAME.pt and the weights, exported, to OUT/NAME/.
 """
 
 import sys
@@ -66,6 +66,7 @@ def main(out: str, *cases: str) -> None:
 
     from gcpo_mcore.actor.actor import Actor
     from gcpo_mcore.actor.architecture import read_architecture
+    from gcpo_mcore.actor.checkpoint import load_weights
     from gcpo_mcore.actor.config import ModelConfig, ParallelConfig
     from gcpo_mcore.actor.hf_export import write_hf
     from gcpo_mcore.actor.layout import check_layout
@@ -79,6 +80,7 @@ def main(out: str, *cases: str) -> None:
     with process_group(threads=1, deadline_s=120):
         for case in cases:
             name, model, *options = case.split(":")
+            model, _, checkpoint = model.partition("@")
             o = {key: int(value) for key, value in (option.split("=") for option in options)}
             parallel = ParallelConfig(
                 tensor=o.get("tensor", 1),
@@ -95,6 +97,10 @@ def main(out: str, *cases: str) -> None:
                 ModelConfig(path=model, dtype="float32"), arch, parallel, layout, OPTIMIZER,
                 temperature=1.0, sequences_per_microbatch=2,
             )  # fmt: skip
+            if checkpoint:
+                for parameter in actor.module.parameters():
+                    parameter.data.zero_()
+                load_weights(actor.module, Path(checkpoint))
             logp = actor.score(Batch.of(groups))
             if dist.get_rank() == 0:
                 torch.save(logp, f"{out}/{name}.pt")
