@@ -5,9 +5,6 @@ folder, run by transformers, are the checkpoint's, run by Megatron. Only then do
 """
 
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -28,7 +25,7 @@ from gcpo_mcore.actor.shards import (
 )
 from gcpo_mcore.actor.streaming import megatron_logits, transformers_logits
 from gcpo_mcore.errors import UserError
-from gcpo_mcore.files import copy_model_files
+from gcpo_mcore.files import copy_model_files, named_when_good
 from gcpo_mcore.run_folder import RunFolder
 
 TOLERANCE = 1e-4  # of logits in fp32, times the largest logit if that is above 1
@@ -46,7 +43,7 @@ def checkpoint_to_hf(
     start_parallel(ONE_LAYOUT, seed=0)
     model = empty_model(arch, getattr(torch, dtype))
     source, rounded = ShardReader(checkpoint / "shards", model), getattr(torch, out_dtype)
-    with _named_when_good(out) as unchecked:
+    with named_when_good(out) as unchecked:
         weights = ((name, tensor.to(rounded)) for name, tensor in hf_tensors(model, arch, source))
         write_hf(weights, model_files, unchecked, is_writer=True, shard_bytes=shard_bytes)
         _write_dtype(unchecked / "config.json", out_dtype)
@@ -67,7 +64,7 @@ def hf_to_checkpoint(hf_folder: Path, dtype: str, out: Path) -> float:
     for name, shape in ((n, t.shape) for n, t in hf_tensors(model, arch, dict(model.named_parameters()).__getitem__)):
         if weights.shape(name) != list(shape):
             raise UserError(f"{hf_folder}: {name} has shape {weights.shape(name)}, the config says {list(shape)}")
-    with _named_when_good(out) as unchecked:
+    with named_when_good(out) as unchecked:
         folder = RunFolder(unchecked)
         folder.write_config({"model": {"path": str(hf_folder), "dtype": dtype}})
         copy_model_files(hf_folder, unchecked / "model")
@@ -99,18 +96,6 @@ def _compare(
             f"{named}: the logits of checkpoint and folder differ by {difference:.1e}, more than {allowed:.1e}"
         )
     return difference
-
-
-@contextmanager
-def _named_when_good(out: Path) -> Iterator[Path]:
-    """A path to write at; it becomes `out` when the block ends well, and is gone when it does not."""
-    unchecked = out.with_name(f"unchecked_{out.name}")
-    try:
-        yield unchecked
-        unchecked.rename(out)
-    finally:
-        shutil.rmtree(unchecked, ignore_errors=True)
-        shutil.rmtree(unchecked.with_name(f"tmp_{unchecked.name}"), ignore_errors=True)
 
 
 def _write_dtype(config: Path, dtype: str) -> None:

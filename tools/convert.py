@@ -2,10 +2,14 @@
 
     python tools/convert.py to-hf RUN OUT [--step N] [--dtype bfloat16] [--shard-gib 2]
     python tools/convert.py to-megatron HF_DIR OUT [--dtype float32]
+    python tools/convert.py from-gguf FILE.gguf OUT [--dtype bfloat16]
 
 RUN is a run folder (runs/NAME: its newest good checkpoint, or --step) or one checkpoint folder in it, of any layout.
 to-megatron writes such a folder with one checkpoint, step 0. Both run as one process on the CPU and never hold more
 than a shard and a layer. OUT appears whole or not at all, after the logits of both sides were compared.
+
+from-gguf has transformers dequantise a GGUF file (which needs the `gguf` package) into a Hugging Face folder to train
+from. It holds the whole model.
 """
 
 import argparse
@@ -61,6 +65,38 @@ def to_megatron(hf_folder: Path, out: Path, dtype: str | None) -> None:
     print(f"{hf_folder} -> {out}  (largest logit difference to the folder: {difference:.1e})")
 
 
+def from_gguf(file: Path, out: Path, dtype: str) -> None:
+    """Writes `out`, the dequantised model with its tokenizer. UserError if it cannot be read or is not carried."""
+    import importlib.util
+
+    for package in ("gguf", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"from-gguf needs the {package} package: pip install 'gcpo-mcore[gguf]'")
+    if not file.is_file():
+        raise UserError(f"{file}: there is no such file")
+    _prepare(out)
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    from gcpo_mcore.actor.architecture import read_architecture
+    from gcpo_mcore.files import named_when_good
+
+    where, kind = str(file.parent), getattr(torch, dtype)
+    try:
+        # Without GgufConfig the weights keep their quantised form, which cannot be saved.
+        model = AutoModelForCausalLM.from_pretrained(
+            where, gguf_file=file.name, dtype=kind, quantization_config=GgufConfig(dequantize=True)
+        )
+        tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=file.name)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{file}: {' '.join(str(error).split())}") from None
+    with named_when_good(out) as unchecked:
+        model.save_pretrained(unchecked)
+        tokenizer.save_pretrained(unchecked)
+        read_architecture(str(unchecked))
+    print(f"{file} -> {out}  ({sum(p.numel() for p in model.parameters()):,} parameters, {dtype})")
+
+
 def _check_tokenizer(folder: Path) -> None:
     """UserError for an architecture that is not carried, and for a tokenizer larger than the model's vocabulary."""
     from gcpo_mcore.actor.architecture import read_architecture
@@ -90,10 +126,16 @@ def main() -> None:
     command.add_argument("hf_folder", type=Path)
     command.add_argument("out", type=Path)
     command.add_argument("--dtype", choices=DTYPES, help="of the written weights; default: the folder's")
+    command = commands.add_parser("from-gguf", help="a GGUF file -> a Hugging Face folder")
+    command.add_argument("file", type=Path)
+    command.add_argument("out", type=Path)
+    command.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="of the written weights")
     args = parser.parse_args()
     try:
         if args.command == "to-hf":
             to_hf(args.run, args.out, args.step, args.dtype, int(args.shard_gib * 2**30))
+        elif args.command == "from-gguf":
+            from_gguf(args.file, args.out, args.dtype)
         else:
             to_megatron(args.hf_folder, args.out, args.dtype)
     except UserError as error:
