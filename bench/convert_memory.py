@@ -1,4 +1,4 @@
-"""Peak memory of tools/convert.py against model size: python bench/convert_memory.py [--layers 4 16] [--shape 7b]
+"""Peak memory of tools/convert.py against model size: python bench/convert_memory.py --layers 28 [--shape 7b]
 
 Makes random bf16 Qwen2 models, converts each to a checkpoint and back, compares the weights bitwise and prints the
 peak of resident and of anonymous memory. Resident memory counts file pages, which the kernel may drop at any time;
@@ -76,19 +76,20 @@ def same(one: Path, other: Path) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="small")
-    parser.add_argument("--layers", type=int, nargs="+", default=[4, 16])
+    parser.add_argument("--layers", type=int, required=True)
+    parser.add_argument("--shard-gib", default="2", help="of to-hf")
     arguments = parser.parse_args()
-    for layers in arguments.layers:
-        with tempfile.TemporaryDirectory() as temporary:
-            hf, megatron, back = (Path(temporary) / name for name in ("hf", "megatron", "back"))
-            make(hf, SHAPES[arguments.shape], layers)
-            gib = sum(p.stat().st_size for p in hf.glob("*.safetensors")) / 2**30
-            for command in (["to-megatron", str(hf), str(megatron)], ["to-hf", str(megatron), str(back)]):
-                resident, anonymous, seconds = measure(*command)
-                row = {"shape": arguments.shape, "layers": layers, "weights_gib": gib, "command": command[0]}
-                row |= {"resident_gib": resident, "anonymous_gib": anonymous, "seconds": seconds}
-                print(json.dumps({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()}), flush=True)
-            assert same(hf, back)
+    with tempfile.TemporaryDirectory() as temporary:
+        hf, megatron, back = (Path(temporary) / name for name in ("hf", "megatron", "back"))
+        make(hf, SHAPES[arguments.shape], arguments.layers)
+        gib = sum(p.stat().st_size for p in hf.glob("*.safetensors")) / 2**30
+        to_hf = ["to-hf", str(megatron), str(back), "--shard-gib", arguments.shard_gib]
+        for command in (["to-megatron", str(hf), str(megatron)], to_hf):
+            resident, anonymous, seconds = measure(*command)
+            row = {"shape": arguments.shape, "layers": arguments.layers, "weights_gib": gib, "command": command[0]}
+            row |= {"resident_gib": resident, "anonymous_gib": anonymous, "seconds": seconds}
+            print(json.dumps({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()}), flush=True)
+        assert same(hf, back)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ nothing at all where CUDA is there. Every call into megatron-core stands inside 
 """
 
 import contextlib
+import ctypes
 import multiprocessing.dummy
 import os
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 HAS_CUDA = torch.cuda.is_available()
+_M_MMAP_THRESHOLD = -3  # its number in malloc.h
 
 if not HAS_CUDA:
     # megatron-core decorates small functions with torch.compile; on the CPU the compiler costs
@@ -54,6 +56,16 @@ def memory_gib() -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def give_memory_back() -> None:
+    """Has glibc return every large block when it is freed; a no-op with another C library.
+
+    By default each large block that is freed raises the size from which blocks are returned, up to 32 MiB: a process
+    that streams tensors then keeps ever more of them.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").mallopt(_M_MMAP_THRESHOLD, 2**20)
 
 
 @contextlib.contextmanager

@@ -131,6 +131,9 @@ def main() -> None:
     command.add_argument("out", type=Path)
     command.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="of the written weights")
     args = parser.parse_args()
+    from gcpo_mcore import platform
+
+    platform.give_memory_back()
     try:
         if args.command == "to-hf":
             to_hf(args.run, args.out, args.step, args.dtype, int(args.shard_gib * 2**30))
