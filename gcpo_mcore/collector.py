@@ -1,13 +1,15 @@
 """Fills a step's batch: sample -> grade -> golden answers and filter, again until it is full or the cap is reached."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from gcpo_mcore.config.schema import RunConfig
 from gcpo_mcore.data.cursor import Mixture
 from gcpo_mcore.errors import UserError
 from gcpo_mcore.monitor.watchdog import Phases
 from gcpo_mcore.rollout.sampler import Sampler
-from gcpo_mcore.samples import Group
+from gcpo_mcore.samples import Group, Prompt
 
 SELECTION_COUNTS = (
     "golden_injected",
@@ -28,6 +30,7 @@ class Collector:
 
     def __init__(self, config: RunConfig, cursor: Mixture, sampler: Sampler, phases: Phases, sync: Callable[[], None]):
         self.config, self.cursor, self.sampler, self.phases, self.sync = config, cursor, sampler, phases, sync
+        self.history: dict[str, float] = {}  # prompt id -> accuracy of its last group, if the filter wants it
 
     def collect(self, step: int) -> tuple[list[Group], dict[str, float]]:
         """UserError if the batch is short at the filter's cap and the filter says to stop then."""
@@ -39,6 +42,8 @@ class Collector:
             rounds += 1
             groups, graded = self._sample(f"train|{step}|{rounds}")
             sums = _sums(groups)
+            if algorithm.filter.needs_history:
+                self.history |= {group.prompt.id: group.accuracy for group in groups}
             selected, counts = algorithm.select(groups, step)
             kept += selected
             for name, value in {**graded, **sums, **counts}.items():
@@ -50,18 +55,35 @@ class Collector:
             )
         return kept[:wanted], _means(totals, rounds)
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs to go on with the same prompts, in plain json values."""
+        return {"cursor": self.cursor.state(), "history": self.history}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on where `state` was taken."""
+        self.cursor.restore(state["cursor"])
+        self.history = dict(state["history"])
+
     def _sample(self, key: str) -> tuple[list[Group], dict[str, float]]:
         """One round: graded groups of the next prompts, with their graded golden answers if they are wanted."""
         per_prompt, sampling = self.config.samples_per_prompt, self.config.rollout.sampling
         if per_prompt:
             self.sync()
         with self.phases.phase("sample"):
-            prompts = self.cursor.take(self.config.trainer.prompts_per_step)
+            skipped: list[Prompt] = []
+            prompts = self.cursor.take(self.config.trainer.prompts_per_step, skip=partial(self._skips, into=skipped))
             groups = self.sampler.generate(prompts, per_prompt, sampling, key)
         if self.config.algorithm.golden.needs_golden:
             self.sampler.add_golden(groups, sampling.max_response_tokens)
         with self.phases.phase("grade"):
-            return self.sampler.grade(groups)
+            graded, counts = self.sampler.grade(groups)
+        return graded, counts | {"skipped": float(len(skipped))}
+
+    def _skips(self, prompt: Prompt, into: list[Prompt]) -> bool:
+        is_skipped = self.config.algorithm.filter.skips(self.history.get(prompt.id))
+        if is_skipped:
+            into.append(prompt)
+        return is_skipped
 
 
 def _sums(groups: list[Group]) -> dict[str, float]:
@@ -89,6 +111,7 @@ def _means(totals: dict[str, float], rounds: int) -> dict[str, float]:
         "rollout/rounds": float(rounds),
         "groups/all_wrong_fraction": totals["all_wrong"] / groups,
         "groups/all_right_fraction": totals["all_right"] / groups,
+        "groups/skipped": totals["skipped"],
         **{f"groups/{name}": totals[name] for name in SELECTION_COUNTS},
         **{name: value for name, value in totals.items() if name.startswith("grading/")},
     }

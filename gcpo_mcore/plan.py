@@ -50,7 +50,11 @@ class Plan:
             "responses sampled per step": t.prompts_per_step * c.samples_per_prompt,
             "rows per update": rows_per_update,
             "updates per step": t.updates_per_step,
-            "micro-batches per update and data rank": -(-per_rank // t.sequences_per_microbatch),
+            **(
+                {"tokens per packed micro-batch": f"{t.tokens_per_microbatch:,}"}
+                if t.tokens_per_microbatch
+                else {"micro-batches per update and data rank": -(-per_rank // t.sequences_per_microbatch)}
+            ),
             "longest sequence, tokens": c.data.max_prompt_tokens + c.rollout.sampling.max_response_tokens,
             "steps": f"{self.checkpoint_step} done, {t.steps} in all",
         }
@@ -67,6 +71,12 @@ def make_plan(config: RunConfig, resolved: dict[str, Any]) -> Plan:
         raise UserError(
             f"data.max_prompt_tokens + max_response_tokens = {longest} "
             f"is more than the model's {arch.max_positions} positions"
+        )
+    trained = config.data.max_prompt_tokens + config.rollout.sampling.max_response_tokens
+    if config.trainer.tokens_per_microbatch and config.trainer.tokens_per_microbatch < trained:
+        raise UserError(
+            f"trainer.tokens_per_microbatch={config.trainer.tokens_per_microbatch} is less than the longest sequence, "
+            f"data.max_prompt_tokens + rollout.sampling.max_response_tokens = {trained}"
         )
     tokenizer = load_tokenizer(config.model.path, arch)
     train = load_train(config.data, tokenizer)

@@ -40,14 +40,14 @@ class Report:
         step: int,
         metrics: dict[str, float],
         groups: list[Group],
-        batches: list[Batch],
+        batch: Batch | None,
         seconds: dict[str, float],
         wall_s: float,
     ) -> None:
         """One training step: metrics, records, progress. `seconds` by phase."""
         if not self.enabled:
             return
-        trained = sum(float(b.mask.sum()) for b in batches)
+        trained = float(batch.loss_mask.sum()) if batch else 0.0
         metrics = metrics | {f"time_s/{name}": s for name, s in seconds.items()}
         metrics |= {
             "time_s/step": wall_s,
@@ -56,7 +56,8 @@ class Report:
         }
         self.log.write(step, metrics)
         if self.settings.records:
-            advantages = (float(row[0]) for batch in batches for row in batch.advantage)
+            # The first token's: an advantage that differs by token is a sum over the tokens from there on.
+            advantages = batch.advantage[:, 0].tolist() if batch else []
             places = [(g, s) for g, group in enumerate(groups) for s in range(len(group.samples))]
             by_place = dict(zip(places, advantages, strict=True))
             write_records(self.plan.folder.path, step, groups, by_place, self.settings.records_per_step)

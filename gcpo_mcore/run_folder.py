@@ -32,9 +32,11 @@ FREE_KEYS = (
     "parallel.sequence",
     "parallel.threads",
     "trainer.steps",
+    "trainer.stop_at_step",
     "trainer.checkpoint_every_steps",
     "trainer.keep_checkpoints",
     "trainer.sequences_per_microbatch",
+    "trainer.tokens_per_microbatch",
     "rollout.sequences_per_batch",
 )
 

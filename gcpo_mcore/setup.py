@@ -70,8 +70,9 @@ def trainer(plan: Plan) -> Iterator[Trainer]:
             config.optimizer,
             temperature=config.rollout.sampling.temperature,
             sequences_per_microbatch=config.trainer.sequences_per_microbatch,
+            tokens_per_microbatch=config.trainer.tokens_per_microbatch,
         )
-        reference = Reference(actor) if config.algorithm.kl.needs_reference else None
+        reference = Reference(actor) if config.algorithm.needs_reference else None
         with contextlib.closing(build_engine(config, config.model.path, plan.tokenizer)) as engine:
             report = Report(plan, log, enabled=dist.get_rank() == 0)
             yield Trainer(plan, actor, engine, Sampler(engine, grader, config.seed), reference, report)

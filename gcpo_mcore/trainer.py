@@ -3,7 +3,6 @@
 It never asks which algorithm or engine runs. Every rank runs it in step; rank 0 writes.
 """
 
-import math
 import time
 
 import torch.distributed as dist
@@ -40,57 +39,60 @@ class Trainer:
         self.actor, self.engine, self.sampler, self.reference = actor, engine, sampler, reference
         self.report = report
         self.is_writer = dist.get_rank() == 0
-        self.cursor = Mixture(
+        self.phases = Phases(dist.get_rank(), plan.config.monitor.phase_deadline_s)
+        cursor = Mixture(
             {name: loaded.prompts for name, loaded in plan.train.items()},
             {name: plan.config.data.train[name].weight for name in plan.train},
             plan.config.seed,
         )
-        self.phases = Phases(dist.get_rank(), plan.config.monitor.phase_deadline_s)
-        self.collector = Collector(plan.config, self.cursor, sampler, self.phases, self.sync)
+        self.collector = Collector(plan.config, cursor, sampler, self.phases, self.sync)
         self.step = 0
 
     def run(self) -> dict[str, float]:
         """Trains to the configured step; returns the last evaluation's metrics."""
         trainer, evaluation = self.config.trainer, self.config.evaluation
+        end = min(trainer.steps, trainer.stop_at_step or trainer.steps)
         if self.plan.checkpoint_step:
             self.restore(self.plan.checkpoint_step)
         self.report.start(self.step)
         if self.step == 0 and evaluation.at_start:
             self.report.write(0, self.evaluate())
         result: dict[str, float] = {}
-        while self.step < trainer.steps:
+        while self.step < end:
             started = time.monotonic()
             self.step += 1
-            metrics, groups, batches = self.train_step()
-            is_last = self.step == trainer.steps
+            metrics, groups, batch = self.train_step()
+            is_last, is_stop = self.step == trainer.steps, self.step == end
             if evaluation.every_steps and (is_last or self.step % evaluation.every_steps == 0):
                 result = self.evaluate()
-            self.report.step(
-                self.step, metrics | result, groups, batches, self.phases.take(), time.monotonic() - started
-            )
-            if is_last or (trainer.checkpoint_every_steps and self.step % trainer.checkpoint_every_steps == 0):
+            self.report.step(self.step, metrics | result, groups, batch, self.phases.take(), time.monotonic() - started)
+            if is_stop or (trainer.checkpoint_every_steps and self.step % trainer.checkpoint_every_steps == 0):
                 self.save()
             result = result if is_last else {}
         self.report.close()
         return result
 
-    def train_step(self) -> tuple[dict[str, float], list[Group], list[Batch]]:
-        """One rollout batch and its updates. Returns metrics, the groups trained on and their batches."""
+    def train_step(self) -> tuple[dict[str, float], list[Group], Batch | None]:
+        """One rollout batch and its updates. Returns metrics, the groups trained on and their batch."""
         groups, metrics = self.collector.collect(self.step)
-        updates = self.config.trainer.updates_per_step
-        size = math.ceil(len(groups) / updates)
-        batches = [Batch.of(groups[i : i + size]) for i in range(0, len(groups), size)] if groups else []
+        if not groups:
+            return metrics | {"update/count": 0.0}, groups, None
+        updates, algorithm = self.config.trainer.updates_per_step, self.algorithm
+        batch = Batch.of(groups)
         with self.phases.phase("score"):
-            for batch in batches:  # all of them before the first update: old is old for the whole step
-                batch.old_logp = self.actor.score(batch)
-                if self.reference is not None:
-                    batch.ref_logp = self.reference.score(batch)
+            batch.old_logp = self.actor.score(batch)
+            if self.reference is not None:
+                batch.ref_logp = self.reference.score(batch)
+        metrics |= algorithm.weigh(batch)
         with self.phases.phase("update"):
-            for number, batch in enumerate(batches):
-                metrics |= self.algorithm.weigh(batch)
-                done = (self.step - 1) * updates + number
-                metrics |= self.actor.update(batch, self.algorithm.loss, done, self.config.trainer.steps * updates)
-        return metrics | {"update/count": float(len(batches))}, groups, batches
+            parts = batch.split(updates)
+            for number, part in enumerate(parts):
+                done, total = (self.step - 1) * updates + number, self.config.trainer.steps * updates
+                is_moved = number > 0 and algorithm.surrogate.compares_samples
+                logp = self.actor.score(part) if is_moved else part.old_logp
+                metrics |= algorithm.begin_update(part, logp, done / total)
+                metrics |= self.actor.update(part, algorithm.loss, done, total)
+        return metrics | {"update/count": float(len(parts))}, groups, batch
 
     def sync(self) -> None:
         """Hands the actor's weights to the engine, unless it has them."""
@@ -113,7 +115,7 @@ class Trainer:
             save_actor(self.actor, self.plan.folder.temporary(self.step))
             dist.barrier()
             if self.is_writer:
-                state = {"step": self.step, "version": self.actor.version, "cursor": self.cursor.state()}
+                state = {"step": self.step, "version": self.actor.version, **self.collector.state()}
                 self.plan.folder.finish_checkpoint(
                     self.step, state, self.plan.arch, self.config.trainer.keep_checkpoints
                 )
@@ -126,7 +128,7 @@ class Trainer:
             load_actor(self.actor, folder)
             state = self.plan.folder.state(step)
             self.step, self.actor.version = state["step"], state["version"]
-            self.cursor.restore(state["cursor"])
+            self.collector.restore(state)
 
     def export(self) -> None:
         """Writes the weights as a Hugging Face folder below the run folder."""

@@ -27,6 +27,12 @@ def main(composed) -> None:
         return
     with setup.trainer(plan) as trainer:
         result = trainer.run()
+        if trainer.step < steps:
+            if trainer.is_writer:
+                print(
+                    f"stopped at step {trainer.step} of {steps}: the same command without trainer.stop_at_step goes on"
+                )
+            return
         trainer.export()
         if trainer.is_writer:
             print(f"Hugging Face export: {plan.folder.export}")

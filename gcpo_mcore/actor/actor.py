@@ -37,9 +37,10 @@ class Actor:
         optimizer: OptimizerConfig,
         temperature: float,
         sequences_per_microbatch: int,
+        tokens_per_microbatch: int | None,
     ):
         self.arch, self.layout, self.temperature = arch, layout, temperature
-        self.sequences_per_microbatch = sequences_per_microbatch
+        self.sequences_per_microbatch, self.tokens_per_microbatch = sequences_per_microbatch, tokens_per_microbatch
         self.length_multiple = layout.tensor if parallel.sequence else 1
         self.device = platform.device()
         dtype = getattr(torch, model.dtype)
@@ -101,13 +102,15 @@ class Actor:
             rank=parallel_state.get_data_parallel_rank(),
             ranks=self.layout.data,
             sequences=self.sequences_per_microbatch,
+            tokens=self.tokens_per_microbatch,
+            is_one_shape=self.layout.pipeline > 1,
             multiple_of=self.length_multiple,
             device=self.device,
         )
 
         def forward_step(iterator, model):
             micro = next(iterator)
-            output = model(micro.tokens, micro.positions, attention_mask=None)
+            output = model(micro.tokens, micro.positions, attention_mask=None, packed_seq_params=micro.packed)
 
             def finish(logits):  # [b, s, v/tp] on the last stage
                 chosen = logits.flatten(0, 1)[micro.source]
@@ -129,7 +132,7 @@ class Actor:
                 model=[self.ddp],
                 num_microbatches=len(micro_batches),
                 seq_length=micro_batches[0].tokens.shape[1],
-                micro_batch_size=self.sequences_per_microbatch,
+                micro_batch_size=micro_batches[0].tokens.shape[0],
                 forward_only=forward_only,
             )
 

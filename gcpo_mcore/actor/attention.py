@@ -11,18 +11,28 @@ from megatron.core.transformer.module import MegatronModule
 class SdpaAttention(MegatronModule):
     """Causal attention with torch's scaled_dot_product_attention (flash kernels on a GPU).
 
-    Sequences are padded on the right, so the causal mask alone keeps real tokens from seeing padding.
+    Padded sequences are filled on the right, so the causal mask alone keeps real tokens from seeing padding. The rows
+    of a pack are attended one by one: nothing is computed between two rows, so nothing has to be masked.
     """
 
     def __init__(self, config: TransformerConfig, softmax_scale: float | None = None, **_):
         super().__init__(config=config)
         self.scale = softmax_scale or 1.0 / math.sqrt(config.kv_channels)
 
-    def forward(self, query, key, value, attention_mask=None, **_) -> torch.Tensor:
-        """query [s, b, heads/tp, head_dim]; key, value [s, b, kv_heads/tp, head_dim] -> [s, b, heads/tp * head_dim]."""
-        q, k, v = (x.permute(1, 2, 0, 3) for x in (query, key, value))  # [b, heads, s, head_dim]
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale, enable_gqa=True)
-        return out.permute(2, 0, 1, 3).flatten(2)
+    def forward(self, query, key, value, attention_mask=None, packed_seq_params=None, **_) -> torch.Tensor:
+        """Padded: query [s, b, heads/tp, head_dim], key and value [s, b, kv_heads/tp, head_dim]
+        -> [s, b, heads/tp * head_dim]. Packed: the same without b."""
+        if packed_seq_params is None:
+            return self._attend(*(x.permute(1, 2, 0, 3) for x in (query, key, value))).permute(2, 0, 1, 3).flatten(2)
+        rows = packed_seq_params.cu_seqlens_q.diff().tolist()
+        parts = zip(*(x.transpose(0, 1).split(rows, dim=1) for x in (query, key, value)), strict=True)
+        return torch.cat([self._attend(*part) for part in parts], dim=1).transpose(0, 1).flatten(1)
+
+    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """[..., heads, s, head_dim] -> the same shape."""
+        if q.dim() == 3:  # a batch of one: without it, grouped queries are refused
+            return self._attend(q[None], k[None], v[None])[0]
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale, enable_gqa=True)
 
 
 class RMSNorm(torch.nn.RMSNorm):

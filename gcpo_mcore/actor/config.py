@@ -1,8 +1,8 @@
 """The actor's part of the configuration. Defaults and comments: configs/{model,parallel,optimizer}/*.yaml."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from gcpo_mcore.config.part import Config
 
@@ -36,5 +36,6 @@ class OptimizerConfig(Config):
     clip_grad_norm: PositiveFloat
     schedule: Literal["constant", "linear", "cosine"]
     warmup_updates: NonNegativeInt
+    decay_start_fraction: Annotated[float, Field(ge=0, lt=1)]  # of the updates after the warm-up
     final_lr_fraction: NonNegativeFloat
     max_skipped_updates: PositiveInt  # consecutive non-finite gradients before the run stops

@@ -149,9 +149,12 @@ def local_parameters(model: GPTModel, arch: Architecture) -> Iterator[tuple[Loca
 
 
 @torch.no_grad()
-def export(model: GPTModel, arch: Architecture) -> Iterator[tuple[str, torch.Tensor]]:
+def export(
+    model: GPTModel, arch: Architecture, value: Callable[[torch.nn.Parameter], torch.Tensor] = torch.Tensor.detach
+) -> Iterator[tuple[str, torch.Tensor]]:
     """Streams every (Hugging Face name, full tensor) to every rank, one Megatron parameter at a time.
 
+    `value` gives what is exported of a parameter: its weights, or for example its gradient.
     A collective over the tensor, pipeline and expert groups: every rank must run it to the end, in step.
     """
     tp, pp = parallel_state.get_tensor_model_parallel_group(), parallel_state.get_pipeline_model_parallel_group()
@@ -159,13 +162,13 @@ def export(model: GPTModel, arch: Architecture) -> Iterator[tuple[str, torch.Ten
     mine = {local.name: parameter for local, parameter in local_parameters(model, arch)}
     owned = [None] * pp.size()
     dist.all_gather_object(
-        owned, [(local, tuple(p.shape), p.dtype) for local, p in local_parameters(model, arch)], group=pp
+        owned, [(local, tuple(p.shape), value(p).dtype) for local, p in local_parameters(model, arch)], group=pp
     )
     for stage, parameters in enumerate(owned):
         source = dist.get_global_rank(pp, stage)
         for local, shape, dtype in parameters:
             if stage == pp.rank():
-                shard = mine[local.name].detach().contiguous()
+                shard = value(mine[local.name]).contiguous()
             else:
                 shard = torch.empty(shape, dtype=dtype, device=next(model.parameters()).device)
             if pp.size() > 1:

@@ -1,26 +1,33 @@
-"""Rows of a batch as model input: dealt over the data-parallel ranks and cut into micro-batches."""
+"""Rows of a batch as model input: dealt over the data-parallel ranks and cut into micro-batches.
+
+Padded: so many rows each, every row filled up to the longest of the batch. Packed: rows behind each other up to a
+number of tokens, nothing between them; attention and positions keep to a row (gcpo_mcore/actor/attention.py).
+"""
 
 from dataclasses import dataclass
 
 import torch
+from megatron.core.packed_seq_params import PackedSeqParams
 
 from gcpo_mcore.batch import Batch
 
 
 @dataclass
 class MicroBatch:
-    """What one forward pass eats. b sequences of s tokens, n response tokens in all.
+    """What one forward pass eats. b sequences of s tokens (a pack: b = 1), n response tokens in all.
 
-    tokens     [b, s] prompt + response, zeros on the right
+    tokens     [b, s] prompt + response, zeros as filling
     positions  [b, s]
+    packed     where the rows of a pack begin; None if padded
     source     [n] flat position (in b*s) whose logits predict each response token, row by row
     targets    [n] the response tokens
-    rows       the objective's view of the rows (r <= b rows: the rest is filling)
+    rows       the objective's view of the rows
     numbers    the rows' numbers in the whole batch
     """
 
     tokens: torch.Tensor
     positions: torch.Tensor
+    packed: PackedSeqParams | None
     source: torch.Tensor
     targets: torch.Tensor
     rows: Batch
@@ -45,37 +52,105 @@ def deal(lengths: list[int], ranks: int) -> list[list[int]]:
     return shares
 
 
-def split(
-    batch: Batch, rank: int, ranks: int, sequences: int, multiple_of: int, device: torch.device
-) -> list[MicroBatch]:
-    """The micro-batches of data-parallel `rank` of `ranks`: the same number, of the same shape, on every rank.
+def pack(rows: list[int], lengths: list[int], tokens: int) -> list[list[int]]:
+    """`rows` in packs of at most `tokens` tokens (a longer row is a pack by itself): longest first, into the first pack
+    with room."""
+    packs: list[list[int]] = []
+    room: list[int] = []
+    for row in sorted(rows, key=lambda i: (-lengths[i], i)):
+        place = next((i for i, left in enumerate(room) if left >= lengths[row]), None)
+        if place is None:
+            packs.append([])
+            room.append(tokens)
+            place = len(packs) - 1
+        packs[place].append(row)
+        room[place] -= lengths[row]
+    return packs
 
-    sequences    rows of a micro-batch
-    multiple_of  the length of a micro-batch is a multiple of this (sequence parallelism)
+
+def split(
+    batch: Batch,
+    rank: int,
+    ranks: int,
+    sequences: int,
+    tokens: int | None,
+    multiple_of: int,
+    is_one_shape: bool,
+    device: torch.device,
+) -> list[MicroBatch]:
+    """The micro-batches of data-parallel `rank` of `ranks`: the same number on every rank.
+
+    sequences     rows of a padded micro-batch
+    tokens        tokens of a pack; None: padded
+    multiple_of   the length of a micro-batch is a multiple of this (sequence parallelism)
+    is_one_shape  packs are filled up to the longest of all ranks (pipeline stages expect one shape)
     """
     lengths = [len(p) + len(r) for p, r in zip(batch.prompt_ids, batch.response_ids, strict=True)]
-    length = -(-max(lengths) // multiple_of) * multiple_of
     shares = deal(lengths, ranks)
-    count = -(-max(len(share) for share in shares) // sequences)
-    mine = shares[rank]
-    chunks = [mine[i * sequences : (i + 1) * sequences] for i in range(count)]
-    return [_micro_batch(batch, numbers, sequences, length, device) for numbers in chunks]
+    if tokens is None:
+        length = _round_up(max(lengths), multiple_of)
+        count = -(-max(len(share) for share in shares) // sequences)
+        chunks = [shares[rank][i * sequences : (i + 1) * sequences] for i in range(count)]
+        return [_padded(batch, numbers, sequences, length, device) for numbers in chunks]
+    packs = [pack(share, lengths, tokens) for share in shares]
+    count = max(len(of_rank) for of_rank in packs)
+    mine = packs[rank] + [[] for _ in range(count - len(packs[rank]))]
+    longest = max(sum(lengths[i] for i in numbers) for of_rank in packs for numbers in of_rank)
+    made = []
+    for numbers in mine:
+        length = longest if is_one_shape else max(sum(lengths[i] for i in numbers), 1)
+        made.append(_packed(batch, numbers, _round_up(length, multiple_of), device))
+    return made
 
 
-def _micro_batch(batch: Batch, numbers: list[int], sequences: int, length: int, device: torch.device) -> MicroBatch:
-    tokens = torch.zeros(sequences, length, dtype=torch.int64)
+def _padded(batch: Batch, numbers: list[int], sequences: int, length: int, device: torch.device) -> MicroBatch:
+    starts = [row * length for row in range(len(numbers))]
+    positions = torch.arange(length, device=device).expand(sequences, length)
+    return _filled(batch, numbers, starts, (sequences, length), positions, None, device)
+
+
+def _packed(batch: Batch, numbers: list[int], length: int, device: torch.device) -> MicroBatch:
+    rows = [len(batch.prompt_ids[i]) + len(batch.response_ids[i]) for i in numbers]
+    if length > sum(rows):
+        rows.append(length - sum(rows))  # the filling is a row by itself
+    ends = torch.tensor([0, *rows]).cumsum(0)
+    positions = torch.cat([torch.arange(n) for n in rows]).to(device).unsqueeze(0)
+    ends_on_device = ends.to(device, torch.int32)
+    # The longest row must be the true one: megatron reads positions off a table of that many rows.
+    packed = PackedSeqParams(
+        qkv_format="thd", cu_seqlens_q=ends_on_device, cu_seqlens_kv=ends_on_device,
+        max_seqlen_q=max(rows), max_seqlen_kv=max(rows),
+    )  # fmt: skip
+    return _filled(batch, numbers, ends[: len(numbers)].tolist(), (1, length), positions, packed, device)
+
+
+def _filled(
+    batch: Batch,
+    numbers: list[int],
+    starts: list[int],
+    shape: tuple[int, int],
+    positions: torch.Tensor,
+    packed: PackedSeqParams | None,
+    device: torch.device,
+) -> MicroBatch:
+    tokens = torch.zeros(shape[0] * shape[1], dtype=torch.int64)
     source, targets = [], []
-    for row, number in enumerate(numbers):
+    for start, number in zip(starts, numbers, strict=True):
         prompt, response = batch.prompt_ids[number], batch.response_ids[number]
-        tokens[row, : len(prompt) + len(response)] = torch.tensor(prompt + response)
-        start = row * length + len(prompt) - 1  # the last prompt token predicts the first response token
-        source += range(start, start + len(response))
+        tokens[start : start + len(prompt) + len(response)] = torch.tensor(prompt + response)
+        first = start + len(prompt) - 1  # the last prompt token predicts the first response token
+        source += range(first, first + len(response))
         targets += response
     return MicroBatch(
-        tokens=tokens.to(device),
-        positions=torch.arange(length, device=device).expand(sequences, length),
+        tokens=tokens.view(shape).to(device),
+        positions=positions,
+        packed=packed,
         source=torch.tensor(source, dtype=torch.int64, device=device),
         targets=torch.tensor(targets, dtype=torch.int64, device=device),
         rows=batch.take(numbers).to(device),
         numbers=numbers,
     )
+
+
+def _round_up(length: int, multiple_of: int) -> int:
+    return -(-length // multiple_of) * multiple_of

@@ -43,11 +43,13 @@ def learning_rate(config: OptimizerConfig, update: int, updates: int) -> float:
     """The rate of update number `update` (from 0) of `updates`.
 
     Rises linearly over `warmup_updates` (the first update has lr / warmup_updates), then stays, or falls to
-    lr * final_lr_fraction at the last update: in a line, or as half a cosine.
+    lr * final_lr_fraction at the last update: in a line, or as half a cosine. The fall begins when
+    `decay_start_fraction` of the updates after the warm-up are done.
     """
     if update < config.warmup_updates:
         return config.lr * (update + 1) / config.warmup_updates
     done = (update - config.warmup_updates) / max(updates - 1 - config.warmup_updates, 1)
+    done = max(done - config.decay_start_fraction, 0.0) / (1 - config.decay_start_fraction)
     fall = {"constant": 0.0, "linear": done, "cosine": (1 - math.cos(math.pi * done)) / 2}[config.schedule]
     return config.lr * (1 - (1 - config.final_lr_fraction) * min(fall, 1.0))
 

@@ -29,14 +29,17 @@ class TrainerConfig(Config):
     """Sizes of the loop, each in the unit that its name says.
 
     A step samples `prompts_per_step` x `samples_per_prompt` responses and trains on them in
-    `updates_per_step` optimizer updates.
+    `updates_per_step` optimizer updates. `stop_at_step` ends this launch there, with a checkpoint; schedules still run
+    over `steps`.
     """
 
     steps: PositiveInt
+    stop_at_step: PositiveInt | None
     prompts_per_step: PositiveInt
     samples_per_prompt: PositiveInt
     updates_per_step: PositiveInt
     sequences_per_microbatch: PositiveInt
+    tokens_per_microbatch: PositiveInt | None  # packs of so many tokens in place of padded sequences
     checkpoint_every_steps: NonNegativeInt  # 0: only at the end
     keep_checkpoints: PositiveInt
 
@@ -85,15 +88,16 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _refuse_contradictions(self):
         trainer, sampled = self.trainer, self.samples_per_prompt > 0
-        if sampled and self.samples_per_prompt == 1 and self.algorithm.advantage.needs_group:
+        algorithm = self.algorithm
+        if sampled and self.samples_per_prompt == 1 and algorithm.compares_samples:
             raise UserError(
-                "trainer.samples_per_prompt=1 with algorithm.advantage="
-                f"{self.algorithm.advantage.name}: a group of one has no contrast; use 2 or more, or advantage=none"
+                f"trainer.samples_per_prompt=1 with algorithm.advantage={algorithm.advantage.name} and "
+                f"algorithm.surrogate={algorithm.surrogate.name}: a group of one has no contrast; use 2 or more"
             )
-        if not sampled and (self.algorithm.advantage.needs_group or not self.algorithm.filter.keeps_uniform):
+        if not sampled and (algorithm.compares_samples or not algorithm.filter.keeps_uniform):
             raise UserError(
-                f"algorithm.golden={self.algorithm.golden.name} makes groups of one, which have no contrast: it needs "
-                "algorithm/advantage=none and algorithm/filter=keep"
+                f"algorithm.golden={algorithm.golden.name} makes groups of one, which have no contrast: it needs "
+                "algorithm/advantage=none, algorithm/filter=keep and a surrogate that compares no samples"
             )
         if trainer.prompts_per_step % trainer.updates_per_step:
             raise UserError(

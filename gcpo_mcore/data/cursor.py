@@ -5,6 +5,7 @@ function of (seed, source name, epoch): the state is a few counters, not a shuff
 """
 
 import hashlib
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -42,12 +43,15 @@ class _Stream:
         self.epoch, self.offset = epoch, offset
         self._order = permutation(f"{self.seed}/{self.name}/{epoch}", len(self.prompts))
 
-    def next(self) -> Prompt:
-        if self.offset == len(self.prompts):
-            self.seek(self.epoch + 1, 0)
-        prompt = self.prompts[self._order[self.offset]]
-        self.offset += 1
+    def next(self, skip: Callable[[Prompt], bool]) -> Prompt:
         self.taken += 1
+        for _ in range(len(self.prompts)):
+            if self.offset == len(self.prompts):
+                self.seek(self.epoch + 1, 0)
+            prompt = self.prompts[self._order[self.offset]]
+            self.offset += 1
+            if not skip(prompt):
+                break
         return prompt
 
 
@@ -76,9 +80,12 @@ class Mixture:
         self.seed = seed
         self._streams = [_Stream(name, prompts, weights[name], seed) for name, prompts in sources.items()]
 
-    def take(self, n: int) -> list[Prompt]:
-        """The next n prompts, interleaved over the sources."""
-        return [min(self._streams, key=lambda s: s.taken / s.weight).next() for _ in range(n)]
+    def take(self, n: int, skip: Callable[[Prompt], bool] = lambda prompt: False) -> list[Prompt]:
+        """The next n prompts, interleaved over the sources, without those that `skip` says.
+
+        Where it would skip a whole source, a prompt of that source is taken all the same.
+        """
+        return [min(self._streams, key=lambda s: s.taken / s.weight).next(skip) for _ in range(n)]
 
     def state(self) -> dict[str, Any]:
         """Where the stream stands, in plain json values: counters, and what `restore` compares."""

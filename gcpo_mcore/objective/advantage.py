@@ -1,8 +1,9 @@
-"""Advantages: what a row's reward is worth against its group."""
+"""Advantages: what a row's reward is worth against its group, or against the whole batch."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
+from pydantic import PositiveFloat
 
 from gcpo_mcore.batch import Batch
 from gcpo_mcore.objective.part import Part
@@ -11,13 +12,22 @@ from gcpo_mcore.objective.part import Part
 class Advantage(Part):
     """Kind: advantage estimator."""
 
+    by_token: ClassVar[bool] = False  # True: the tokens of a row may differ
+
     @property
     def needs_group(self) -> bool:
         """Whether it compares the samples of a prompt with each other."""
         return True
 
-    def __call__(self, batch: Batch) -> torch.Tensor:
-        """[B] advantages of the rows."""
+    def __call__(self, batch: Batch, token_reward: torch.Tensor) -> torch.Tensor:
+        """[B, T] advantages, 0 on padding.
+
+        token_reward  [B, T] what each token adds to its row's reward (a KL penalty); zeros if nothing does
+        """
+        return self.of_rows(batch.reward + token_reward.sum(1), batch).unsqueeze(1) * batch.mask
+
+    def of_rows(self, reward: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """[B] advantages of rows with `reward` [B]."""
         raise TypeError(f"{type(self).__name__} has no advantage")
 
 
@@ -29,10 +39,10 @@ class GroupMean(Advantage, option="group"):
     """
 
     std: Literal["sample", "population", "none"]
-    eps: float
+    eps: PositiveFloat
 
-    def __call__(self, batch: Batch) -> torch.Tensor:
-        centred, count = _centred(batch)
+    def of_rows(self, reward: torch.Tensor, batch: Batch) -> torch.Tensor:
+        centred, count = _centred(reward, batch.group)
         if self.std == "none":
             return centred
         squares = torch.zeros_like(count).index_add_(0, batch.group, centred**2)
@@ -44,9 +54,41 @@ class GroupMean(Advantage, option="group"):
 class LeaveOneOut(Advantage, option="leave_one_out"):
     """A_i = r_i - mean of the group's other rewards = G/(G-1) (r_i - mean) (RLOO, arXiv 2402.14740)."""
 
-    def __call__(self, batch: Batch) -> torch.Tensor:
-        centred, count = _centred(batch)
+    def of_rows(self, reward: torch.Tensor, batch: Batch) -> torch.Tensor:
+        centred, count = _centred(reward, batch.group)
         return centred * (count / (count - 1).clamp(min=1))[batch.group]
+
+
+class Whitened(Advantage, option="whitened"):
+    """(a - mean) / (std + eps) over all trained tokens of the step (REINFORCE++, arXiv 2501.03262).
+
+    baseline 'none':  a_it is the sum of the rewards of token t and the later ones; the row's reward comes with its
+                      last token, a KL penalty with each
+    baseline 'group': a_it = r_i - mean of the group's rewards, the same for every token (REINFORCE++-baseline)
+    std with n-1.
+    """
+
+    by_token: ClassVar[bool] = True
+    baseline: Literal["none", "group"]
+    eps: PositiveFloat
+
+    @property
+    def needs_group(self) -> bool:
+        return self.baseline == "group"
+
+    def __call__(self, batch: Batch, token_reward: torch.Tensor) -> torch.Tensor:
+        if self.baseline == "group":
+            centred, _ = _centred(batch.reward + token_reward.sum(1), batch.group)
+            a = centred.double().unsqueeze(1) * batch.mask
+        else:
+            later = token_reward.double().flip(1).cumsum(1).flip(1)  # of this token and those after it
+            a = (later + batch.reward.double().unsqueeze(1)) * batch.mask
+        # In float64, the mean of equal fp32 values is that value: equal rewards are exactly 0.
+        weight = batch.loss_mask.double()
+        count = weight.sum()
+        mean = (a * weight).sum() / count.clamp(min=1)
+        std = (((a - mean) ** 2 * weight).sum() / (count - 1).clamp(min=1)).sqrt()
+        return ((a - mean) / (std + self.eps) * batch.mask).to(batch.mask.dtype)
 
 
 class RawReward(Advantage, option="none"):
@@ -56,17 +98,17 @@ class RawReward(Advantage, option="none"):
     def needs_group(self) -> bool:
         return False
 
-    def __call__(self, batch: Batch) -> torch.Tensor:
-        return batch.reward.clone()
+    def of_rows(self, reward: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return reward.clone()
 
 
-def _centred(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def _centred(reward: torch.Tensor, group: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """([B] reward minus group mean, [groups] rows of each group)."""
-    groups = int(batch.group.max()) + 1
-    count = torch.zeros(groups).index_add_(0, batch.group, torch.ones_like(batch.reward))
+    groups = int(group.max()) + 1
+    count = torch.zeros(groups, dtype=reward.dtype).index_add_(0, group, torch.ones_like(reward))
     # Counted from the group's lowest reward, a uniform group is exactly 0: the rounding of its mean, divided by
     # its next-to-nothing deviation, would else be an advantage.
-    lowest = torch.full((groups,), torch.inf).scatter_reduce_(0, batch.group, batch.reward, "amin")
-    above = batch.reward - lowest[batch.group]
-    total = torch.zeros(groups).index_add_(0, batch.group, above)
-    return above - (total / count.clamp(min=1))[batch.group], count
+    lowest = torch.full((groups,), torch.inf, dtype=reward.dtype).scatter_reduce_(0, group, reward, "amin")
+    above = reward - lowest[group]
+    total = torch.zeros_like(count).index_add_(0, group, above)
+    return above - (total / count.clamp(min=1))[group], count

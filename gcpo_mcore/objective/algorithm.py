@@ -1,11 +1,13 @@
 """An algorithm: one option of every part. The trainer and the actor know only this interface.
 
-select   groups in  -> golden injection and filter             -> groups to train on
-weigh    batch in   -> advantage, mismatch, loss weights set   (after old and ref log-probs are known)
-loss     micro-batch log-probs in -> summed loss               (inside the actor's forward pass)
+select        groups in -> golden injection and filter    -> groups to train on
+weigh         a step's batch in -> advantages, weights    (when old and ref log-probs are known)
+begin_update  an update's batch in -> its loss weights    (before its backward pass)
+loss          micro-batch log-probs in -> summed loss     (inside the actor's forward pass)
 """
 
 import torch
+from pydantic import model_validator
 
 from gcpo_mcore.batch import Batch
 from gcpo_mcore.config.part import Config
@@ -16,7 +18,7 @@ from gcpo_mcore.objective.golden import Golden
 from gcpo_mcore.objective.importance import Importance
 from gcpo_mcore.objective.kl import KL
 from gcpo_mcore.objective.mismatch import Mismatch
-from gcpo_mcore.objective.part import of_kind
+from gcpo_mcore.objective.part import Part, of_kind
 from gcpo_mcore.objective.reduction import Reduction
 from gcpo_mcore.objective.surrogate import Surrogate
 from gcpo_mcore.samples import Group
@@ -28,6 +30,7 @@ class Algorithm(Config):
     """The typed composition. `algorithms/NAME.py` subclasses it; `configs/algorithm/NAME.yaml` picks the parts.
 
     entropy_coefficient: the mean entropy times this is subtracted from the loss; 0 for no bonus.
+    UserError where two parts make no sense together.
     """
 
     name: str
@@ -40,6 +43,27 @@ class Algorithm(Config):
     reduction: of_kind(Reduction)
     mismatch: of_kind(Mismatch)
     entropy_coefficient: float
+
+    @model_validator(mode="after")
+    def _parts_fit(self):
+        for part in self.parts:
+            part.fits(self)
+        return self
+
+    @property
+    def parts(self) -> list[Part]:
+        """The chosen options of all kinds."""
+        return [value for _, value in self if isinstance(value, Part)]
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether reference log-probs must be computed."""
+        return self.kl.needs_reference or self.surrogate.needs_reference
+
+    @property
+    def compares_samples(self) -> bool:
+        """Whether a group of one sample teaches nothing."""
+        return self.advantage.needs_group or self.surrogate.compares_samples
 
     def select(self, groups: list[Group], step: int) -> tuple[list[Group], dict[str, float]]:
         """Golden injection, then the filter. Returns the groups to train on and counts over all of `groups`."""
@@ -66,20 +90,32 @@ class Algorithm(Config):
         return kept, counts
 
     def weigh(self, batch: Batch) -> dict[str, float]:
-        """Sets advantage, mismatch_weight and loss_weight of one update's rows, in place. Returns metrics."""
+        """Sets loss_mask, advantage and surrogate_weight of a step's rows, in place. Returns metrics."""
         golden = batch.is_golden.unsqueeze(1)
+        if self.filter.mask_truncated:
+            batch.loss_mask = batch.mask * ~batch.is_truncated.unsqueeze(1)
         batch.rollout_logp = torch.where(golden, batch.old_logp, batch.rollout_logp)
-        rho = torch.exp(batch.old_logp - batch.rollout_logp)
-        advantage = self.advantage(batch)
-        batch.advantage = advantage.unsqueeze(1) * batch.mask
-        batch.mismatch_weight = torch.where(golden, 1.0, self.mismatch.weights(rho, batch.mask))
-        batch.loss_weight = self.reduction.weights(batch)
+        batch.advantage = self.advantage(batch, self.kl.token_reward(batch))
+        correction = self.mismatch.weights((batch.old_logp - batch.rollout_logp) * batch.mask, batch.mask)
+        correction = torch.where(golden, 1.0, correction)
+        batch.surrogate_weight = correction * self.golden.weights(batch).unsqueeze(1)
+        tokens = batch.mask.sum().clamp(min=1)
         return {
             **mismatch_module.measure(batch),
-            "advantage/mean": float(advantage.mean()),
-            "advantage/abs_max": float(advantage.abs().max()),
-            "mismatch/weight_mean": float((batch.mismatch_weight * batch.mask).sum() / batch.mask.sum()),
+            "mismatch/weight_mean": float((correction * batch.mask).sum() / tokens),
+            "mismatch/zero_fraction": float(((correction == 0) * batch.mask).sum() / tokens),
+            "advantage/mean": float((batch.advantage * batch.mask).sum() / tokens),
+            "advantage/abs_max": float(batch.advantage.abs().max()),
         }
+
+    def begin_update(self, batch: Batch, logp: torch.Tensor | None, progress: float) -> dict[str, float]:
+        """Sets the loss weights of one update's rows, in place. Returns metrics.
+
+        logp      [B, T] log-probs under the present weights; needed if `surrogate.compares_samples`
+        progress  share of the run's updates that are done, in [0, 1)
+        """
+        batch.loss_weight = self.reduction.weights(batch)
+        return self.surrogate.prepare(batch, logp, progress)
 
     def loss(self, logp: torch.Tensor, entropy: torch.Tensor, rows: Batch) -> tuple[torch.Tensor, Sums]:
         """The rows' share of the update's loss, and sums for the log.
@@ -87,13 +123,13 @@ class Algorithm(Config):
         logp, entropy [r, T]: the actor's, now; gradient flows through both. The shares of all micro-batches and
         data-parallel ranks add up to the update's loss: `rows.loss_weight` already holds the one denominator.
         """
-        token_loss, is_clipped = self.surrogate.token_loss(logp, rows, self.importance)
-        kl = self.kl.penalty(logp, rows.ref_logp)
-        total = token_loss * rows.mismatch_weight + kl - self.entropy_coefficient * entropy
-        loss = (total * rows.loss_weight).sum()
+        ratio = self.golden.adjust(self.importance.ratio(logp, rows), logp, rows)
+        surrogate, is_clipped = self.surrogate.loss(logp, rows, ratio)
+        kl = self.kl.penalty(logp, rows)
+        loss = surrogate + ((kl - self.entropy_coefficient * entropy) * rows.loss_weight).sum()
 
-        tokens, golden = rows.mask, rows.mask * rows.is_golden.unsqueeze(1)
-        moved = (logp - rows.old_logp).detach()
+        tokens, golden = rows.loss_mask, rows.loss_mask * rows.is_golden.unsqueeze(1)
+        moved = ((logp - rows.old_logp) * rows.mask).detach()
 
         def mean(value: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return (value.detach() * weight).sum(), weight.sum()

@@ -1,6 +1,6 @@
-"""Filters: which groups are trained on, and how often a step samples again to fill up."""
+"""Filters: which prompts are sampled, which groups and rows are trained on, how often a step samples again."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import PositiveInt
 
@@ -9,17 +9,20 @@ from gcpo_mcore.samples import Group
 
 
 class Filter(Part):
-    """Kind: group filter."""
+    """Kind: group filter.
+
+    mask_truncated  rows cut at the length limit stay in their group's advantage but out of the loss and its
+                    denominators (overlong filtering; DAPO, arXiv 2503.14476, sec. 3.4)
+    """
+
+    keeps_uniform: ClassVar[bool] = True  # whether a group whose samples are all worth the same is trained on
+    needs_history: ClassVar[bool] = False  # whether the accuracy of every prompt's last group must be kept
+    mask_truncated: bool
 
     @property
     def rounds_per_step(self) -> int:
         """How many times a step may sample to fill its batch; at the cap it trains on what it has, or stops."""
         return 1
-
-    @property
-    def keeps_uniform(self) -> bool:
-        """Whether a group whose samples all have one reward is trained on."""
-        return True
 
     @property
     def stop_at_cap(self) -> bool:
@@ -30,23 +33,27 @@ class Filter(Part):
         """Whether the group is trained on."""
         return bool(group.samples)
 
+    def skips(self, last_accuracy: float | None) -> bool:
+        """Whether a prompt is passed over without sampling; None: it was not sampled yet."""
+        return False
+
 
 class Keep(Filter, option="keep"):
     """Every group that has a sample."""
 
 
 class DropUniform(Filter, option="drop_uniform"):
-    """Drops groups whose samples all have the same reward: their group advantage is zero.
+    """Drops groups whose samples are all worth the same: their group advantage is zero.
 
     With `max_rounds` above 1 this is DAPO's dynamic sampling (arXiv 2503.14476, eq. 11).
+
+    by  'accuracy': all right or all wrong, whatever their rewards (DAPO); 'reward': all of one reward
     """
 
+    keeps_uniform: ClassVar[bool] = False
+    by: Literal["accuracy", "reward"]
     max_rounds: PositiveInt
     at_cap: Literal["train_on_fewer", "stop"]
-
-    @property
-    def keeps_uniform(self) -> bool:
-        return False
 
     @property
     def rounds_per_step(self) -> int:
@@ -57,5 +64,17 @@ class DropUniform(Filter, option="drop_uniform"):
         return self.at_cap == "stop"
 
     def keep(self, group: Group) -> bool:
+        if self.by == "accuracy":
+            return 0 < group.accuracy < 1
         rewards = [s.reward for s in group.samples]
         return len(rewards) > 0 and max(rewards) > min(rewards)
+
+
+class HistoryResampling(Filter, option="history"):
+    """Prompts whose samples were all right the last time are passed over in later epochs; all-wrong ones stay
+    (SRPO, arXiv 2504.14286, sec. 3.3)."""
+
+    needs_history: ClassVar[bool] = True
+
+    def skips(self, last_accuracy: float | None) -> bool:
+        return last_accuracy == 1.0

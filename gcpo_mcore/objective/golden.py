@@ -6,8 +6,16 @@ say: `slot` is our knob.
 """
 
 import hashlib
+import math
 from typing import Literal
 
+import torch
+import torch.nn.functional as F
+from pydantic import NonNegativeFloat, PositiveFloat
+
+from gcpo_mcore.batch import Batch
+from gcpo_mcore.errors import UserError
+from gcpo_mcore.objective.importance import Ratio
 from gcpo_mcore.objective.part import Part
 from gcpo_mcore.samples import Group, Sample
 
@@ -40,6 +48,14 @@ class Golden(Part):
         """The sample to replace."""
         return 0
 
+    def weights(self, batch: Batch) -> torch.Tensor:
+        """[B] factors of the rows' surrogate."""
+        return torch.ones_like(batch.reward)
+
+    def adjust(self, ratio: Ratio, logp: torch.Tensor, rows: Batch) -> Ratio:
+        """`ratio` of the rows with that of the golden ones changed."""
+        return ratio
+
 
 class Off(Golden, option="off"):
     """Never: groups stay as sampled."""
@@ -50,7 +66,60 @@ class Off(Golden, option="off"):
 
 
 class _Replace(Golden):
+    """slot         which sample is replaced
+    ratio        of golden rows. 'old': against the actor's log-probs before the update, as for every row.
+                 'sft': 1, with the gradient of log pi. 'luffy': pi / (pi + luffy_gamma) per token, not clipped,
+                 the golden answer's behaviour probability taken as 1 (LUFFY, arXiv 2504.14945, eq. 6)
+    clip_low, clip_high  range of golden rows, as in the importance part; null: that part's
+    weight       factor of the surrogate of golden rows
+    """
+
     slot: Literal["random", "lowest_reward", "first", "longest"]
+    ratio: Literal["old", "sft", "luffy"]
+    luffy_gamma: PositiveFloat
+    clip_low: NonNegativeFloat | None
+    clip_high: NonNegativeFloat | None
+    weight: PositiveFloat
+
+    def fits(self, algorithm) -> None:
+        surrogate = algorithm.surrogate
+        has_range = self.clip_low is not None or self.clip_high is not None
+        if self.ratio != "old" and not surrogate.uses_ratio:
+            raise UserError(
+                f"algorithm.golden.ratio={self.ratio}: algorithm.surrogate={surrogate.name} has no ratio; use ratio=old"
+            )
+        if self.ratio == "luffy" and not surrogate.uses_clip_range:
+            raise UserError(
+                f"algorithm.golden.ratio=luffy shapes the ratio itself, as algorithm.surrogate={surrogate.name} does: "
+                "it needs algorithm/surrogate=clipped"
+            )
+        if has_range and not (surrogate.uses_clip_range and self.ratio == "old"):
+            raise UserError(
+                "algorithm.golden.clip_low and clip_high need algorithm/surrogate=clipped and "
+                "algorithm.golden.ratio=old"
+            )
+        if self.weight != 1 and surrogate.compares_samples:
+            raise UserError(
+                f"algorithm.golden.weight={self.weight}: algorithm.surrogate={surrogate.name} weighs no row"
+            )
+
+    def weights(self, batch: Batch) -> torch.Tensor:
+        return torch.where(batch.is_golden, self.weight, 1.0)
+
+    def adjust(self, ratio: Ratio, logp: torch.Tensor, rows: Batch) -> Ratio:
+        golden = rows.is_golden.unsqueeze(1)
+        log, low, high = ratio.log, ratio.low, ratio.high
+        if self.ratio == "sft":
+            log = torch.where(golden, logp - logp.detach(), log)
+        elif self.ratio == "luffy":  # pi / (pi + gamma) = sigmoid(log pi - log gamma)
+            log = torch.where(golden, F.logsigmoid(logp - math.log(self.luffy_gamma)), log)
+        if self.ratio != "old":
+            low, high = low.masked_fill(golden, 0.0), high.masked_fill(golden, torch.inf)
+        if self.clip_low is not None:
+            low = low.masked_fill(golden, 1 - self.clip_low)
+        if self.clip_high is not None:
+            high = high.masked_fill(golden, 1 + self.clip_high)
+        return Ratio(log, low, high)
 
     def pick(self, group: Group, step: int) -> int:
         samples = group.samples

@@ -1,35 +1,75 @@
 """Mismatch correction: the engine that sampled and the actor that trains disagree a little on log-probs.
 
-rho_t = exp(old_logp - rollout_logp), both at the weights before the update, without gradient; it multiplies
-the surrogate. Golden rows were not sampled, so their rho is 1. The disagreement is always logged.
+rho_t = exp(old_logp - rollout_logp), both at the weights before the update, without gradient; what comes out
+multiplies the surrogate. Golden rows were not sampled, so their weight is 1. The disagreement is always logged.
 """
 
+from typing import Literal
+
 import torch
-from pydantic import PositiveFloat
+from pydantic import NonNegativeFloat, PositiveFloat
 
 from gcpo_mcore.batch import Batch
+from gcpo_mcore.objective.importance import LOG_RATIO_LIMIT
 from gcpo_mcore.objective.part import Part
 
 
 class Mismatch(Part):
     """Kind: correction for engine vs actor log-probs."""
 
-    def weights(self, rho: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """[B, T] factors of the surrogate from rho [B, T]."""
-        return torch.ones_like(rho)
+    def weights(self, log_rho: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """[B, T] factors of the surrogate from log rho [B, T], which is 0 on padding."""
+        return torch.ones_like(log_rho)
 
 
 class NoCorrection(Mismatch, option="off"):
     """Weight 1; the disagreement is logged all the same."""
 
 
-class TruncatedImportance(Mismatch, option="tis"):
-    """min(rho_t, cap): truncated importance sampling per token."""
+class _Corrected(Mismatch):
+    """level  whose rho counts: each token's, the product over the row ('sequence'), or its geometric mean
+    ('geometric'). veto: rows that have a token with rho below it weigh 0; null for none."""
+
+    level: Literal["token", "sequence", "geometric"]
+    veto: NonNegativeFloat | None
+
+    def weights(self, log_rho: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        total = log_rho.sum(1, keepdim=True)
+        if self.level == "sequence":
+            rho = total.expand_as(log_rho)
+        elif self.level == "geometric":
+            rho = (total / mask.sum(1, keepdim=True).clamp(min=1)).expand_as(log_rho)
+        else:
+            rho = log_rho
+        weights = self.of_rho(rho.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp())
+        if self.veto is not None:
+            weights = weights * (log_rho.exp() >= self.veto).all(1, keepdim=True)
+        return weights
+
+    def of_rho(self, rho: torch.Tensor) -> torch.Tensor:
+        """[B, T] factors from rho at the chosen level."""
+        raise TypeError(f"{type(self).__name__} has no weights")
+
+
+class Truncated(_Corrected, option="tis"):
+    """min(rho, cap): truncated importance sampling."""
 
     cap: PositiveFloat
 
-    def weights(self, rho: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def of_rho(self, rho: torch.Tensor) -> torch.Tensor:
         return rho.clamp(max=self.cap)
+
+
+class Masked(_Corrected, option="mask"):
+    """rho where low <= rho <= high, else 0 (MIS, IcePop). weigh=false: 1 in place of rho, rejection only."""
+
+    low: NonNegativeFloat
+    high: PositiveFloat
+    weigh: bool
+
+    def of_rho(self, rho: torch.Tensor) -> torch.Tensor:
+        is_inside = (rho >= self.low) & (rho <= self.high)
+        return is_inside * (rho if self.weigh else torch.ones_like(rho))
 
 
 def measure(batch: Batch) -> dict[str, float]:

@@ -5,12 +5,15 @@ kind. Its `name` in the yaml picks the class among those registered for the kind
 asks for a part by name.
 """
 
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import PlainValidator
 
 from gcpo_mcore.config.part import Config
 from gcpo_mcore.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from gcpo_mcore.objective.algorithm import Algorithm
 
 
 class Part(Config):
@@ -39,6 +42,9 @@ class Part(Config):
             known = sorted(cls.options)
             raise UserError(f"unknown {kind} '{name}'{nearest(str(name), known)}; known: {', '.join(known)}")
         return cls.options[name].model_validate(value)
+
+    def fits(self, algorithm: "Algorithm") -> None:
+        """UserError, with the reason, if this part makes no sense beside the algorithm's other parts."""
 
 
 def of_kind(kind: type[Part]):

@@ -95,7 +95,7 @@ def main(out: str, *cases: str) -> None:
             start_parallel(layout, seed=0)
             actor = Actor(
                 ModelConfig(path=model, dtype="float32"), arch, parallel, layout, OPTIMIZER,
-                temperature=1.0, sequences_per_microbatch=2,
+                temperature=1.0, sequences_per_microbatch=2, tokens_per_microbatch=None,
             )  # fmt: skip
             if checkpoint:
                 for parameter in actor.module.parameters():

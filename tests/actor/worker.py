@@ -30,7 +30,7 @@ from gcpo_mcore.setup import process_group
 
 OPTIMIZER = OptimizerConfig(
     lr=1e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip_grad_norm=1.0, schedule="constant",
-    warmup_updates=0, final_lr_fraction=1.0, max_skipped_updates=3,
+    warmup_updates=0, decay_start_fraction=0.0, final_lr_fraction=1.0, max_skipped_updates=3,
 )  # fmt: skip
 
 
@@ -43,7 +43,11 @@ def make_batch(vocabulary: int) -> Batch:
         samples = []
         for i in range(4):
             ids = rng.integers(0, vocabulary, int(rng.integers(2, 12))).tolist()
-            samples.append(Sample(i, ids, "", reward=float(i < g), is_golden=g == 1 and i == 0))
+            samples.append(
+                Sample(
+                    i, ids, "", reward=float(i < g), is_accurate=i < g, is_golden=g == 1 and i == 0, truncated=i == 3
+                )
+            )
         groups.append(Group(prompt, samples))
     return Batch.of(groups)
 
@@ -66,6 +70,7 @@ def main(model: str, out: str, *options: str) -> None:
         actor = Actor(
             ModelConfig(path=model, dtype="float32"), arch, parallel, layout, OPTIMIZER,
             temperature=1.3, sequences_per_microbatch=int(o.get("sequences", 4)),
+            tokens_per_microbatch=int(o["tokens"]) if "tokens" in o else None,
         )  # fmt: skip
         algorithm = load_config(["algorithm=gcpo", "algorithm.entropy_coefficient=0.01", "algorithm/kl=k3"]).algorithm
         batch = make_batch(arch.vocabulary)
@@ -80,6 +85,7 @@ def main(model: str, out: str, *options: str) -> None:
             batch.ref_logp = batch.old_logp - 0.1 * batch.mask
             batch.rollout_logp = batch.old_logp.clone()
             algorithm.weigh(batch)
+            algorithm.begin_update(batch, None, update / 3)
             result["metrics"].append(actor.update(batch, algorithm.loss, update, 3))
             if "save" in o and update + 1 == int(o["after"]):
                 if dist.get_rank() == 0:

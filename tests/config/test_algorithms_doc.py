@@ -2,10 +2,9 @@
 
 import re
 import shlex
-import tomllib
 
 import pytest
-from composed import BEGIN, DOC, END, PARTS, ROOT, choices, preset_table, run, write_distribution
+from composed import BEGIN, DOC, END, PARTS, ROOT, choices, preset_table, run
 from omegaconf import OmegaConf
 
 from gcpo_mcore.config.load import load_config
@@ -27,38 +26,57 @@ def test_every_option_is_in_the_table_of_parts():
     assert {k: sorted(v) for k, v in documented.items()} == {part: choices(f"algorithm/{part}") for part in PARTS}
 
 
-@pytest.mark.parametrize("overrides", [c for c in COMMANDS if "algorithm=my_cispo" not in c], ids=" ".join)
+@pytest.mark.parametrize("overrides", [c for c in COMMANDS if "algorithm=topr" not in c], ids=" ".join)
 def test_command_lines_are_valid(overrides):
     load_config(overrides)
 
 
-def test_write_your_own(tmp_path):
-    assert len(EXAMPLE) == 4 and sum(len(x.splitlines()) for x in EXAMPLE.values()) < 60
-    for name, content in EXAMPLE.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(content)
-    for package in ("my_rl", "my_rl/configs"):
-        (tmp_path / package / "__init__.py").touch()
-    project = tomllib.loads(EXAMPLE["pyproject.toml"])["project"]
-    lines = [f"{k} = {v}" for k, v in project["entry-points"]["gcpo_mcore.algorithms"].items()]
-    write_distribution(tmp_path, "my_rl", "\n".join(["[gcpo_mcore.algorithms]", *lines]))
+@pytest.mark.parametrize("name", choices("algorithm"))
+def test_every_algorithm_has_equation_source_knobs_and_use(name):
+    section = TEXT.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    assert "**When.**" in section and ("**Source.**" in section or "**Ours:**" in section)
+    assert f"python tools/train.py algorithm={name} " in section
 
-    (command,) = [c for c in COMMANDS if "algorithm=my_cispo" in c]
-    done = run([str(ROOT / "tools" / "train.py"), *command, "--cfg", "job"], tmp_path)
-    assert done.returncode == 0 and done.stderr == ""
-    printed = OmegaConf.create(done.stdout).algorithm
-    assert (printed.name, printed.surrogate.name, printed.surrogate.cap) == ("my_cispo", "capped", 4.0)
+
+def test_write_your_own(tmp_path, carry):
+    """The documented package, under 60 lines, is installed by pip, found by its entry point, and trains."""
+    assert len(EXAMPLE) == 4 and sum(len(x.splitlines()) for x in EXAMPLE.values()) < 60
+    source, site = tmp_path / "source", tmp_path / "site"
+    for name, content in EXAMPLE.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(content)
+    for package in ("my_rl", "my_rl/configs"):
+        (source / package / "__init__.py").touch()
+    pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", str(site), str(source)]
+    done = run(pip)
+    assert done.returncode == 0, done.stderr
+
+    (command,) = [c for c in COMMANDS if "algorithm=topr" in c]
+    small = [
+        "trainer.steps=2",
+        "trainer.prompts_per_step=4",
+        "trainer.samples_per_prompt=4",
+        "evaluation.every_steps=0",
+    ]
+    small += ["evaluation.at_start=false", f"prepared={carry}", f"model.path={carry}/init", f"run.folder={tmp_path}"]
+    done = run([str(ROOT / "tools" / "train.py"), *command, *small, "run.name=mine"], site)
+    assert done.returncode == 0, done.stderr
+    kept = OmegaConf.load(tmp_path / "mine" / "config.yaml").algorithm
+    assert (kept.name, kept.surrogate.name, kept.surrogate.cap) == ("topr", "tapered", 0.5)
+    assert len((tmp_path / "mine" / "metrics.jsonl").read_text().splitlines()) == 2
 
     code = f"""
 import torch
 from types import SimpleNamespace
 from gcpo_mcore.config.load import load_config
 made = load_config({command!r}).algorithm
-logp = torch.tensor([[0.0, 3.0]], requires_grad=True)
-rows = SimpleNamespace(old_logp=torch.zeros(1, 2), mask=torch.ones(1, 2), advantage=torch.tensor([[2.0, 2.0]]))
-loss, clipped = made.surrogate.token_loss(logp, rows, made.importance)
+logp = torch.tensor([[0.0, 3.0], [-3.0, 3.0]], requires_grad=True)
+a = torch.tensor([[2.0, 2.0], [-2.0, -2.0]])
+rows = SimpleNamespace(old_logp=torch.zeros(2, 2), mask=torch.ones(2, 2), advantage=a)
+loss, clipped = made.surrogate.token_loss(logp, rows, made.importance.ratio(logp, rows))
 loss.sum().backward()
-print(type(made).__name__, made.filter.name, logp.grad.tolist(), clipped.tolist())
+print(type(made).__name__, made.reduction.name, [round(x, 3) for x in logp.grad.flatten().tolist()], clipped.tolist())
 """
-    done = run(["-c", code], tmp_path)
-    assert done.stdout.strip() == "MyCISPO drop_uniform [[-2.0, -8.0]] [[False, True]]", done.stderr
+    done = run(["-c", code], site)
+    expected = "TOPR constant [-2.0, -2.0, 0.1, 1.0] [[False, False], [False, True]]"
+    assert done.stdout.strip() == expected, done.stderr

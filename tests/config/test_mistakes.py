@@ -29,7 +29,7 @@ MISTAKES = {
     ),
     "unknown choice of a part": (
         ["algorithm/golden=all_wrnog"],
-        "algorithm/golden=all_wrnog: unknown choice (nearest: all_wrong); known: all_wrong, always, off, only",
+        "algorithm/golden=all_wrnog: unknown choice (nearest: all_wrong); known: all_wrong, always, ",
     ),
     "unknown option": (["algorithm.golden.name=alwys"], "unknown golden 'alwys' (nearest: always); known: "),
     "unknown algorithm": (["algorithm.name=gcppo"], "unknown algorithm 'gcppo' (nearest: gcpo); known: "),
@@ -41,7 +41,10 @@ MISTAKES = {
     "out of range": (["algorithm.importance.clip_low=-1"], "algorithm.importance.clip_low=-1: input should be greater"),
     "too small": (["trainer.steps=0"], "trainer.steps=0: input should be greater than 0"),
     "left out": (["~algorithm.kl"], "algorithm.kl: field required"),
-    "group of one": (["trainer.samples_per_prompt=1"], "trainer.samples_per_prompt=1 with algorithm.advantage=group: "),
+    "group of one": (
+        ["trainer.samples_per_prompt=1"],
+        "trainer.samples_per_prompt=1 with algorithm.advantage=group and algorithm.surrogate=clipped: ",
+    ),
     "uneven updates": (
         ["trainer.updates_per_step=3"],
         "trainer.updates_per_step=3 does not divide trainer.prompts_per_step=32",

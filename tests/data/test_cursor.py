@@ -109,3 +109,19 @@ def test_a_mixture_needs_prompts_and_weights():
         Mixture({}, {}, 0)
     with pytest.raises(UserError, match=r"weights for \['hard'\]"):
         Mixture({"easy": prompts("easy", 1)}, {"hard": 1}, 0)
+
+
+def test_skipped_prompts_are_passed_over_and_the_stream_goes_on():
+    """As a filter with history asks: source proportions hold, and what is skipped counts in no share."""
+    cursor, plain = mixture(), mixture()
+    solved = set(ids(plain.take(8))[::2])
+    taken = cursor.take(12, skip=lambda prompt: prompt.id in solved)
+    assert not solved & set(ids(taken))
+    assert sum(p.source == "easy" for p in taken) == sum(p.source == "easy" for p in mixture().take(12))
+    resumed = mixture()
+    resumed.restore(cursor.state())
+    assert ids(resumed.take(5)) == ids(cursor.take(5))
+
+
+def test_a_source_that_is_skipped_whole_still_gives_prompts():
+    assert len(mixture().take(6, skip=lambda prompt: True)) == 6

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from objective_equations import GCPO, REWARDS, advantages, algorithm, make_update
+from objective_equations import REWARDS, advantages, algorithm, make_update
 
 from gcpo_mcore.batch import Batch
 from gcpo_mcore.samples import Group, Prompt, Sample
@@ -24,7 +24,8 @@ def groups_of(rewards: list[list[float]]) -> list[Group]:
 
 
 def advantages_of(rewards: list[list[float]], *overrides: str) -> torch.Tensor:
-    return algorithm("algorithm=gcpo", *overrides).advantage(Batch.of(groups_of(rewards)))
+    batch = Batch.of(groups_of(rewards))
+    return algorithm("algorithm=gcpo", *overrides).advantage(batch, torch.zeros_like(batch.mask))[:, 0]
 
 
 @pytest.mark.parametrize("size", [4, 8, 16])
@@ -43,7 +44,9 @@ def test_all_wrong_group_with_one_golden_answer(size, wrong):
         ("population", math.sqrt(size - 1), -1 / math.sqrt(size - 1)),
         ("none", (1 - wrong) * (1 - 1 / size), -(1 - wrong) / size),
     ):
-        a = algorithm("algorithm=gcpo", f"algorithm.advantage.std={std}").advantage(batch)
+        a = algorithm("algorithm=gcpo", f"algorithm.advantage.std={std}").advantage(
+            batch, torch.zeros_like(batch.mask)
+        )[:, 0]
         assert float(a[slot]) == pytest.approx(of_golden, abs=2e-5)
         assert a[batch.is_golden.logical_not()].tolist() == pytest.approx([of_wrong] * (size - 1), abs=2e-5)
         assert float(a.sum()) == pytest.approx(0.0, abs=1e-5)
@@ -79,7 +82,7 @@ def test_uniform_groups_have_no_gradient(override, size):
     """Exactly none: the rounding of a group's mean, divided by its tiny std, would be an update out of nothing."""
     part = algorithm("algorithm=gcpo", override)
     for reward in (0.0, 1.0, 0.1, 0.7, 1.1, -0.3, 100.1):
-        update = make_update(part, GCPO, groups_of([[reward] * size, [0.0, 1.0]]), seed=size, moved=0.0)
+        update = make_update(part, groups_of([[reward] * size, [0.0, 1.0]]), seed=size, moved=0.0)
         loss, _ = part.loss(update.logp, update.entropy, update.batch)
         (gradient,) = torch.autograd.grad(loss, update.logp)
         assert not update.batch.advantage[:size].any(), reward

@@ -8,6 +8,7 @@ from objective_equations import (
     DAPO,
     GCPO,
     GRPO,
+    OPEN,
     PRESETS,
     SFT,
     algorithm,
@@ -41,10 +42,93 @@ CASES = {
     ),
     "gcpo sequence sum": (["algorithm=gcpo", "algorithm/reduction=sequence_sum"], GCPO.but(reduction="sequence_sum")),
     "gcpo token mean": (["algorithm=gcpo", "algorithm/reduction=token_mean"], GCPO.but(reduction="token_mean")),
-    "gcpo tis": (["algorithm=gcpo", "algorithm/mismatch=tis"], GCPO.but(tis_cap=2.0)),
+    "gcpo tis": (["algorithm=gcpo", "algorithm/mismatch=tis"], GCPO.but(mismatch=("cap", "token", 0, 2.0, None))),
     "gcpo rloo": (["algorithm=gcpo", "algorithm/advantage=leave_one_out"], GCPO.but(advantage="rloo")),
     "gcpo std of n": (["algorithm=gcpo", "algorithm.advantage.std=population"], GCPO.but(advantage="std_n")),
-    "grpo tis": (["algorithm=grpo", "algorithm/mismatch=tis", "algorithm.mismatch.cap=1.2"], GRPO.but(tis_cap=1.2)),
+    "grpo tis": (
+        ["algorithm=grpo", "algorithm/mismatch=tis", "algorithm.mismatch.cap=1.2"],
+        GRPO.but(mismatch=("cap", "token", 0, 1.2, None)),
+    ),
+    "gcpo sequence token": (
+        ["algorithm=gcpo", "algorithm/importance=sequence_token"],
+        GCPO.but(ratio="sequence_token"),
+    ),
+    "gcpo on policy": (["algorithm=gcpo", "algorithm/importance=none"], GCPO.but(ratio="none", low=OPEN, high=OPEN)),
+    "gcpo golden sft": (["algorithm=gcpo", "algorithm.golden.ratio=sft"], GCPO.but(golden="sft")),
+    "gcpo golden luffy": (["algorithm=gcpo", "algorithm.golden.ratio=luffy"], GCPO.but(golden="luffy")),
+    "gcpo golden range": (
+        ["algorithm=gcpo", "algorithm.golden.clip_low=0.1", "algorithm.golden.clip_high=0.3"],
+        GCPO.but(golden_low=0.1, golden_high=0.3),
+    ),
+    "gcpo golden weight": (["algorithm=gcpo", "algorithm.golden.weight=0.25"], GCPO.but(golden_weight=0.25)),
+    "sapo golden sft": (
+        ["algorithm=sapo", "algorithm/golden=all_wrong", "algorithm.golden.ratio=sft"],
+        PRESETS["sapo"].but(golden="sft"),
+    ),
+    "gcpo group mean": (["algorithm=gcpo", "algorithm/reduction=group_mean"], GCPO.but(reduction="group_mean")),
+    "gcpo k3 unbiased": (["algorithm=gcpo", "algorithm/kl=k3_unbiased"], GCPO.but(kl="k3", kl_place="unbiased")),
+    "gcpo k1 unbiased": (
+        ["algorithm=gcpo", "algorithm/kl=k3_unbiased", "algorithm.kl.estimator=k1"],
+        GCPO.but(kl="k1", kl_place="unbiased"),
+    ),
+    "gcpo k1 in the reward": (
+        ["algorithm=gcpo", "algorithm/kl=k1_reward"],
+        GCPO.but(kl="k1", kl_place="reward", beta=0.03),
+    ),
+    "gcpo whitened": (["algorithm=gcpo", "algorithm/advantage=whitened"], GCPO.but(advantage="whitened")),
+    "gcpo token-wise": (
+        [
+            "algorithm=gcpo",
+            "algorithm/importance=sequence_token",
+            "algorithm/advantage=whitened",
+            "algorithm/kl=k1_reward",
+        ],
+        GCPO.but(ratio="sequence_token", advantage="whitened", kl="k1", kl_place="reward", beta=0.03),
+    ),
+    "grpo cut rows out": (["algorithm=grpo", "algorithm.filter.mask_truncated=true"], GRPO.but(mask_truncated=True)),
+    "reinforce_pp cut rows out": (
+        ["algorithm=reinforce_pp", "algorithm.filter.mask_truncated=true"],
+        PRESETS["reinforce_pp"].but(mask_truncated=True),
+    ),
+    "dr_grpo cut rows out": (
+        ["algorithm=dr_grpo", "algorithm.filter.mask_truncated=true"],
+        PRESETS["dr_grpo"].but(mask_truncated=True),
+    ),
+    "conspo cut rows out": (
+        ["algorithm=conspo", "algorithm.filter.mask_truncated=true"],
+        PRESETS["conspo"].but(mask_truncated=True),
+    ),
+    "conspo k3": (["algorithm=conspo", "algorithm/kl=k3"], PRESETS["conspo"].but(kl="k3")),
+    "conspo trust region": (
+        ["algorithm=conspo", "algorithm.surrogate.trust_region_kl=0.01", "algorithm.surrogate.trust_region_penalty=10"],
+        PRESETS["conspo"].but(trust_region=(0.01, 10.0)),
+    ),
+    "grpo tis sequence": (
+        ["algorithm=grpo", "algorithm/mismatch=tis_sequence"],
+        GRPO.but(mismatch=("cap", "sequence", 0, 2.0, None)),
+    ),
+    "grpo tis veto": (
+        ["algorithm=grpo", "algorithm/mismatch=tis", "algorithm.mismatch.veto=0.4"],
+        GRPO.but(mismatch=("cap", "token", 0, 2.0, 0.4)),
+    ),
+    "grpo mis": (["algorithm=grpo", "algorithm/mismatch=mis"], GRPO.but(mismatch=("band", "token", 0.5, 2.0, None))),
+    "grpo mis sequence": (
+        ["algorithm=grpo", "algorithm/mismatch=mis_sequence"],
+        GRPO.but(mismatch=("band", "sequence", 0.5, 2.0, None)),
+    ),
+    "grpo icepop": (
+        ["algorithm=grpo", "algorithm/mismatch=icepop"],
+        GRPO.but(mismatch=("band", "token", 0.5, 5.0, None)),
+    ),
+    "grpo geometric": (
+        [
+            "algorithm=grpo",
+            "algorithm/mismatch=reject_geometric",
+            "algorithm.mismatch.low=0.7",
+            "algorithm.mismatch.high=1.5",
+        ],
+        GRPO.but(mismatch=("reject", "geometric", 0.7, 1.5, None)),
+    ),
     "grpo entropy": (["algorithm=grpo", "algorithm.entropy_coefficient=0.05"], GRPO.but(entropy=0.05)),
     "dapo without std": (["algorithm=dapo", "algorithm.advantage.std=none"], DAPO.but(advantage="centred")),
     "sft entropy": (["algorithm=sft", "algorithm.entropy_coefficient=0.01"], SFT.but(entropy=0.01)),
@@ -67,26 +151,25 @@ def close(ours, theirs):
 
 @pytest.mark.parametrize("case", CASES)
 @settings(small, max_examples=30)
-@given(groups=ragged_groups(), seed=seeds, moved=moves)
-def test_loss_and_gradient_are_the_equation(case, groups, seed, moved):
+@given(groups=ragged_groups(), seed=seeds, moved=moves, progress=st.sampled_from([0.0, 0.3, 0.9]))
+def test_loss_and_gradient_are_the_equation(case, groups, seed, moved, progress):
     overrides, spec = CASES[case]
     part = algorithm(*overrides)
-    update = make_update(part, spec, kept_groups(part, groups), seed, moved)
+    update = make_update(part, kept_groups(part, groups), seed, moved, progress)
     ours, sums = part.loss(update.logp, update.entropy, update.batch)
-    for got, wanted in zip(
-        value_and_gradients(ours, update), value_and_gradients(loss(update.rows, spec), update), strict=True
-    ):
+    theirs = loss(update.rows, spec, progress)
+    for got, wanted in zip(value_and_gradients(ours, update), value_and_gradients(theirs, update), strict=True):
         close(got, wanted)
     close(sums["actor/loss"][0], ours.detach())
 
 
-@pytest.mark.parametrize("case", ["grpo", "dapo", "gcpo", "sft", "gcpo constant", "grpo tis", "grpo entropy"])
+@pytest.mark.parametrize("case", [*PRESETS, "gcpo constant", "grpo tis", "grpo entropy", "gcpo golden luffy"])
 @settings(small, max_examples=20)
 @given(groups=ragged_groups(), seed=seeds, data=st.data())
 def test_microbatch_shares_add_up(case, groups, seed, data):
-    overrides, spec = CASES[case]
+    overrides, _ = CASES[case]
     part = algorithm(*overrides)
-    update = make_update(part, spec, kept_groups(part, groups), seed, 0.3)
+    update = make_update(part, kept_groups(part, groups), seed, 0.3)
     whole = value_and_gradients(part.loss(update.logp, update.entropy, update.batch)[0], update)
     rows = data.draw(st.permutations(range(len(update.batch))))
     size = data.draw(st.integers(1, len(rows)))
@@ -106,7 +189,7 @@ def test_microbatch_shares_add_up(case, groups, seed, data):
 @given(groups=ragged_groups(), seed=seeds)
 def test_what_stands_on_padding_does_not_matter(groups, seed):
     part = algorithm("algorithm=grpo", "algorithm/mismatch=tis")
-    update = make_update(part, GRPO, kept_groups(part, groups), seed, 0.3)
+    update = make_update(part, kept_groups(part, groups), seed, 0.3)
     before, _ = part.loss(update.logp, update.entropy, update.batch)
     padding = update.batch.mask == 0
     after, _ = part.loss(update.logp.masked_fill(padding, -7.0), update.entropy.masked_fill(padding, 9.0), update.batch)
@@ -118,7 +201,7 @@ def test_what_stands_on_padding_does_not_matter(groups, seed):
 def test_mean_reductions_weigh_one_in_all(groups, seed):
     for reduction in ("sequence_mean", "token_mean"):
         part = algorithm("algorithm=gcpo", f"algorithm/reduction={reduction}")
-        batch = make_update(part, GCPO, kept_groups(part, groups), seed, 0.3).batch
+        batch = make_update(part, kept_groups(part, groups), seed, 0.3).batch
         assert float(batch.loss_weight.sum()) == pytest.approx(1.0, abs=1e-6)
         assert not batch.loss_weight[batch.mask == 0].any()
 
@@ -126,7 +209,7 @@ def test_mean_reductions_weigh_one_in_all(groups, seed):
 def test_clip_fraction_counts_the_tokens_without_gradient():
     part = algorithm("algorithm=gcpo", "algorithm/importance=token")
     group = Group(Prompt("s:0", "s", "", [1], ""), [Sample(0, [1, 1], "", reward=1.0), Sample(1, [1, 1], "")])
-    update = make_update(part, GCPO, [group], seed=0, moved=0.0)
+    update = make_update(part, [group], seed=0, moved=0.0)
     logp = (update.batch.old_logp + torch.tensor([[0.5, 0.0], [0.5, -0.5]])).requires_grad_()
     loss_, sums = part.loss(logp, update.entropy, update.batch)
     (gradient,) = torch.autograd.grad(loss_, logp)
@@ -141,8 +224,8 @@ def test_golden_rows_are_never_corrected_for_mismatch():
     golden = Sample(-1, [2, 2, 2], "", is_golden=True, is_accurate=True, reward=1.0)
     group = Group(Prompt("s:0", "s", "", [1], ""), [Sample(i, [1, 1], "") for i in range(3)], golden)
     kept, _ = part.select([group], step=1)
-    update = make_update(part, GCPO.but(tis_cap=2.0), kept, seed=3, moved=0.1)
+    update = make_update(part, kept, seed=3, moved=0.1)
     assert update.batch.is_golden.tolist() == [True, False, False]
-    assert update.batch.mismatch_weight[0].tolist() == [1.0, 1.0, 1.0]
+    assert update.batch.surrogate_weight[0].tolist() == [1.0, 1.0, 1.0]
     assert torch.equal(update.batch.rollout_logp[0], update.batch.old_logp[0])
-    assert (update.batch.mismatch_weight[1:, :2] != 1).all()
+    assert (update.batch.surrogate_weight[1:, :2] != 1).all()

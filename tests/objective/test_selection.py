@@ -1,7 +1,7 @@
 """Which groups are trained on: golden injection, filters, and the errors of parts that do not exist."""
 
 import pytest
-from objective_equations import algorithm
+from objective_equations import PRESETS, algorithm
 
 from gcpo_mcore.errors import UserError
 from gcpo_mcore.objective.advantage import Advantage
@@ -146,12 +146,61 @@ def test_unknown_option_names_the_nearest(kind, wrong, near):
         kind.build({"name": wrong})
 
 
-def test_k1_as_a_loss_is_refused_unless_forced():
-    with pytest.raises(UserError, match=r"algorithm\.kl: estimator k1 .*zero.*force=true"):
-        algorithm("algorithm=grpo", "algorithm/kl=k1")
-    assert algorithm("algorithm=grpo", "algorithm/kl=k1", "algorithm.kl.force=true").kl.estimator == "k1"
+REFUSED = {
+    "algorithm/kl=k1": r"estimator k1 .*zero",
+    "algorithm/kl=k2 algorithm.kl.unbiased=true": r"estimator k2 times the ratio",
+    "algorithm/kl=k1_reward algorithm.kl.estimator=k3": r"estimator k3 in the reward",
+    "algorithm/surrogate=policy_gradient": r"policy_gradient has no importance ratio.*algorithm/importance=none",
+    "algorithm/surrogate=conspo": r"conspo compares the sequences.*algorithm/advantage=none",
+    "algorithm/surrogate=gmpo": r"gmpo clips every token's ratio.*algorithm/importance=token",
+    "algorithm=gmpo algorithm/advantage=whitened": r"one loss per sequence.*whitened",
+    "algorithm=conspo algorithm/importance=token": r"conspo.*algorithm/importance=none",
+    "algorithm=conspo algorithm/reduction=token_mean": r"conspo.*algorithm/reduction=group_mean",
+    "algorithm=conspo algorithm/mismatch=tis": r"conspo.*algorithm/mismatch=off",
+    "algorithm=conspo algorithm/kl=k1_reward": r"kl=reward adds to a reward that .*conspo",
+    "algorithm=gcpo_conspo algorithm.golden.ratio=sft": r"golden\.ratio=sft.*no ratio",
+    "algorithm=gcpo_conspo algorithm.golden.weight=2": r"golden\.weight=2",
+    "algorithm=sapo algorithm/golden=always_luffy": r"golden\.ratio=luffy shapes the ratio itself",
+    "algorithm=sapo algorithm/golden=all_wrong algorithm.golden.clip_high=0.3": r"clip_high need .*surrogate=clipped",
+    "algorithm=gcpo algorithm.golden.ratio=sft algorithm.golden.clip_low=0.1": r"clip_low .*golden\.ratio=old",
+    "algorithm=sft algorithm/surrogate=conspo algorithm/reduction=group_mean": r"groups of one",
+    "algorithm=conspo trainer.samples_per_prompt=1": r"group of one has no contrast",
+}
 
 
-def test_a_reference_model_is_asked_for_only_by_kl():
-    assert algorithm("algorithm=grpo").kl.needs_reference
-    assert not algorithm("algorithm=gcpo").kl.needs_reference
+@pytest.mark.parametrize("overrides", REFUSED)
+def test_a_combination_without_sense_is_refused_with_its_reason(overrides):
+    with pytest.raises(UserError, match=REFUSED[overrides]):
+        algorithm(*overrides.split())
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "algorithm/kl=k1",
+        "algorithm/kl=k2 algorithm.kl.unbiased=true",
+        "algorithm/kl=k1_reward algorithm.kl.estimator=k2",
+    ],
+)
+def test_a_wrong_kl_can_be_forced(overrides):
+    assert algorithm("algorithm=grpo", *overrides.split(), "algorithm.kl.force=true").kl.force
+
+
+def test_a_reference_model_is_asked_for_only_where_it_is_used():
+    with_reference = {name for name in PRESETS if algorithm(f"algorithm={name}").needs_reference}
+    assert with_reference == {"grpo", "rloo", "reinforce_pp", "reinforce_pp_baseline", "dpo"}
+
+
+def test_dropped_by_accuracy_or_by_reward():
+    """A wrong group whose rewards differ by a bonus has an advantage, but nothing right in it."""
+    shaped, uniform = group([0.0, -0.5]), group([1.0, 1.0], accurate=[0])
+    for by, kept_group in (("accuracy", uniform), ("reward", shaped)):
+        kept, counts = algorithm("algorithm=dapo", f"algorithm.filter.by={by}").select([shaped, uniform], step=1)
+        assert [g is kept_group for g in kept] == [True]
+        assert counts["dropped_all_wrong" if by == "accuracy" else "dropped_other"] == 1
+
+
+def test_history_passes_over_what_was_all_right():
+    skips = algorithm("algorithm=srpo").filter.skips
+    assert [skips(a) for a in (None, 0.0, 0.5, 1.0)] == [False, False, False, True]
+    assert not any(algorithm("algorithm=grpo").filter.skips(a) for a in (None, 0.0, 1.0))

@@ -57,7 +57,7 @@ def test_golden_answers_went_in(whole):
 
 
 def test_stop_and_resume_is_bitwise(carry, tmp_path, whole):
-    run(TRAIN, *options(carry, tmp_path, 2))
+    assert "stopped at step 2 of 5" in run(TRAIN, *options(carry, tmp_path, 5, "trainer.stop_at_step=2"))
     run(TRAIN, *options(carry, tmp_path, 5))
     assert_same(outcome(tmp_path), whole)
 
@@ -81,7 +81,7 @@ def test_kill_and_resume_is_bitwise(carry, tmp_path, whole):
 
 
 def test_damaged_checkpoint_is_left_out(carry, tmp_path, whole):
-    run(TRAIN, *options(carry, tmp_path, 4))
+    run(TRAIN, *options(carry, tmp_path, 5, "trainer.stop_at_step=4"))
     shard = max((tmp_path / "r/checkpoints/step_000004/shards").glob("*.distcp"), key=lambda p: p.stat().st_size)
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
@@ -94,8 +94,8 @@ def test_damaged_checkpoint_is_left_out(carry, tmp_path, whole):
 
 def test_resume_at_another_layout(carry, tmp_path, whole):
     """From one process to two pipeline stages, to two data ranks: the same run to rounding."""
-    run(TRAIN, *options(carry, tmp_path, 2))
-    run(TRAIN, *options(carry, tmp_path, 4, "parallel.tensor=2"), processes=2)
+    run(TRAIN, *options(carry, tmp_path, 5, "trainer.stop_at_step=2"))
+    run(TRAIN, *options(carry, tmp_path, 5, "trainer.stop_at_step=4", "parallel.tensor=2"), processes=2)
     run(TRAIN, *options(carry, tmp_path, 5), processes=2)
     weights, metrics = outcome(tmp_path)
     assert [line["step"] for line in metrics] == [1, 2, 3, 4, 5]

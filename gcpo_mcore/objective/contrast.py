@@ -1,0 +1,148 @@
+"""Surrogates that compare the right and the wrong samples of a group by their sequence scores.
+
+A group may lie in several micro-batches and on several ranks, so the loss is not taken there. At fixed weights its
+gradient is a weighted sum of the log-probs' gradients: one scoring pass gives all log-probs, `prepare` differentiates
+the loss by them, and in the micro-batches every token only counts with its weight. Exact for every layout.
+"""
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+
+from gcpo_mcore.batch import Batch
+from gcpo_mcore.errors import UserError
+from gcpo_mcore.objective.surrogate import Surrogate
+
+
+class Contrast(Surrogate):
+    """loss = mean over the groups with right and wrong samples of `contrast`, plus the trust region.
+
+    The trust region is penalty/2 max(0, KL - limit)^2 with KL the mean of old_logp - logp over the sampled tokens
+    (DisCO, arXiv 2505.12366, sec. 4.2); null leaves it out. It acts from a step's second update on.
+
+    trust_region_kl       limit, in nats per token
+    trust_region_penalty  its factor
+    """
+
+    uses_ratio: ClassVar[bool] = False
+    compares_samples: ClassVar[bool] = True
+    trust_region_kl: NonNegativeFloat | None
+    trust_region_penalty: PositiveFloat
+
+    def fits(self, algorithm) -> None:
+        wanted = {"advantage": "none", "importance": "none", "reduction": "group_mean", "mismatch": "off"}
+        for kind, option in wanted.items():
+            chosen = getattr(algorithm, kind).name
+            if chosen != option:
+                raise UserError(
+                    f"algorithm.surrogate={self.name} compares the sequences of a group itself, so "
+                    f"algorithm.{kind}={chosen} would do nothing: algorithm/{kind}={option}"
+                )
+
+    def prepare(self, batch: Batch, logp: torch.Tensor | None, progress: float) -> dict[str, float]:
+        logp = logp.detach().double().requires_grad_()
+        scores, is_trained = self.scores(logp, batch), batch.loss_mask.any(1)
+        losses, metrics = [], []
+        for group in batch.group.unique():
+            mine = (batch.group == group) & is_trained
+            right, wrong = scores[mine & batch.is_accurate], scores[mine & ~batch.is_accurate]
+            if len(right) and len(wrong):
+                losses.append(self.contrast(right, wrong, progress))
+                metrics.append(self.measure(right.detach(), wrong.detach(), progress))
+        total = torch.stack(losses).mean() if losses else scores.sum() * 0
+        kl = self._kl_of_old(logp, batch)
+        if self.trust_region_kl is not None:
+            total = total + self.trust_region_penalty / 2 * (kl - self.trust_region_kl).clamp(min=0) ** 2
+        (gradient,) = torch.autograd.grad(total, logp)
+        batch.logp_gradient = gradient.to(batch.old_logp)
+        batch.loss_share = (total.detach() / len(batch)).to(batch.old_logp).expand(len(batch))
+        means = {name: sum(m[name] for m in metrics) / len(metrics) for name in (metrics[0] if metrics else ())}
+        return {"contrast/groups": float(len(losses)), "contrast/kl_old": kl.item(), **means}
+
+    def loss(self, logp, rows, ratio):
+        # Of the two, the first has only a gradient and the second only a value.
+        moved = (rows.logp_gradient * (logp - logp.detach())).sum()
+        return moved + rows.loss_share.sum(), torch.zeros_like(logp, dtype=torch.bool)
+
+    def scores(self, logp: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """[B] what a sequence is compared by: the mean of its log-probs."""
+        return (logp * batch.mask).sum(1) / batch.lengths.clamp(min=1)
+
+    def contrast(self, right: torch.Tensor, wrong: torch.Tensor, progress: float) -> torch.Tensor:
+        """The loss of a group from the scores of its right and its wrong samples."""
+        raise TypeError(f"{type(self).__name__} has no loss")
+
+    def measure(self, right: torch.Tensor, wrong: torch.Tensor, progress: float) -> dict[str, float]:
+        """Numbers of a group for the log."""
+        return {"contrast/score_gap": float(right.mean() - wrong.mean())}
+
+    def _kl_of_old(self, logp: torch.Tensor, batch: Batch) -> torch.Tensor:
+        sampled = batch.loss_mask * ~batch.is_golden.unsqueeze(1)
+        return ((batch.old_logp - logp) * sampled).sum() / sampled.sum().clamp(min=1)
+
+
+class ConSPO(Contrast, option="conspo"):
+    """InfoNCE: mean over right i of log(1 + sum over wrong j of exp((s_j - s_i + m) / tau)) (arXiv 2605.12969).
+
+    Each right sample is held against all wrong ones; the other right ones are not in the denominator. The margin m
+    grows from margin_start to margin_end over the first margin_rise share of the run.
+
+    temperature, margin_*  in nats per token
+    """
+
+    temperature: PositiveFloat
+    margin_start: NonNegativeFloat
+    margin_end: NonNegativeFloat
+    margin_rise: float = Field(gt=0, le=1)
+    margin_schedule: Literal["linear", "cosine"]
+
+    def margin(self, progress: float) -> float:
+        """m at `progress` in [0, 1]."""
+        done = min(progress / self.margin_rise, 1.0)
+        if self.margin_schedule == "cosine":
+            done = (1 - math.cos(math.pi * done)) / 2
+        return self.margin_start + (self.margin_end - self.margin_start) * done
+
+    def contrast(self, right, wrong, progress):
+        gaps = (wrong[None, :] - right[:, None] + self.margin(progress)) / self.temperature
+        return F.softplus(gaps.logsumexp(1)).mean()
+
+    def measure(self, right, wrong, progress):
+        p = (wrong / self.temperature).softmax(0)
+        return {
+            **super().measure(right, wrong, progress),
+            "contrast/margin": self.margin(progress),
+            "contrast/wrong_entropy": float(torch.special.entr(p).sum()),  # low: one wrong sample bears it all
+        }
+
+
+class DisCO(Contrast, option="disco"):
+    """-(mean s_i - tau log mean_j exp(s_j / tau)) over right i and wrong j (DisCO, arXiv 2505.12366, log-L score).
+
+    temperature  tau, in nats per token
+    """
+
+    temperature: PositiveFloat
+
+    def contrast(self, right, wrong, progress):
+        hardest = self.temperature * ((wrong / self.temperature).logsumexp(0) - math.log(len(wrong)))
+        return hardest - right.mean()
+
+
+class DPO(Contrast, option="dpo"):
+    """-log sigmoid(beta (d_i - d_j)), the mean over pairs of a right i and a wrong j (DPO, arXiv 2305.18290, eq. 7).
+
+    d is the sum over a row's tokens of log pi - log pi_ref.
+    """
+
+    needs_reference: ClassVar[bool] = True
+    beta: PositiveFloat
+
+    def scores(self, logp, batch):
+        return ((logp - batch.ref_logp) * batch.mask).sum(1)
+
+    def contrast(self, right, wrong, progress):
+        return -F.logsigmoid(self.beta * (right[:, None] - wrong[None, :])).mean()

@@ -1,0 +1,58 @@
+"""Run by test_invariance.py under torchrun: python invariance.py MODEL OUT.pt 'override ...' [key=value ...]
+
+For every case (a command line's algorithm) the loss and the full gradient of one update, at fixed weights, on this
+layout. Keys: tensor pipeline sequence sequences tokens.
+"""
+
+import json
+import sys
+
+import torch
+import torch.distributed as dist
+
+from gcpo_mcore.actor import hf_mapping
+from gcpo_mcore.actor.actor import Actor
+from gcpo_mcore.actor.architecture import read_architecture
+from gcpo_mcore.actor.config import ModelConfig, ParallelConfig
+from gcpo_mcore.actor.layout import check_layout
+from gcpo_mcore.actor.model import start_parallel
+from gcpo_mcore.config.load import load_config
+from gcpo_mcore.setup import process_group
+from tests.actor.worker import OPTIMIZER, make_batch
+
+
+def main(model: str, out: str, cases: str, *options: str) -> None:
+    o = {key: int(value) for key, value in (option.split("=", 1) for option in options)}
+    parallel = ParallelConfig(
+        **load_config([]).parallel.model_dump()
+        | {"tensor": o.get("tensor", 1), "pipeline": o.get("pipeline", 1), "sequence": bool(o.get("sequence", 0)),
+           "distributed_optimizer": False, "threads": 1}
+    )  # fmt: skip
+    arch = read_architecture(model)
+    layout = check_layout(parallel, arch)
+    with process_group(parallel.threads, deadline_s=120):
+        start_parallel(layout, seed=0)
+        actor = Actor(
+            ModelConfig(path=model, dtype="float32"), arch, parallel, layout, OPTIMIZER, temperature=1.3,
+            sequences_per_microbatch=o.get("sequences", 4), tokens_per_microbatch=o.get("tokens"),
+        )  # fmt: skip
+        results = {}
+        for case in json.loads(cases):
+            algorithm = load_config(case.split()).algorithm
+            batch = make_batch(arch.vocabulary)
+            logp = actor.score(batch)
+            # Off policy, and an engine that disagrees: every branch of the parts is met.
+            noise = torch.randn(3, *batch.mask.shape, generator=torch.Generator().manual_seed(1)) * batch.mask
+            batch.old_logp, batch.ref_logp = logp + 0.3 * noise[0], logp + 0.1 * noise[1]
+            batch.rollout_logp = batch.old_logp + 0.2 * noise[2]
+            algorithm.weigh(batch)
+            algorithm.begin_update(batch, logp, progress=0.5)
+            metrics = actor.backward(batch, algorithm.loss)
+            gradients = {n: g.clone() for n, g in hf_mapping.export(actor.module, arch, lambda p: p.main_grad)}
+            results[case] = (logp, metrics["actor/loss"], gradients)
+        if dist.get_rank() == 0:
+            torch.save(results, out)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

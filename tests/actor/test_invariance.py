@@ -1,0 +1,69 @@
+"""The loss does not know the layout: one preset of every surrogate and reduction, loss and full gradient."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import run
+
+SCRIPT = Path(__file__).with_name("invariance.py")
+TOKENS = "rollout.sampling.max_response_tokens=12"
+CASES = [
+    "algorithm=grpo",  # clipped, sequence_mean, KL in the loss
+    "algorithm=dapo",  # token_mean
+    f"algorithm=dr_grpo {TOKENS}",  # constant
+    "algorithm=rloo",  # policy_gradient, sequence_sum, KL in the reward
+    "algorithm=gcpo algorithm.golden.clip_high=0.3 algorithm/mismatch=tis_sequence",
+    "algorithm=gspo algorithm/importance=sequence_token algorithm/mismatch=mis algorithm.entropy_coefficient=0.01",
+    "algorithm=reinforce_pp algorithm/kl=k3_unbiased",
+    "algorithm=cispo algorithm.filter.mask_truncated=true",
+    "algorithm=sapo",
+    "algorithm=gmpo",
+    f"algorithm=luffy {TOKENS}",
+    "algorithm=gcpo_conspo",  # group-wise: a group lies in several micro-batches and on both ranks
+    "algorithm=disco algorithm/kl=k2",
+    "algorithm=dpo",
+]
+LAYOUTS = {
+    "micro-batches of 1": (1, ["sequences=1"]),
+    "micro-batches of 2": (1, ["sequences=2"]),
+    "one micro-batch": (1, ["sequences=16"]),
+    "packs of 24 tokens": (1, ["tokens=24"]),
+    "one pack": (1, ["tokens=1000"]),
+    "TP2": (2, ["tensor=2"]),
+    "TP2 sequence parallel, packed": (2, ["tensor=2", "sequence=1", "tokens=40"]),
+    "PP2": (2, ["pipeline=2"]),
+    "PP2 packed": (2, ["pipeline=2", "tokens=40"]),
+    "DP2": (2, []),
+    "DP2 packed": (2, ["tokens=40"]),
+    "TP2xPP2": (4, ["tensor=2", "pipeline=2"]),
+}
+
+
+def measure(model: Path, out: Path, processes: int, options: list[str]) -> dict:
+    run(SCRIPT, str(model), str(out), json.dumps(CASES), *options, processes=processes)
+    return torch.load(out)
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_models, tmp_path_factory) -> dict:
+    return measure(tiny_models["qwen2-tied"], tmp_path_factory.mktemp("expected") / "out.pt", 1, ["sequences=4"])
+
+
+def test_every_case_has_a_gradient(expected):
+    for case, (_, loss, gradients) in expected.items():
+        assert loss != 0 and all(g.norm() > 0 for g in gradients.values()), case
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_loss_and_gradient_are_the_same(layout, expected, tiny_models, tmp_path):
+    got = measure(tiny_models["qwen2-tied"], tmp_path / "out.pt", *LAYOUTS[layout])
+    for case, (logp, loss, gradients) in expected.items():
+        mine = got[case]
+        torch.testing.assert_close(mine[0], logp, rtol=1e-5, atol=1e-5)
+        assert mine[1] == pytest.approx(loss, rel=1e-5, abs=1e-6), case
+        whole = torch.cat([g.double().flatten() for g in gradients.values()])
+        difference = torch.cat([(mine[2][n].double() - g.double()).flatten() for n, g in gradients.items()])
+        assert difference.norm() / whole.norm() < 1e-5, f"{case}: {difference.norm() / whole.norm():.1e}"
