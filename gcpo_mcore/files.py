@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -23,6 +25,18 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def named_when_good(out: Path) -> Iterator[Path]:
+    """A path to write a folder at; it becomes `out` when the block ends well, and is gone when it does not."""
+    unchecked = out.with_name(f"unchecked_{out.name}")
+    try:
+        yield unchecked
+        unchecked.rename(out)
+    finally:
+        shutil.rmtree(unchecked, ignore_errors=True)
+        shutil.rmtree(unchecked.with_name(f"tmp_{unchecked.name}"), ignore_errors=True)  # write_hf's
 
 
 def copy_model_files(source: Path, target: Path) -> None:

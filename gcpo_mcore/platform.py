@@ -7,6 +7,7 @@ nothing at all where CUDA is there. Every call into megatron-core stands inside 
 """
 
 import contextlib
+import ctypes
 import multiprocessing.dummy
 import os
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 HAS_CUDA = torch.cuda.is_available()
+_M_MMAP_THRESHOLD = -3  # its number in malloc.h
 
 if not HAS_CUDA:
     # megatron-core decorates small functions with torch.compile; on the CPU the compiler costs
@@ -56,6 +58,16 @@ def memory_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
+def give_memory_back() -> None:
+    """Has glibc return every large block when it is freed; a no-op with another C library.
+
+    By default each large block that is freed raises the size from which blocks are returned, up to 32 MiB: a process
+    that streams tensors then keeps ever more of them.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").mallopt(_M_MMAP_THRESHOLD, 2**20)
+
+
 @contextlib.contextmanager
 def megatron() -> Iterator[None]:
     """The scope in which megatron-core is imported and called. A no-op with CUDA; re-entrant."""
@@ -78,6 +90,10 @@ def megatron() -> Iterator[None]:
 
         threads = SimpleNamespace(get_context=lambda method: multiprocessing.dummy)
         stack.enter_context(mock.patch.object(filesystem_async, "mp", threads))
+        # all_to_all wants its sizes as lists; megatron makes lists of tensors that come from a GPU only.
+        from megatron.core.transformer.moe import token_dispatcher
+
+        stack.enter_context(mock.patch.object(token_dispatcher, "maybe_move_tensor_to_cpu", _sizes_on_cpu))
         stack.enter_context(_OnCpu())
         yield
 
@@ -104,10 +120,14 @@ class _Stream:
     def __init__(self, *args, **kwargs):
         pass
 
-    def wait_stream(self, stream) -> None:
-        pass
+    def wait_stream(self, other=None) -> "_Stream":
+        return self
 
     wait_event = wait = record = record_event = synchronize = wait_stream
+
+
+def _sizes_on_cpu(tensor, as_numpy=False, record_stream=False):
+    return tensor.numpy() if as_numpy and torch.is_tensor(tensor) else tensor
 
 
 def _get_rng_state(device=None, clone=False, graph_safe=False) -> torch.Tensor:

@@ -26,6 +26,7 @@ FREE_KEYS = (
     "run",
     "monitor",
     "evaluation",
+    "benchmark",
     "parallel.tensor",
     "parallel.pipeline",
     "parallel.sequence",

@@ -13,9 +13,13 @@ def main(composed) -> None:
     from omegaconf import OmegaConf
 
     from gcpo_mcore import setup
+    from gcpo_mcore.errors import UserError
     from gcpo_mcore.plan import make_plan
 
-    plan = make_plan(parse(composed), OmegaConf.to_container(composed, resolve=True))
+    config = parse(composed)
+    if config.benchmark:
+        raise UserError("benchmark= is for tools/evaluate.py; training reads data.eval")
+    plan = make_plan(config, OmegaConf.to_container(composed, resolve=True))
     steps, done = plan.config.trainer.steps, plan.checkpoint_step
     if done >= steps and plan.folder.export.is_dir():
         if os.environ.get("RANK", "0") == "0":

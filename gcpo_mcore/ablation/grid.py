@@ -40,7 +40,7 @@ class GridConfig(Config):
     overrides: list[str]
     variants: dict[str, list[str]]
     sweep: dict[str, list[str | int | float]] = Field(min_length=1)
-    prepare: dict[str, str] = {}
+    prepare: dict[str, str]
     processes: PositiveInt
 
 

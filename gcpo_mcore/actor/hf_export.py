@@ -10,11 +10,17 @@ from safetensors.torch import save_file
 
 from gcpo_mcore.files import copy_model_files
 
-SHARD_BYTES = 4 * 2**30
+SHARD_BYTES = 2 * 2**30
 
 
-def write_hf(weights: Iterable[tuple[str, torch.Tensor]], model_files: Path, out: Path, is_writer: bool) -> None:
-    """Streams `weights` into safetensors files of at most `SHARD_BYTES` (one tensor more), beside `model_files`.
+def write_hf(
+    weights: Iterable[tuple[str, torch.Tensor]],
+    model_files: Path,
+    out: Path,
+    is_writer: bool,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Streams `weights` into safetensors files of at most `shard_bytes` (or one tensor), beside `model_files`.
 
     A collective: every rank draws the stream to its end, the writer holds one shard of it. `out` appears whole.
     """
@@ -37,11 +43,11 @@ def write_hf(weights: Iterable[tuple[str, torch.Tensor]], model_files: Path, out
             size = 0
 
     for name, tensor in weights:
+        if size + tensor.nbytes > shard_bytes:
+            flush()
         held[name] = tensor.cpu().contiguous().clone()
         size += tensor.nbytes
         total += tensor.nbytes
-        if size >= SHARD_BYTES:
-            flush()
     flush()
     _name_shards(temporary, shards, total)
     shutil.rmtree(out, ignore_errors=True)

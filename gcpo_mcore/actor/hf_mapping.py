@@ -8,8 +8,12 @@ which Hugging Face tensors make up one Megatron parameter and how they are cut o
     columns   cut along dimension 1 (row-parallel linear)
     vocab     cut in rows, padded with zeros to a multiple of the tensor group
     whole     every rank holds all of it
+
+Experts are dealt over the expert group in order: of 8 experts, rank 1 of 2 holds 4 to 7. They are not cut over the
+tensor group.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,27 +29,32 @@ from safetensors import safe_open
 from gcpo_mcore.actor.architecture import Architecture
 from gcpo_mcore.errors import UserError
 
+INDEX = "model.safetensors.index.json"
+
 
 @dataclass(frozen=True)
 class Rule:
-    """One Megatron parameter: its Hugging Face names ('{i}' is the layer's number from 0) and its cut."""
+    """One Megatron parameter: its Hugging Face names ('{i}' the layer's, '{e}' the expert's number) and its cut."""
 
     hf_names: tuple[str, ...]
     cut: str
 
 
 def rules(arch: Architecture) -> dict[str, Rule]:
-    """Megatron name ('{i}' for the global layer number) -> rule."""
+    """Megatron name ('{i}' for the layer's and '{e}' for the expert's global number, from 0) -> rule."""
     hf, mc = "model.layers.{i}.", "decoder.layers.{i}."
-    attention, mlp = hf + "self_attn.", hf + "mlp."
+    attention = hf + "self_attn."
+    mlp, mc_mlp = hf + "mlp.", mc + "mlp."
+    if arch.experts:
+        mlp, mc_mlp = hf + "mlp.experts.{e}.", mc + "mlp.experts.local_experts.{e}."
     table = {
         "embedding.word_embeddings.weight": Rule(("model.embed_tokens.weight",), "vocab"),
         mc + "input_layernorm.weight": Rule((hf + "input_layernorm.weight",), "whole"),
         mc + "self_attention.linear_qkv.weight": Rule(tuple(attention + f"{x}_proj.weight" for x in "qkv"), "qkv"),
         mc + "self_attention.linear_proj.weight": Rule((attention + "o_proj.weight",), "columns"),
         mc + "pre_mlp_layernorm.weight": Rule((hf + "post_attention_layernorm.weight",), "whole"),
-        mc + "mlp.linear_fc1.weight": Rule((mlp + "gate_proj.weight", mlp + "up_proj.weight"), "gate_up"),
-        mc + "mlp.linear_fc2.weight": Rule((mlp + "down_proj.weight",), "columns"),
+        mc_mlp + "linear_fc1.weight": Rule((mlp + "gate_proj.weight", mlp + "up_proj.weight"), "gate_up"),
+        mc_mlp + "linear_fc2.weight": Rule((mlp + "down_proj.weight",), "columns"),
         "decoder.final_layernorm.weight": Rule(("model.norm.weight",), "whole"),
     }
     if arch.qkv_bias:
@@ -53,6 +62,8 @@ def rules(arch: Architecture) -> dict[str, Rule]:
     if arch.qk_norm:
         for x in "qk":
             table[mc + f"self_attention.{x}_layernorm.weight"] = Rule((attention + f"{x}_norm.weight",), "whole")
+    if arch.experts:
+        table[mc + "mlp.router.weight"] = Rule((hf + "mlp.gate.weight",), "whole")
     if not arch.tied_embeddings:
         table["output_layer.weight"] = Rule(("lm_head.weight",), "vocab")
     return table
@@ -74,7 +85,8 @@ def cut(kind: str, parts: list[torch.Tensor], arch: Architecture, rank: int, siz
     if kind == "gate_up":
         return torch.cat([p.chunk(size, dim=0)[rank] for p in parts])
     groups = [p.view(arch.kv_heads, -1, *p.shape[1:]) for p in parts]  # qkv: [kv_heads, rows per kv head, ...]
-    return torch.cat(groups, dim=1).chunk(size, dim=0)[rank].flatten(0, 1)
+    # Flat before the cut: with fewer kv heads than ranks, a rank holds only part of a group (megatron joins them).
+    return torch.cat(groups, dim=1).flatten(0, 1).chunk(size, dim=0)[rank]
 
 
 def join(kind: str, shards: list[torch.Tensor], arch: Architecture) -> list[torch.Tensor]:
@@ -96,20 +108,44 @@ def join(kind: str, shards: list[torch.Tensor], arch: Architecture) -> list[torc
 # --- the two directions --------------------------------------------------------------------------------------
 
 
-def _local_parameters(model: GPTModel, arch: Architecture) -> Iterator[tuple[str, Rule, torch.nn.Parameter]]:
-    """(Hugging Face-independent global name, rule, parameter) of this rank's stage, in a fixed order."""
+@dataclass(frozen=True)
+class Local:
+    """A parameter of this rank's stage.
+
+    name      with the layer's number in the whole model and the expert's number on this rank
+    rule      with the layer's number filled in
+    expert    the expert's number on this rank; None outside experts
+    per_rank  experts that each rank holds
+    """
+
+    name: str
+    rule: Rule
+    expert: int | None
+    per_rank: int
+
+    def hf_names(self, expert_rank: int) -> list[str]:
+        """The Hugging Face names of what expert-parallel rank `expert_rank` holds under this name."""
+        if self.expert is None:
+            return list(self.rule.hf_names)
+        return [name.format(e=expert_rank * self.per_rank + self.expert) for name in self.rule.hf_names]
+
+
+def local_parameters(model: GPTModel, arch: Architecture) -> Iterator[tuple[Local, torch.nn.Parameter]]:
+    """The parameters of this rank's stage, in a fixed order."""
     table = rules(arch)
+    per_rank = (arch.experts or 0) // parallel_state.get_expert_model_parallel_world_size()
     for name, parameter in model.named_parameters():
         if name == "output_layer.weight" and arch.tied_embeddings:
             continue  # the last stage's copy of the embedding; filled by `load`, never exported
-        match = re.match(r"decoder\.layers\.(\d+)\.(.*)", name)
-        if not match:
-            yield name, table[name], parameter
-            continue
-        layer = model.decoder.layers[int(match[1])].layer_number - 1
-        rule = table["decoder.layers.{i}." + match[2]]
-        names = tuple(n.format(i=layer) for n in rule.hf_names)
-        yield f"decoder.layers.{layer}.{match[2]}", Rule(names, rule.cut), parameter
+        layer = expert = None
+        if found := re.match(r"decoder\.layers\.(\d+)\.", name):
+            layer = model.decoder.layers[int(found[1])].layer_number - 1
+        if found := re.search(r"\.local_experts\.(\d+)\.", name):
+            expert = int(found[1])
+        general = re.sub(r"\.layers\.\d+\.", ".layers.{i}.", name)
+        rule = table[re.sub(r"\.local_experts\.\d+\.", ".local_experts.{e}.", general)]
+        hf_names = tuple(n.format(i=layer, e="{e}") for n in rule.hf_names)
+        yield Local(general.format(i=layer), Rule(hf_names, rule.cut), expert, per_rank), parameter
 
 
 @torch.no_grad()
@@ -119,38 +155,46 @@ def export(
     """Streams every (Hugging Face name, full tensor) to every rank, one Megatron parameter at a time.
 
     `value` gives what is exported of a parameter: its weights, or for example its gradient.
-    A collective over the tensor and pipeline groups: every rank must run it to the end, in step.
+    A collective over the tensor, pipeline and expert groups: every rank must run it to the end, in step.
     """
     tp, pp = parallel_state.get_tensor_model_parallel_group(), parallel_state.get_pipeline_model_parallel_group()
-    mine = {name: (rule, p) for name, rule, p in _local_parameters(model, arch)}
+    ep = parallel_state.get_expert_model_parallel_group()
+    mine = {local.name: parameter for local, parameter in local_parameters(model, arch)}
     owned = [None] * pp.size()
     dist.all_gather_object(
-        owned, [(name, rule, tuple(p.shape), value(p).dtype) for name, (rule, p) in mine.items()], group=pp
+        owned, [(local, tuple(p.shape), value(p).dtype) for local, p in local_parameters(model, arch)], group=pp
     )
     for stage, parameters in enumerate(owned):
         source = dist.get_global_rank(pp, stage)
-        for name, rule, shape, dtype in parameters:
+        for local, shape, dtype in parameters:
             if stage == pp.rank():
-                shard = value(mine[name][1]).contiguous()
+                shard = value(mine[local.name]).contiguous()
             else:
                 shard = torch.empty(shape, dtype=dtype, device=next(model.parameters()).device)
             if pp.size() > 1:
                 shard = shard.clone() if stage == pp.rank() else shard
                 dist.broadcast(shard, source, group=pp)
-            shards = [shard]
-            if rule.cut != "whole" and tp.size() > 1:
-                shards = [torch.empty_like(shard) for _ in range(tp.size())]
-                dist.all_gather(shards, shard, group=tp)
-            yield from zip(rule.hf_names, join(rule.cut, shards, arch), strict=True)
+            for expert_rank, part in enumerate([shard] if local.expert is None else _gather(shard, ep)):
+                is_cut = local.expert is None and local.rule.cut != "whole"
+                shards = _gather(part, tp) if is_cut else [part]
+                yield from zip(local.hf_names(expert_rank), join(local.rule.cut, shards, arch), strict=True)
+
+
+def _gather(shard: torch.Tensor, group: dist.ProcessGroup) -> list[torch.Tensor]:
+    if group.size() == 1:
+        return [shard]
+    shards = [torch.empty_like(shard) for _ in range(group.size())]
+    dist.all_gather(shards, shard, group=group)
+    return shards
 
 
 def mark_tensor_parallel(model: GPTModel, arch: Architecture) -> None:
     """Tells megatron-core which parameters are cut over the tensor group.
 
     It sets this mark only while it initialises weights, which we leave out; without it the gradient norm
-    silently counts one rank's shards only.
+    silently counts one rank's shards only. (Experts are not cut, but other tensor ranks hold other experts.)
     """
-    cuts = [(parameter, rule.cut) for _, rule, parameter in _local_parameters(model, arch)]
+    cuts = [(parameter, local.rule.cut) for local, parameter in local_parameters(model, arch)]
     if model.post_process and not model.pre_process and arch.tied_embeddings:
         cuts.append((model.output_layer.weight, "vocab"))
     for parameter, kind in cuts:
@@ -162,11 +206,14 @@ def mark_tensor_parallel(model: GPTModel, arch: Architecture) -> None:
 def load(model: GPTModel, arch: Architecture, read: Callable[[str], torch.Tensor]) -> None:
     """Fills this rank's stage; `read(name)` gives the full Hugging Face tensor of that name."""
     tp = parallel_state.get_tensor_model_parallel_group()
-    for name, rule, parameter in _local_parameters(model, arch):
-        shard = cut(rule.cut, [read(n) for n in rule.hf_names], arch, tp.rank(), tp.size())
+    expert_rank = parallel_state.get_expert_model_parallel_rank()
+    for local, parameter in local_parameters(model, arch):
+        names = local.hf_names(expert_rank)
+        rank, size = (tp.rank(), tp.size()) if local.expert is None else (0, 1)
+        shard = cut(local.rule.cut, [read(n) for n in names], arch, rank, size)
         if shard.shape != parameter.shape:
             raise UserError(
-                f"{rule.hf_names[0]}: shape {tuple(shard.shape)} does not fit {name} {tuple(parameter.shape)}"
+                f"{names[0]}: shape {tuple(shard.shape)} does not fit {local.name} {tuple(parameter.shape)}"
             )
         parameter.copy_(shard)
     if arch.tied_embeddings and not model.pre_process and model.post_process:
@@ -176,8 +223,8 @@ def load(model: GPTModel, arch: Architecture, read: Callable[[str], torch.Tensor
 
 def hf_names(arch: Architecture) -> set[str]:
     """Every Hugging Face tensor name of the architecture."""
-    table = rules(arch).values()
-    return {name.format(i=i) for rule in table for name in rule.hf_names for i in range(arch.layers)}
+    general = [name for rule in rules(arch).values() for name in rule.hf_names]
+    return {n.format(i=i, e=e) for n in general for i in range(arch.layers) for e in range(arch.experts or 1)}
 
 
 class HfWeights:
@@ -189,6 +236,9 @@ class HfWeights:
     def __init__(self, folder: str, arch: Architecture):
         self._files: dict[str, Path] = {}
         files = sorted(Path(folder).glob("*.safetensors"))
+        for name in _indexed(Path(folder)):
+            if not (Path(folder) / name).is_file():
+                raise UserError(f"{folder}: {name} is missing; {INDEX} names it")
         if not files:
             raise UserError(f"model.path: no *.safetensors in {folder}")
         for path in files:
@@ -208,6 +258,22 @@ class HfWeights:
         """The names of the architecture's tensors."""
         return list(self._names)
 
+    def shape(self, name: str) -> list[int]:
+        """The shape of a tensor, without reading it."""
+        with safe_open(self._files[name], "pt") as f:
+            return f.get_slice(name).get_shape()
+
     def __call__(self, name: str) -> torch.Tensor:
         with safe_open(self._files[name], "pt") as f:
             return f.get_tensor(name)
+
+
+def _indexed(folder: Path) -> list[str]:
+    """The files that a sharded folder's index names."""
+    path = folder / INDEX
+    if not path.is_file():
+        return []
+    try:
+        return sorted(set(json.loads(path.read_text())["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"{path}: not a readable index ({error})") from None

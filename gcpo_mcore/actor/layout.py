@@ -10,12 +10,17 @@ from gcpo_mcore.errors import UserError
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes of the axes; world = data * tensor * pipeline. Ranks are ordered tensor fastest, pipeline slowest."""
+    """Sizes of the axes; world = data * tensor * pipeline. Ranks are ordered tensor fastest, pipeline slowest.
+
+    Experts have an axis of their own over the same ranks: `expert` neighbours within a stage, tensor ranks first,
+    hold different experts.
+    """
 
     world: int
     tensor: int
     pipeline: int
     data: int
+    expert: int
 
 
 def check_layout(parallel: ParallelConfig, model: Architecture) -> Layout:
@@ -27,11 +32,32 @@ def check_layout(parallel: ParallelConfig, model: Architecture) -> Layout:
             f"parallel.tensor={t} x parallel.pipeline={p} needs a multiple of {t * p} processes, got {world} "
             f"(torchrun --nproc-per-node)"
         )
-    for name, size in (("heads", model.heads), ("kv_heads", model.kv_heads), ("intermediate", model.intermediate)):
-        if size % t:
-            raise UserError(f"parallel.tensor={t} does not divide the model's {name} ({size})")
+    for name in ("heads",) if model.experts else ("heads", "intermediate"):
+        if getattr(model, name) % t:
+            raise UserError(f"parallel.tensor={t} does not divide the model's {name} ({getattr(model, name)})")
+    if model.kv_heads % t and t % model.kv_heads:
+        raise UserError(
+            f"parallel.tensor={t} neither divides the model's kv_heads ({model.kv_heads}) nor is a multiple of them"
+        )
     if model.layers % p:
         raise UserError(f"parallel.pipeline={p} does not divide the model's layers ({model.layers})")
     if parallel.sequence and t == 1:
         raise UserError("parallel.sequence=true needs parallel.tensor above 1")
-    return Layout(world=world, tensor=t, pipeline=p, data=world // (t * p))
+    _check_experts(parallel, model, ranks=world // p)
+    return Layout(world=world, tensor=t, pipeline=p, data=world // (t * p), expert=parallel.expert)
+
+
+def _check_experts(parallel: ParallelConfig, model: Architecture, ranks: int) -> None:
+    e = parallel.expert
+    if e > 1 and not model.experts:
+        raise UserError(f"parallel.expert={e}: the model ({model.family}) has no experts")
+    if model.experts and model.experts % e:
+        raise UserError(f"parallel.expert={e} does not divide the model's experts ({model.experts})")
+    if ranks % e:
+        raise UserError(f"parallel.expert={e} does not divide the processes of a pipeline stage ({ranks})")
+    # With one expert rank megatron would leave the experts' gradients unsummed over the tensor group, silently.
+    if model.experts and parallel.tensor > 1 and not (parallel.sequence and e > 1):
+        raise UserError(
+            f"parallel.tensor={parallel.tensor}: a model with experts needs parallel.sequence=true and "
+            "parallel.expert above 1 with it"
+        )

@@ -6,6 +6,7 @@ from megatron.core.distributed import DistributedDataParallel, DistributedDataPa
 from megatron.core.models.gpt import GPTModel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.transformer import TransformerConfig
+from megatron.core.transformer.moe import moe_utils
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 
 from gcpo_mcore import platform
@@ -14,17 +15,25 @@ from gcpo_mcore.actor.attention import RMSNorm, SdpaAttention
 from gcpo_mcore.actor.config import ParallelConfig
 from gcpo_mcore.actor.layout import Layout
 
+if not moe_utils.HAVE_TE:
+    moe_utils.te_general_gemm = None  # its router asks for this name, which it defines with transformer-engine only
+
 
 def start_parallel(layout: Layout, seed: int) -> None:
     """Megatron's process groups and random-number tracker for this rank."""
     with platform.megatron():
         parallel_state.initialize_model_parallel(
-            tensor_model_parallel_size=layout.tensor, pipeline_model_parallel_size=layout.pipeline
+            tensor_model_parallel_size=layout.tensor,
+            pipeline_model_parallel_size=layout.pipeline,
+            expert_model_parallel_size=layout.expert,
+            expert_tensor_parallel_size=1,  # an expert lies whole on a rank; gloo could not gather its tokens
         )
         tensor_parallel.model_parallel_cuda_manual_seed(seed)
 
 
-def transformer_config(arch: Architecture, parallel: ParallelConfig, dtype: torch.dtype) -> TransformerConfig:
+def transformer_config(
+    arch: Architecture, parallel: ParallelConfig, dtype: torch.dtype, on_gpu: bool = platform.HAS_CUDA
+) -> TransformerConfig:
     """megatron-core's view of the architecture. Every fusion that needs a CUDA extension is off."""
     return TransformerConfig(
         num_layers=arch.layers,
@@ -47,10 +56,11 @@ def transformer_config(arch: Architecture, parallel: ParallelConfig, dtype: torc
         pipeline_dtype=dtype,
         tensor_model_parallel_size=parallel.tensor,
         pipeline_model_parallel_size=parallel.pipeline,
+        expert_model_parallel_size=parallel.expert,
         sequence_parallel=parallel.sequence,
         # The weights always come from a Hugging Face folder: initial values are never used.
         perform_initialization=False,
-        use_cpu_initialization=not platform.HAS_CUDA,
+        use_cpu_initialization=not on_gpu,
         gradient_accumulation_fusion=False,
         bias_activation_fusion=False,
         bias_dropout_fusion=False,
@@ -61,12 +71,49 @@ def transformer_config(arch: Architecture, parallel: ParallelConfig, dtype: torc
         calculate_per_token_loss=True,
         variable_seq_lengths=False,
         batch_p2p_comm=platform.HAS_CUDA,
+        **_experts_config(arch),
     )
+
+
+def _experts_config(arch: Architecture) -> dict:
+    """The router as in transformers: no balancing loss, no capacity limit, softmax over all experts or over the top."""
+    if not arch.experts:
+        return {}
+    return {
+        "num_moe_experts": arch.experts,
+        "moe_ffn_hidden_size": arch.expert_intermediate,
+        "moe_router_topk": arch.experts_per_token,
+        # Softmax over the chosen logits is softmax over all of them, scaled to a sum of 1.
+        "moe_router_pre_softmax": not arch.normalised_topk,
+        "moe_router_load_balancing_type": "none",
+        "moe_token_dispatcher_type": "alltoall",
+        "expert_tensor_parallel_size": 1,
+    }
+
+
+def rotary_frequencies(arch: Architecture) -> torch.Tensor:
+    """[head_dim / 2] scaled rotary frequencies, by transformers' own function of the config's rope type."""
+    from transformers import LlamaConfig
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    config = LlamaConfig(
+        hidden_size=arch.hidden,
+        num_attention_heads=arch.heads,
+        head_dim=arch.head_dim,
+        max_position_embeddings=arch.max_positions,
+        rope_parameters={"rope_theta": arch.rope_theta, **arch.rope_scaling},
+    )
+    with platform.device():  # not on the meta device, when the model is built there
+        frequencies, attention_factor = ROPE_INIT_FUNCTIONS[arch.rope_scaling["rope_type"]](config)
+    assert attention_factor == 1.0  # true of the types in architecture.ROPE_TYPES
+    return frequencies
 
 
 def block_spec(arch: Architecture, layers: int) -> TransformerBlockSubmodules:
     """`layers` of megatron-core's local layer spec, and a final norm, with our core attention and norm."""
-    spec = get_gpt_layer_local_spec(qk_layernorm=arch.qk_norm, normalization="RMSNorm")
+    spec = get_gpt_layer_local_spec(
+        num_experts=arch.experts, moe_grouped_gemm=False, qk_layernorm=arch.qk_norm, normalization="RMSNorm"
+    )
     parts = spec.submodules
     parts.input_layernorm = parts.pre_mlp_layernorm = RMSNorm
     attention = parts.self_attention.submodules
@@ -81,11 +128,18 @@ def padded_vocabulary(arch: Architecture, tensor: int) -> int:
     return -(-arch.vocabulary // tensor) * tensor
 
 
-def build_model(arch: Architecture, parallel: ParallelConfig, layout: Layout, dtype: torch.dtype) -> GPTModel:
-    """This rank's stage of the model, on its device, weights not yet loaded."""
+def build_model(
+    arch: Architecture,
+    parallel: ParallelConfig,
+    layout: Layout,
+    dtype: torch.dtype,
+    device: torch.device | None = None,
+) -> GPTModel:
+    """This rank's stage of the model, on `device` (None: the rank's), weights not yet loaded."""
+    device = device or platform.device()
     with platform.megatron():
         model = GPTModel(
-            config=transformer_config(arch, parallel, dtype),
+            config=transformer_config(arch, parallel, dtype, on_gpu=device.type == "cuda"),
             transformer_layer_spec=block_spec(arch, arch.layers // layout.pipeline),
             vocab_size=padded_vocabulary(arch, layout.tensor),
             max_sequence_length=arch.max_positions,
@@ -96,7 +150,10 @@ def build_model(arch: Architecture, parallel: ParallelConfig, layout: Layout, dt
             position_embedding_type="rope",
             rotary_base=arch.rope_theta,
         )
-        return model.to(platform.device())
+        if arch.rope_scaling:
+            # megatron's own scaling fixes three of llama3's four numbers
+            model.rotary_pos_emb.inv_freq = rotary_frequencies(arch)
+        return model.to(device)
 
 
 def wrap_data_parallel(model: GPTModel, parallel: ParallelConfig) -> DistributedDataParallel:

@@ -91,7 +91,7 @@ class _explained:
         return False
 
     def _explain(self, text: str, error: Exception) -> str:
-        if found := re.search(r"Could not find '([^']+)'", text):
+        if found := re.search(r"Could not (?:find|load) '([^']+)'", text):  # load: one of a list of choices
             group, _, choice = found[1].rpartition("/")
             known = [f.stem for f in (CONFIGS / group).glob("*.yaml")]
             return f"{group}={choice}: unknown choice{nearest(choice, known)}; known: {', '.join(sorted(known))}"
@@ -105,7 +105,7 @@ class _explained:
     def _known_keys(self) -> list[str]:
         """Every key of the config, and every group, with the valid choices of this command line."""
         parsed = OverridesParser.create().parse_overrides(self.overrides)
-        choices = [o.input_line for o in parsed if (CONFIGS / o.key_or_group / f"{o.value()}.yaml").is_file()]
+        choices = [o.input_line for o in parsed if _are_choices(o.key_or_group, o.value())]
         groups = [str(d.relative_to(CONFIGS)) for d in CONFIGS.rglob("*") if d.is_dir() and d.name != "__pycache__"]
         return [*groups, *_keys(OmegaConf.to_container(_compose(choices)))]
 
@@ -114,6 +114,12 @@ def _compose(overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
         return compose("train", overrides=overrides)
+
+
+def _are_choices(group: str, value: Any) -> bool:
+    """Whether the value, or every one of a list of them, is a file of the group."""
+    names = value if isinstance(value, list) else [value]
+    return all((CONFIGS / group / f"{name}.yaml").is_file() for name in names)
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, NonNegativeInt, PositiveInt, model_validator
 
 from gcpo_mcore.actor.config import ModelConfig, OptimizerConfig, ParallelConfig
+from gcpo_mcore.benchmark.config import Benchmark
 from gcpo_mcore.config.part import Config
 from gcpo_mcore.data.config import DataConfig
 from gcpo_mcore.errors import UserError
@@ -46,7 +47,8 @@ class TrainerConfig(Config):
 class EvaluationConfig(Config):
     """Held-out accuracy during training: every `every_steps` (0: never), at the start if `at_start`, and at the end.
 
-    `beside` names other Hugging Face folders that tools/evaluate.py puts into the same table.
+    `beside` names other Hugging Face folders that tools/evaluate.py puts into the same table; `folder`, `benchmarks`
+    and `problems_per_chunk` are for its benchmarks only.
     """
 
     every_steps: NonNegativeInt
@@ -54,6 +56,9 @@ class EvaluationConfig(Config):
     samples_per_prompt: PositiveInt
     sampling: Sampling
     beside: list[str]
+    folder: str
+    benchmarks: str
+    problems_per_chunk: PositiveInt
 
 
 def _build_algorithm(value: Any) -> Any:
@@ -78,6 +83,7 @@ class RunConfig(Config):
     parallel: ParallelConfig
     optimizer: OptimizerConfig
     monitor: MonitorConfig
+    benchmark: dict[str, Benchmark]
 
     @model_validator(mode="after")
     def _refuse_contradictions(self):

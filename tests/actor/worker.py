@@ -1,6 +1,6 @@
 """Run by the tests in this folder, alone or under torchrun: python worker.py MODEL OUT.json [key=value ...]
 
-tensor pipeline sequence distributed_optimizer sequences   the layout
+tensor pipeline expert sequence distributed_optimizer sequences   the layout
 updates=3          updates to take (the loss is GCPO's)
 save=DIR after=2   write a checkpoint after that many updates
 load=DIR after=2   start from it: the first `after` updates are left out
@@ -57,6 +57,7 @@ def main(model: str, out: str, *options: str) -> None:
     parallel = ParallelConfig(
         tensor=int(o.get("tensor", 1)),
         pipeline=int(o.get("pipeline", 1)),
+        expert=int(o.get("expert", 1)),
         sequence=bool(int(o.get("sequence", 0))),
         distributed_optimizer=bool(int(o.get("distributed_optimizer", 0))),
         threads=1,

@@ -10,7 +10,9 @@ from gcpo_mcore.config.load import CONFIGS, load_config, parse
 from gcpo_mcore.errors import UserError
 from gcpo_mcore.registry import algorithms
 
-TOP_GROUPS = sorted(d.name for d in CONFIGS.iterdir() if d.is_dir() and d.name not in ("__pycache__", "algorithm"))
+TOP_GROUPS = sorted(
+    d.name for d in CONFIGS.iterdir() if d.is_dir() and d.name not in ("__pycache__", "algorithm", "ablation")
+)
 
 
 # A full grid of presets x options is 900 command lines; what an option is does not depend on the preset, so each is

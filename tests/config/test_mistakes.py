@@ -19,6 +19,14 @@ MISTAKES = {
     ),
     "unknown group": (["algorithm/goldn=off"], "unknown key algorithm/goldn (nearest: algorithm/golden)"),
     "unknown choice": (["algorithm=gcppo"], "algorithm=gcppo: unknown choice (nearest: gcpo); known: "),
+    "unknown choice in a list": (
+        ["benchmark=[gsm8k,mth500]"],
+        "benchmark=mth500: unknown choice (nearest: math500); known: aime24, ",
+    ),
+    "unknown key of a choice in a list": (
+        ["benchmark=[gsm8k,math500]", "benchmark.gsm8k.max_problem=5"],
+        "unknown key benchmark.gsm8k.max_problem (nearest: benchmark.gsm8k.max_problems)",
+    ),
     "unknown choice of a part": (
         ["algorithm/golden=all_wrnog"],
         "algorithm/golden=all_wrnog: unknown choice (nearest: all_wrong); known: all_wrong, always, ",

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from gcpo_mcore import platform
+from gcpo_mcore.hf_tensors import tensors_on_disk
 from gcpo_mcore.registry import engines
 from gcpo_mcore.rollout.config import RolloutConfig, Sampling
 from gcpo_mcore.rollout.engine import Request
@@ -41,14 +42,14 @@ class EmbeddedEngine:
 
     def update_weights(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
         """Copies the weights in. RuntimeError if a tensor is unknown, misshapen or left out."""
-        mine = dict(self.model.named_parameters())  # a tied output head is not listed twice
+        mine = tensors_on_disk(self.model)
         for name, tensor in weights:
             if name not in mine:
                 raise RuntimeError(f"phase sync: the engine's model has no tensor {name}, or got it twice")
             target = mine.pop(name)
             if tensor.shape != target.shape:  # copy_ would broadcast it
                 raise RuntimeError(f"phase sync: {name} has shape {[*tensor.shape]}, not {[*target.shape]}")
-            target.data.copy_(tensor)
+            target.copy_(tensor)
         if mine:
             raise RuntimeError(f"phase sync: the engine never received {sorted(mine)[0]}")
         self.version = version

@@ -1,0 +1,79 @@
+"""Training a model with experts: expert parallelism changes neither loss nor gradient norm nor weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from gcpo_mcore.actor.architecture import read_architecture
+from gcpo_mcore.actor.hf_mapping import HfWeights
+from gcpo_mcore.registry import engines
+from gcpo_mcore.rollout.config import RolloutConfig, Sampling
+from tests.actor.families import make_model
+from tests.conftest import run
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return make_model("qwen3-moe", tmp_path_factory.mktemp("experts") / "model")
+
+
+@pytest.fixture(scope="module")
+def one_process(model, tmp_path_factory):
+    return _train(model, tmp_path_factory.mktemp("one"), 1)
+
+
+def _train(model: Path, folder: Path, processes: int, *options: str):
+    run(WORKER, str(model), f"{folder}/out.json", f"weights={folder}/w.pt", *options, processes=processes)
+    return json.loads((folder / "out.json").read_text())["metrics"], torch.load(folder / "w.pt")
+
+
+def _largest_difference(weights: dict, expected: dict) -> float:
+    assert weights.keys() == expected.keys()
+    return max(float((weights[n] - w).norm() / w.norm()) for n, w in expected.items())
+
+
+@pytest.mark.parametrize(
+    "processes, options",
+    [(2, "tensor=2 sequence=1 expert=2"), (4, "pipeline=2 expert=2 distributed_optimizer=1")],
+    ids=["EP2 over TP2", "EP2xPP2 distributed optimizer"],
+)
+def test_layout_agrees_with_one_process(model, one_process, tmp_path, processes, options):
+    metrics, weights = _train(model, tmp_path, processes, *options.split())
+    for mine, expected in zip(metrics, one_process[0], strict=True):
+        for name in ("actor/grad_norm", "actor/loss"):
+            assert mine[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-6), name
+    assert _largest_difference(weights, one_process[1]) < 1e-4
+
+
+def test_resume_is_exact(model, one_process, tmp_path):
+    """EP2 saves after 2 updates; a new EP2 run takes the third."""
+    (tmp_path / "whole").mkdir()
+    metrics, whole = _train(model, tmp_path / "whole", 2, "expert=2", f"save={tmp_path}/ck", "after=2")
+    assert metrics[2]["actor/grad_norm"] == pytest.approx(one_process[0][2]["actor/grad_norm"], rel=1e-4)
+    assert _largest_difference(whole, one_process[1]) < 1e-4
+    _, resumed = _train(model, tmp_path, 2, "expert=2", f"load={tmp_path}/ck", "after=2")
+    assert [n for n, w in whole.items() if not torch.equal(w, resumed[n])] == []
+
+
+def test_engine_takes_weights_by_their_names_on_disk(model):
+    """transformers fuses a layer's experts in memory; the embedded engine fills them from the names of the export."""
+    config = RolloutConfig(
+        engine="embedded",
+        sampling=Sampling(temperature=0.0, top_p=1.0, top_k=0, max_response_tokens=8),
+        sequences_per_batch=4,
+        stop_token_ids=[],
+    )
+    engine = engines.get("embedded")(config, str(model), "float32", [0], repr)
+    weights = HfWeights(str(model), read_architecture(str(model)))
+    engine.update_weights(((name, weights(name)) for name in weights.names()), version=1)
+    expected = AutoModelForCausalLM.from_pretrained(model)
+    for (name, mine), (_, wanted) in zip(engine.model.named_parameters(), expected.named_parameters(), strict=True):
+        assert torch.equal(mine, wanted), name
+    with pytest.raises(RuntimeError, match=r"never received model.layers.0.mlp.experts.3.up_proj.weight"):
+        left_out = "model.layers.0.mlp.experts.3.up_proj.weight"
+        engine.update_weights(((n, weights(n)) for n in weights.names() if n != left_out), version=2)
