@@ -10,11 +10,13 @@ from gcpo_mcore.config.part import Config
 class TrainSource(Config):
     """A file, a folder of files or hf:NAME?split=train with training prompts.
 
-    `weight` is its share of a batch relative to the other sources; 0 leaves it out.
+    `weight` is its share of a batch relative to the other sources; 0 leaves it out. `max_golden_rows`: only the first
+    so many rows keep their golden answer; it may be left out.
     """
 
     path: str
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    max_golden_rows: Annotated[int, Field(ge=0)] | None = None
 
 
 class EvalSource(Config):
@@ -39,7 +41,6 @@ class DataConfig(Config):
     train: Annotated[dict[str, TrainSource], Field(min_length=1)]
     eval: dict[str, EvalSource]
     keys: Keys
-    max_golden_rows: Annotated[int, Field(ge=0)] | None  # of each training source, only the first rows keep theirs
     system_prompt: str | None
     prompt_suffix: str
     chat_template: bool

@@ -34,8 +34,9 @@ class Loaded:
 def load_train(config: DataConfig, tokenizer) -> dict[str, Loaded]:
     """Every training source, in the order of the config."""
     sources = {name: source for name, source in config.train.items() if source.weight > 0}
-    limit = config.max_golden_rows
-    return {name: load(name, s.path, config, tokenizer, max_golden_rows=limit) for name, s in sources.items()}
+    return {
+        name: load(name, s.path, config, tokenizer, max_golden_rows=s.max_golden_rows) for name, s in sources.items()
+    }
 
 
 def load_eval(config: DataConfig, tokenizer) -> dict[str, Loaded]:

@@ -160,3 +160,14 @@ def test_a_list_of_answers_and_a_recognised_shape(tmp_path, plain):
     path = write(tmp_path, {"prompt": "1+2?", "answer": ["3", 3.0]})
     (only,) = load("easy", path, config(), plain).prompts
     assert (only.answer, only.other_answers) == ("3", ("3.0",))
+
+
+def test_only_the_first_rows_keep_their_golden_answer(tmp_path, tokenizer):
+    rows = [{"prompt": f"{i}+1?", "answer": i + 1, "golden_answer": f":{i + 1}"} for i in range(4)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for limit, expected in ((None, 4), (2, 2), (0, 0), (9, 4)):
+        settings = config(train={"easy": {"path": str(path), "weight": 1, "max_golden_rows": limit}})
+        loaded = load_train(settings, tokenizer)["easy"]
+        assert [p.golden_ids is not None for p in loaded.prompts] == [i < expected for i in range(4)]
+        assert loaded.with_golden == expected
