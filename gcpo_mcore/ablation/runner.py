@@ -136,7 +136,8 @@ def _prepare(grid: Grid, side_by_side: int) -> None:
 
 def _run(command: list[str]) -> None:
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
+    program = [sys.executable, str(ROOT / command[0])]
+    done = subprocess.run([*program, *command[1:]], env=environment, capture_output=True, text=True)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:]
         raise UserError(f"{' '.join(command)}: exit {done.returncode}" + "".join(f", {line}" for line in last))

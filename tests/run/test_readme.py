@@ -33,13 +33,15 @@ def test_commands_run(carry, tmp_path):
             "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone"],
         }[words[0]]
         words = launcher + words[1:]
-        if "tools/train.py" in words and "--cfg" not in words:
+        trains = "tools/train.py" in words or "tools/ablate.py" in words
+        if trains and "--cfg" not in words and "dry_run=true" not in words:
             words += SHORT
         done = subprocess.run(words, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"{command}\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}"
         ran += 1
-    assert ran == 6
+    assert ran == 8
     assert (tmp_path / "exports/my-model/model.safetensors").is_file()
+    assert len(list((tmp_path / "runs/ablations").glob("*/report.html"))) == 1
 
 
 def test_links_lead_somewhere():
