@@ -72,7 +72,7 @@ def hf_to_checkpoint(hf_folder: Path, dtype: str, out: Path) -> float:
         shards = folder.temporary(0) / "shards"
         shards.mkdir()
         write_shards(shards, model, megatron_reader(model, arch, weights, rounded))
-        folder.finish_checkpoint(0, {"step": 0, "version": 0}, arch, keep=1)
+        folder.finish_checkpoint(0, {"step": 0, "version": 0}, arch)
         written = ShardReader(folder.folder(0) / "shards", model)
         return _compare(arch, written, hf_folder, out, rounded)
 

@@ -12,6 +12,7 @@ from gcpo_mcore.actor.layout import Layout, check_layout
 from gcpo_mcore.config.schema import RunConfig
 from gcpo_mcore.data.dataset import Loaded, load_eval, load_train
 from gcpo_mcore.errors import UserError
+from gcpo_mcore.hub import local_folder
 from gcpo_mcore.run_folder import RunFolder, check_architecture
 
 
@@ -64,6 +65,7 @@ class Plan:
 
 def make_plan(config: RunConfig, resolved: dict[str, Any]) -> Plan:
     """Checks `config` against files, model, layout and run folder. `resolved` is its plain form, for the run folder."""
+    config = _with_local_model(config)
     arch = read_architecture(config.model.path)
     layout = check_layout(config.parallel, arch)
     longest = config.data.max_prompt_tokens + max(
@@ -100,6 +102,11 @@ def make_plan(config: RunConfig, resolved: dict[str, Any]) -> Plan:
         folder=folder,
         checkpoint_step=_find_checkpoint(config, folder, resolved, arch),
     )
+
+
+def _with_local_model(config: RunConfig) -> RunConfig:
+    model = config.model.model_copy(update={"path": local_folder(config.model.path)})
+    return config.model_copy(update={"model": model})
 
 
 def load_tokenizer(folder: str, arch: Architecture) -> Any:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ FREE_KEYS = (
     "parallel.threads",
     "trainer.steps",
     "trainer.stop_at_step",
+    "trainer.hf_every_steps",
     "trainer.checkpoint_every_steps",
     "trainer.keep_checkpoints",
     "trainer.sequences_per_microbatch",
@@ -117,8 +118,8 @@ class RunFolder:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
 
-    def finish_checkpoint(self, step: int, state: dict[str, Any], arch: Architecture, keep: int) -> None:
-        """Adds state and manifest, makes it durable, and gives it its name; then drops all but the newest `keep`."""
+    def finish_checkpoint(self, step: int, state: dict[str, Any], arch: Architecture) -> None:
+        """Adds state and manifest, makes it durable, and gives it its name."""
         temporary = self.temporary(step)
         write_atomically(temporary / "state.json", json.dumps(state))
         files = {str(p.relative_to(temporary)): _sum(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
@@ -127,8 +128,12 @@ class RunFolder:
         shutil.rmtree(self.folder(step), ignore_errors=True)
         temporary.rename(self.folder(step))
         sync_folder(self.checkpoints)
+
+    def drop_old(self, keep: int, in_use: Collection[int] = ()) -> None:
+        """Removes all checkpoints but the newest `keep` and those of the steps `in_use`."""
         for old in self.steps()[keep:]:
-            shutil.rmtree(self.folder(old))
+            if old not in in_use:
+                shutil.rmtree(self.folder(old))
 
 
 def check(checkpoint: Path) -> str | None:

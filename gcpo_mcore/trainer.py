@@ -11,6 +11,7 @@ from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.checkpoint import load_actor, save_actor
 from gcpo_mcore.actor.hf_export import write_hf
 from gcpo_mcore.actor.reference import Reference
+from gcpo_mcore.background_export import BackgroundExports
 from gcpo_mcore.batch import Batch
 from gcpo_mcore.collector import Collector
 from gcpo_mcore.data.cursor import Mixture
@@ -39,6 +40,7 @@ class Trainer:
         self.actor, self.engine, self.sampler, self.reference = actor, engine, sampler, reference
         self.report = report
         self.is_writer = dist.get_rank() == 0
+        self.exports = BackgroundExports(plan.folder, plan.config.trainer.hf_every_steps)
         self.phases = Phases(dist.get_rank(), plan.config.monitor.phase_deadline_s)
         cursor = Mixture(
             {name: loaded.prompts for name, loaded in plan.train.items()},
@@ -70,6 +72,9 @@ class Trainer:
                 self.save()
             result = result if is_last else {}
         self.report.close()
+        if self.is_writer:
+            self.exports.close()
+            self.plan.folder.drop_old(trainer.keep_checkpoints)
         return result
 
     def train_step(self) -> tuple[dict[str, float], list[Group], Batch | None]:
@@ -116,9 +121,9 @@ class Trainer:
             dist.barrier()
             if self.is_writer:
                 state = {"step": self.step, "version": self.actor.version, **self.collector.state()}
-                self.plan.folder.finish_checkpoint(
-                    self.step, state, self.plan.arch, self.config.trainer.keep_checkpoints
-                )
+                self.plan.folder.finish_checkpoint(self.step, state, self.plan.arch)
+                self.exports.after_checkpoint(self.step)
+                self.plan.folder.drop_old(self.config.trainer.keep_checkpoints, in_use=self.exports.reading)
             dist.barrier()
 
     def restore(self, step: int) -> None:

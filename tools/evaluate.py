@@ -94,10 +94,11 @@ def _models(config) -> dict:
     from gcpo_mcore.benchmark.problems import load_problems
     from gcpo_mcore.data.dataset import load_eval
     from gcpo_mcore.errors import UserError
+    from gcpo_mcore.hub import local_folder
     from gcpo_mcore.plan import load_tokenizer
 
     found = {}
-    for folder in [*config.evaluation.beside, config.model.path]:
+    for folder in map(local_folder, [*config.evaluation.beside, config.model.path]):
         arch = read_architecture(folder)
         tokenizer = load_tokenizer(folder, arch)
         for name, benchmark in config.benchmark.items():

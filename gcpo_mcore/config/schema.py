@@ -42,6 +42,7 @@ class TrainerConfig(Config):
     tokens_per_microbatch: PositiveInt | None  # packs of so many tokens in place of padded sequences
     checkpoint_every_steps: NonNegativeInt  # 0: only at the end
     keep_checkpoints: PositiveInt
+    hf_every_steps: NonNegativeInt  # Hugging Face exports in the background; 0: only at the end
 
 
 class EvaluationConfig(Config):
@@ -98,6 +99,12 @@ class RunConfig(Config):
             raise UserError(
                 f"algorithm.golden={algorithm.golden.name} makes groups of one, which have no contrast: it needs "
                 "algorithm/advantage=none, algorithm/filter=keep and a surrogate that compares no samples"
+            )
+        every = trainer.checkpoint_every_steps
+        if trainer.hf_every_steps and (not every or trainer.hf_every_steps % every):
+            raise UserError(
+                f"trainer.hf_every_steps={trainer.hf_every_steps} is no multiple of "
+                f"trainer.checkpoint_every_steps={every}: an export is made from a checkpoint"
             )
         if trainer.prompts_per_step % trainer.updates_per_step:
             raise UserError(

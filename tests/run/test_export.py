@@ -1,13 +1,16 @@
 """What a run exports is the actor: same logits, same greedy answers, same accuracy, by plain transformers."""
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.conftest import launch, run
+from tests.conftest import ENVIRONMENT, ROOT, launch, run
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +68,39 @@ def test_evaluate_agrees_with_training(trained, carry):
     out = run("tools/evaluate.py", f"model.path={trained}/hf", f"prepared={carry}")
     for source in ("easy", "hard"):
         assert f"{metrics_of(trained)[f'val/{source}/avg@1']:.3f}" in out, out
+
+
+def test_exports_in_the_background(carry, tmp_path):
+    """Every second step's weights, from checkpoints of which only the newest is kept; the last is the final export."""
+    run(
+        "tools/train.py", "algorithm=gcpo", f"prepared={carry}", f"model.path={carry}/init", f"run.folder={tmp_path}",
+        "run.name=r", "trainer.steps=4", "trainer.prompts_per_step=4", "trainer.samples_per_prompt=4",
+        "trainer.checkpoint_every_steps=2", "trainer.keep_checkpoints=1", "trainer.hf_every_steps=2",
+        "evaluation.every_steps=0", "evaluation.at_start=false",
+    )  # fmt: skip
+    weights = {
+        name: AutoModelForCausalLM.from_pretrained(tmp_path / "r" / name).state_dict()
+        for name in ("hf_step_000002", "hf_step_000004", "hf")
+    }
+    for name, tensor in weights["hf"].items():
+        assert tensor.equal(weights["hf_step_000004"][name]), name
+    assert any(not t.equal(weights["hf_step_000002"][n]) for n, t in weights["hf"].items())
+    assert [p.name for p in (tmp_path / "r/checkpoints").iterdir()] == ["step_000004"]
+
+
+def test_a_model_of_the_hub_is_read_by_name(carry, tmp_path):
+    """Off line, from the cache as the hub's own library lays it out; a name that is not there is one line."""
+    snapshot = tmp_path / "models--someone--adder" / "snapshots" / "abc"
+    snapshot.parent.mkdir(parents=True)
+    shutil.copytree(carry / "init", snapshot)
+    (tmp_path / "models--someone--adder" / "refs").mkdir()
+    (tmp_path / "models--someone--adder" / "refs" / "main").write_text("abc")
+    common = ["data.eval.easy.max_rows=4", "data.eval.hard.max_rows=4", f"prepared={carry}"]
+    environment = {**ENVIRONMENT, "HF_HUB_CACHE": str(tmp_path)}
+    for name, code, said in (("someone/adder", 0, "easy/avg@1"), ("someone/else", 2, "no such model on the hub")):
+        done = subprocess.run(
+            [sys.executable, "tools/evaluate.py", f"model.path={name}", *common],
+            cwd=ROOT, env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == code and said in done.stdout + done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
