@@ -5,7 +5,8 @@
     python tools/ablate.py report runs/A runs/B [--out DIR]                # of any run folders
 
 Options beside the overrides: parallel_cells=N cells side by side (2), processes=N of each cell, out=DIR
-(runs/ablations/NAME), dry_run=true (print the cells, start nothing). The same command goes on where it was stopped:
+(runs/ablations/NAME), dry_run=true (print the cells, start nothing), launcher=slurm (hand the cells to Slurm by
+submitit; submitit.slurm_partition=gpu and so on are its settings). The same command goes on where it was stopped:
 finished cells are not run again, half-done ones resume. Exit code 1 if a cell failed; the report has the others.
 """
 
@@ -16,26 +17,34 @@ from pathlib import Path
 
 from gcpo_mcore.errors import EXIT_CODE, UserError
 
-OPTIONS = {"parallel_cells": "2", "processes": "", "out": "", "dry_run": "false"}
+OPTIONS = {"parallel_cells": "2", "processes": "", "out": "", "dry_run": "false", "launcher": "local"}
+SETTING = "submitit."
 
 
 def ablate(arguments: list[str]) -> int:
     from gcpo_mcore.ablation.grid import read_grid
+    from gcpo_mcore.ablation.launchers import Local, Submitit
     from gcpo_mcore.ablation.report import write_report
     from gcpo_mcore.ablation.runner import cells_folder, run_grid
     from gcpo_mcore.ablation.runs import read_run
     from gcpo_mcore.monitor.tables import GridView
 
     options = OPTIONS | dict(a.split("=", 1) for a in arguments if a.split("=")[0] in OPTIONS)
-    overrides = [a for a in arguments if a.split("=")[0] not in OPTIONS]
+    settings = dict(a.removeprefix(SETTING).split("=", 1) for a in arguments if a.startswith(SETTING))
+    overrides = [a for a in arguments if a.split("=")[0] not in OPTIONS and not a.startswith(SETTING)]
     grid = read_grid(overrides, processes=int(options["processes"]) if options["processes"] else None)
     folder = Path(options["out"] or f"runs/ablations/{grid.name}")
     if options["dry_run"] == "true":
         for cell in grid.cells:
             print(f"{cell.name}:  tools/train.py {shlex.join(cell.overrides)}")
         return 0
+    if options["launcher"] == "local":
+        launcher = Local()
+    else:
+        typed = {name: int(value) if value.isdigit() else value for name, value in settings.items()}
+        launcher = Submitit(folder, options["launcher"].removeprefix("submitit-"), typed)
     with GridView(grid.name) as view:
-        states = run_grid(grid, folder, int(options["parallel_cells"]), view.show)
+        states = run_grid(grid, folder, int(options["parallel_cells"]), launcher, view.show)
     finished = [cell for cell in grid.cells if states[cell.name] == "finished"]
     if finished:
         runs = [read_run(cells_folder(folder) / cell.name, cell.factors) for cell in finished]

@@ -1,7 +1,7 @@
 """Runs the cells of a grid as processes of their own, some side by side; what is finished is not run again.
 
 A cell is `tools/train.py` with its own run folder, so it resumes by itself. A cell that fails is tried once more, then
-reported, and the others go on. If the launcher dies, however it dies, its cells are ended with it (on Linux).
+reported, and the others go on.
 """
 
 import json
@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gcpo_mcore.ablation.grid import Cell, Grid
+from gcpo_mcore.ablation.launchers import Launcher
 from gcpo_mcore.config.load import load_config
 from gcpo_mcore.errors import EXIT_CODE, UserError
 from gcpo_mcore.files import write_atomically
@@ -24,9 +25,6 @@ from gcpo_mcore.monitor.metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 TRIES = 2
-# A child that is told to end when its parent has died, and then becomes the command. SIGTERM: torchrun takes its own
-# workers down on it.
-TIED = "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, signal.SIGTERM); os.execv(sys.argv[1], sys.argv[1:])"
 
 
 def cells_folder(grid_folder: Path) -> Path:
@@ -34,9 +32,12 @@ def cells_folder(grid_folder: Path) -> Path:
     return grid_folder / "cells"
 
 
-def run_grid(grid: Grid, folder: Path, side_by_side: int, watch: Callable[[dict[str, str]], None]) -> dict[str, str]:
-    """Runs every cell; returns cell name -> 'finished' or 'failed: ...'. `watch` is given the states now and then.
+def run_grid(
+    grid: Grid, folder: Path, side_by_side: int, launcher: Launcher, watch: Callable[[dict[str, str]], None]
+) -> dict[str, str]:
+    """Runs every cell, `side_by_side` at a time; returns cell name -> 'finished' or 'failed: ...'.
 
+    `watch` is given the states now and then.
     UserError if `folder` holds a grid with other cells of the same names.
     """
     cells_folder(folder).mkdir(parents=True, exist_ok=True)
@@ -53,7 +54,7 @@ def run_grid(grid: Grid, folder: Path, side_by_side: int, watch: Callable[[dict[
     watcher.start()
     try:
         with ThreadPoolExecutor(side_by_side) as pool:
-            list(pool.map(lambda cell: _run_cell(cell, grid.processes, folder, states), grid.cells))
+            list(pool.map(lambda cell: _run_cell(cell, grid.processes, folder, launcher, states), grid.cells))
     finally:
         done.set()
         watcher.join()
@@ -61,38 +62,30 @@ def run_grid(grid: Grid, folder: Path, side_by_side: int, watch: Callable[[dict[
     return states
 
 
-def _run_cell(cell: Cell, processes: int, folder: Path, states: dict[str, str]) -> None:
+def _run_cell(cell: Cell, processes: int, folder: Path, launcher: Launcher, states: dict[str, str]) -> None:
     run_folder = cells_folder(folder) / cell.name
     steps = load_config(cell.overrides).trainer.steps
     if (run_folder / "hf").is_dir() and _last_step(run_folder) >= steps:
         states[cell.name] = "finished"
         return
-    command = [str(ROOT / "tools/train.py"), *cell.overrides]
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command += [str(ROOT / "tools/train.py"), *cell.overrides]
     command += [f"run.folder={cells_folder(folder)}", f"run.name={cell.name}"]
     for attempt in range(1, TRIES + 1):
-        with open(folder / f"{cell.name}.log", "ab") as log:
-            child = _start(command, processes, log)
-            while child.poll() is None:
-                states[cell.name] = f"step {_last_step(run_folder)}/{steps}" + (", again" if attempt > 1 else "")
-                time.sleep(0.5)
-        if child.returncode == 0:
+        log = folder / f"{cell.name}.log"
+        child = launcher.start(cell.name, command, log)
+        while (code := child.poll()) is None:
+            states[cell.name] = f"step {_last_step(run_folder)}/{steps}" + (", again" if attempt > 1 else "")
+            time.sleep(0.5)
+        if code == 0:
             states[cell.name] = "finished"
             return
-        last = (folder / f"{cell.name}.log").read_text(errors="replace").strip().splitlines()[-1:]
-        states[cell.name] = f"failed: exit {child.returncode}" + "".join(f", {line[:160]}" for line in last)
-        if child.returncode == EXIT_CODE:
+        last = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
+        states[cell.name] = f"failed: exit {code}" + "".join(f", {line[:160]}" for line in last)
+        if code == EXIT_CODE:
             return  # a mistake in the command: the same would come out again
-
-
-def _start(command: list[str], processes: int, log) -> subprocess.Popen:
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    environment = {"OMP_NUM_THREADS": "1", **os.environ, "TOKENIZERS_PARALLELISM": "false"}
-    tied = [sys.executable, "-c", TIED] if sys.platform == "linux" else []
-    return subprocess.Popen(
-        [*tied, *launcher, *command], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment
-    )
 
 
 def _last_step(run_folder: Path) -> int:

@@ -1,0 +1,85 @@
+"""How a cell's process is started: on this machine, or handed to Slurm by submitit."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from gcpo_mcore.errors import UserError
+
+# A child that is told to end when its parent has died, and then becomes the command. SIGTERM: torchrun takes its own
+# workers down on it.
+TIED = "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, signal.SIGTERM); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+class Running(Protocol):
+    """A started cell: `poll` gives its exit code, or None while it runs."""
+
+    def poll(self) -> int | None: ...
+
+
+class Launcher(Protocol):
+    """Starts a command for a cell, or finds the one that an earlier launch left running."""
+
+    def start(self, name: str, command: Sequence[str], log: Path) -> Running: ...
+
+
+class Local:
+    """Processes of this machine. If the launcher dies, however it dies, they are ended with it (on Linux)."""
+
+    def start(self, name: str, command: Sequence[str], log: Path) -> Running:
+        tied = [sys.executable, "-c", TIED] if sys.platform == "linux" else []
+        with open(log, "ab") as file:
+            return subprocess.Popen(
+                [*tied, *command], stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=_environment()
+            )
+
+
+class Submitit:
+    """Jobs of submitit's `cluster` ('slurm', or 'local' for its own processes), with `settings` as submitit names them.
+
+    Jobs outlive the launcher: each one's number stands in `folder`/NAME.job, and the next launch waits for it.
+    """
+
+    def __init__(self, folder: Path, cluster: str, settings: Mapping[str, str | int]):
+        try:
+            import submitit
+        except ImportError:
+            raise UserError(f"launcher={cluster} needs the package submitit: pip install 'gcpo-mcore[slurm]'") from None
+        self.folder = folder
+        try:
+            self.executor = submitit.AutoExecutor(folder=folder / "jobs", cluster=cluster)
+            self.executor.update_parameters(**settings)
+        except (ValueError, RuntimeError, NameError) as error:
+            raise UserError(f"launcher={cluster}: {str(error).splitlines()[0]}") from None
+
+    def start(self, name: str, command: Sequence[str], log: Path) -> Running:
+        note = self.folder / f"{name}.job"
+        if note.is_file():
+            job = self.executor.job_class(folder=self.folder / "jobs", job_id=note.read_text())
+            if not job.done(force_check=True):
+                return _Job(job)
+        job = self.executor.submit(_run, list(command), str(log))
+        note.write_text(job.job_id)
+        return _Job(job)
+
+
+class _Job:
+    def __init__(self, job):
+        self.job = job
+
+    def poll(self) -> int | None:
+        if not self.job.done():
+            return None
+        return 1 if self.job.exception() is not None else self.job.result()
+
+
+def _run(command: list[str], log: str) -> int:
+    with open(log, "ab") as file:
+        return subprocess.run(command, stdout=file, stderr=file, env=_environment(), check=False).returncode
+
+
+def _environment() -> dict[str, str]:
+    return {"OMP_NUM_THREADS": "1", **os.environ, "TOKENIZERS_PARALLELISM": "false"}
