@@ -40,7 +40,7 @@ class Local:
 class Submitit:
     """Jobs of submitit's `cluster` ('slurm', or 'local' for its own processes), with `settings` as submitit names them.
 
-    Jobs outlive the launcher: each one's number stands in `folder`/NAME.job, and the next launch waits for it.
+    Slurm's jobs outlive the launcher: each one's number stands in `folder`/NAME.job, and the next launch waits for it.
     """
 
     def __init__(self, folder: Path, cluster: str, settings: Mapping[str, str | int]):
@@ -48,7 +48,7 @@ class Submitit:
             import submitit
         except ImportError:
             raise UserError(f"launcher={cluster} needs the package submitit: pip install 'gcpo-mcore[slurm]'") from None
-        self.folder = folder
+        self.folder, self.knows_old_jobs = folder, cluster == "slurm"
         try:
             self.executor = submitit.AutoExecutor(folder=folder / "jobs", cluster=cluster)
             self.executor.update_parameters(**settings)
@@ -59,7 +59,7 @@ class Submitit:
         note = self.folder / f"{name}.job"
         if note.is_file():
             job = self.executor.job_class(folder=self.folder / "jobs", job_id=note.read_text())
-            if not job.done(force_check=True):
+            if self.knows_old_jobs and not job.done(force_check=True):
                 return _Job(job)
         job = self.executor.submit(_run, list(command), str(log))
         note.write_text(job.job_id)

@@ -113,11 +113,12 @@ def _prepare(grid: Grid, side_by_side: int) -> None:
     for cell in grid.cells:
         config = load_config(cell.overrides)
         if config.data.name == "carry":
-            seeds[config.prepared] = (config.seed, Path(config.model.path).is_dir())
+            starter = Path(config.prepared) / "starter"
+            seeds[config.prepared] = (config.seed, Path(config.model.path) == starter and not starter.is_dir())
 
     def make(prepared: str) -> None:
-        seed, is_there = seeds[prepared]
-        if not is_there:
+        seed, is_missing = seeds[prepared]
+        if is_missing:
             _run(["tools/prepare.py", "--seed", str(seed), "--out", prepared])
         for file, command in grid.prepare.items():
             if not Path(file.format(prepared=prepared)).exists():
