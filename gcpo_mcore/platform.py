@@ -68,6 +68,22 @@ def give_memory_back() -> None:
         ctypes.CDLL("libc.so.6").mallopt(_M_MMAP_THRESHOLD, 2**20)
 
 
+# Dense peak of a device in operations per second, by a part of its name; the makers' data sheets.
+PEAK_FLOPS = {
+    "H200": {"bfloat16": 989e12, "float32": 67e12},
+    "H100": {"bfloat16": 989e12, "float32": 67e12},
+    "A100": {"bfloat16": 312e12, "float32": 19.5e12},
+}
+
+
+def peak_flops(dtype: str) -> float | None:
+    """The device's dense peak for matrix products in `dtype`, without tensor cores for float32; None if unknown."""
+    if not HAS_CUDA:
+        return None
+    name = torch.cuda.get_device_name()
+    return next((peaks[dtype] for part, peaks in PEAK_FLOPS.items() if part in name), None)
+
+
 @contextlib.contextmanager
 def megatron() -> Iterator[None]:
     """The scope in which megatron-core is imported and called. A no-op with CUDA; re-entrant."""

@@ -2,6 +2,7 @@
 
 from gcpo_mcore import platform
 from gcpo_mcore.batch import Batch
+from gcpo_mcore.flops import forward_flops, training_flops
 from gcpo_mcore.monitor.metrics import MetricsLog
 from gcpo_mcore.monitor.progress import Progress
 from gcpo_mcore.monitor.records import write_records
@@ -49,6 +50,7 @@ class Report:
             return
         trained = float(batch.loss_mask.sum()) if batch else 0.0
         metrics = metrics | {f"time_s/{name}": s for name, s in seconds.items()}
+        metrics |= self._speed(batch, seconds)
         metrics |= {
             "time_s/step": wall_s,
             "perf/tokens_per_s": (metrics["rollout/tokens"] + trained) / wall_s,
@@ -69,6 +71,24 @@ class Report:
         }
         self.run_log.line(f"step {step} " + " ".join(f"{name} {value:.4g}" for name, value in shown.items()))
         self.progress.update(step, **shown)
+
+    def _speed(self, batch: Batch | None, seconds: dict[str, float]) -> dict[str, float]:
+        """Tokens and operations per second and device, of the phases that run the actor."""
+        if batch is None:
+            return {}
+        lengths = [len(p) + len(r) for p, r in zip(batch.prompt_ids, batch.response_ids, strict=True)]
+        arch, devices = self.plan.arch, self.plan.layout.world
+        passes = 2 if self.plan.config.algorithm.needs_reference else 1
+        work = {"score": passes * forward_flops(arch, lengths), "update": training_flops(arch, lengths)}
+        peak = platform.peak_flops(self.plan.config.model.dtype)
+        found = {}
+        for phase, flops in work.items():
+            rate = flops / devices / max(seconds[phase], 1e-9)
+            found[f"perf/{phase}_tokens_per_s_per_device"] = sum(lengths) / devices / max(seconds[phase], 1e-9)
+            found[f"perf/{phase}_gflops_per_device"] = rate / 1e9
+            if peak:
+                found[f"perf/{phase}_mfu"] = rate / peak
+        return found
 
     def close(self) -> None:
         """Closes bar and event file."""
