@@ -1,5 +1,6 @@
 """Rows and a tokenizer become prompts: the only place where text is turned into token ids."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,7 +36,8 @@ def load_train(config: DataConfig, tokenizer) -> dict[str, Loaded]:
     """Every training source, in the order of the config."""
     sources = {name: source for name, source in config.train.items() if source.weight > 0}
     return {
-        name: load(name, s.path, config, tokenizer, max_golden_rows=s.max_golden_rows) for name, s in sources.items()
+        name: load(name, s.path, config, tokenizer, max_golden_rows=s.max_golden_rows, check=config.curriculum.check)
+        for name, s in sources.items()
     }
 
 
@@ -51,8 +53,11 @@ def load(
     tokenizer,
     max_rows: int | None = None,
     max_golden_rows: int | None = None,
+    check: Callable[[Row], None] = lambda row: None,
 ) -> Loaded:
     """Read one source and tokenise it; rows from number `max_golden_rows` on lose their golden answer.
+
+    `check` may refuse a row with a UserError.
 
     UserError, one line with file and row, for a row that cannot become a prompt, and if all rows were dropped.
     """
@@ -60,6 +65,8 @@ def load(
         raise UserError("the tokenizer has no end-of-sequence token; golden answers and sampling need one")
     rows = read_rows(path, max_rows)
     columns = columns_of(rows[0], config.keys)
+    for row in rows:
+        check(row)
     made = [prompt_from(row, columns, source, config, tokenizer) for row in rows]
     prompts = [p for p in made if p is not None]
     if max_golden_rows is not None:
