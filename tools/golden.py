@@ -2,6 +2,7 @@
 
     python tools/golden.py fill IN OUT.jsonl --column solution [key=value ...]
     python tools/golden.py fill IN OUT.jsonl --teacher http://localhost:30000/v1 --model NAME [--tries 8]
+        [--keep likeliest --policy MODEL_FOLDER]
     python tools/golden.py degrade IN OUT.jsonl [--truncate 0.5] [--corrupt 0.2] [--wrong-answer 0.1] [key=value ...]
 
 IN is a file, a folder or hf:NAME as in a data config; key=value are settings as for tools/train.py (reward=..., and
@@ -28,10 +29,21 @@ def fill(given, config, rows, grader) -> None:
     else:
         teacher, propose, settings = _from_teacher(given, config)
         source, refusals = f"teacher:{given.model}", teacher.refusals
-    settings |= {"replace": given.replace, "reward": config.reward.model_dump(mode="json")}
+    choose, choice = {"shortest": _shortest, "likeliest": _likeliest}[given.keep](given, config)
+    settings |= choice | {"replace": given.replace, "reward": config.reward.model_dump(mode="json")}
     with tqdm(total=len(rows), unit="row", disable=None) as bar:
         ends = filling.fill(
-            rows, given.out, propose, source, config.data, grader, given.parallel, given.replace, settings, bar.update
+            rows,
+            given.out,
+            propose,
+            choose,
+            source,
+            config.data,
+            grader,
+            given.parallel,
+            given.replace,
+            settings,
+            bar.update,
         )
     print(f"{given.out}: {len(rows)} rows; " + ", ".join(f"{n} {end}" for end, n in sorted(ends.items())))
     if refusals:
@@ -68,6 +80,23 @@ def _from_teacher(given, config):
     return teacher, propose, {**knobs, **asked, "tries": given.tries}
 
 
+def _shortest(given, config):
+    from gcpo_mcore.curation.fill import shortest
+
+    return shortest, {}
+
+
+def _likeliest(given, config):
+    from gcpo_mcore.actor.architecture import read_architecture
+    from gcpo_mcore.curation.likelihood import Policy
+    from gcpo_mcore.plan import load_tokenizer
+
+    tokenizer = load_tokenizer(given.policy, read_architecture(given.policy))
+    shown = ("chat_template", "chat_template_kwargs", "system_prompt", "prompt_suffix")
+    rendering = {key: getattr(config.data, key) for key in shown}
+    return Policy(given.policy, tokenizer, config.data).choose, {"policy": given.policy, "rendering": rendering}
+
+
 def degrade(given, config, rows, grader) -> None:
     from gcpo_mcore.curation.degrade import degrade as degraded
     from gcpo_mcore.files import write_atomically
@@ -94,10 +123,15 @@ def _parser() -> argparse.ArgumentParser:
     origin.add_argument("--teacher", metavar="URL", help="ask this OpenAI-compatible server; with /v1")
     one.add_argument("--suffix", default="", help="with --column: appended; {answer} is the reference answer")
     one.add_argument("--replace", action="store_true", help="also where the row's own golden answer is right")
-    one.add_argument("--model", help="the teacher's name on the server")
     one.add_argument(
-        "--tries", type=_positive(int), default=4, help="solutions for each prompt; the shortest right one is kept"
+        "--keep",
+        choices=("shortest", "likeliest"),
+        default="shortest",
+        help="of the right candidates: the shortest, or the likeliest per token under --policy",
     )
+    one.add_argument("--policy", metavar="FOLDER", help="with --keep likeliest: the Hugging Face model to be trained")
+    one.add_argument("--model", help="the teacher's name on the server")
+    one.add_argument("--tries", type=_positive(int), default=4, help="solutions for each prompt; --keep says which")
     one.add_argument("--temperature", type=float, default=0.7)
     one.add_argument("--max-tokens", type=_positive(int), default=2048, help="of one solution")
     one.add_argument("--parallel", type=_positive(int), default=8, help="prompts asked for at a time")
@@ -142,6 +176,8 @@ def main() -> int:
         parser.error(f"unrecognized arguments: {' '.join(strange)}")
     if given.command == "fill" and given.teacher and not given.model:
         parser.error("--teacher needs --model")
+    if given.command == "fill" and (given.keep == "likeliest") != bool(given.policy):
+        parser.error("--keep likeliest and --policy go together")
 
     from gcpo_mcore.config.load import load_config
     from gcpo_mcore.data.files import read_rows

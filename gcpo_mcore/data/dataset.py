@@ -84,9 +84,7 @@ def prompt_from(row: Row, columns: Columns, source: str, config: DataConfig, tok
     """One row as a prompt; None if it is overlong and such rows are dropped."""
     answer, *others = columns.answers(row)
     golden = columns.golden_answer(row)
-    text, token_ids = _render(row, columns.prompt, config, tokenizer)
-    if not token_ids:
-        raise UserError(f"{row.where}: column '{columns.prompt}' has no tokens")
+    text, token_ids = render(row, columns.prompt, config, tokenizer)
     _check_vocabulary(row, columns.prompt, token_ids, tokenizer)
     if len(token_ids) > config.max_prompt_tokens:
         if config.overlong_prompts == "drop":
@@ -97,7 +95,7 @@ def prompt_from(row: Row, columns: Columns, source: str, config: DataConfig, tok
         )
     golden_ids = None
     if golden is not None:
-        golden_ids = [*tokenizer.encode(golden, add_special_tokens=False), tokenizer.eos_token_id]
+        golden_ids = golden_tokens(golden, tokenizer)
         _check_vocabulary(row, columns.golden.column, golden_ids, tokenizer)
     return Prompt(
         f"{source}:{row.number}",
@@ -112,8 +110,15 @@ def prompt_from(row: Row, columns: Columns, source: str, config: DataConfig, tok
     )
 
 
-def _render(row: Row, column: str, config: DataConfig, tokenizer) -> tuple[str, list[int]]:
-    """The prompt as the model reads it: text and token ids."""
+def render(row: Row, column: str, config: DataConfig, tokenizer) -> tuple[str, list[int]]:
+    """The prompt as the model reads it: text and token ids, at least one."""
+    text, token_ids = _rendered(row, column, config, tokenizer)
+    if not token_ids:
+        raise UserError(f"{row.where}: column '{column}' has no tokens")
+    return text, token_ids
+
+
+def _rendered(row: Row, column: str, config: DataConfig, tokenizer) -> tuple[str, list[int]]:
     prompt = prompt_of(row, column)
     if isinstance(prompt, str) and not config.chat_template:
         if config.system_prompt is not None:
@@ -124,6 +129,11 @@ def _render(row: Row, column: str, config: DataConfig, tokenizer) -> tuple[str, 
         return text, tokenizer.encode(text)  # with the special tokens (BOS) that the tokenizer puts before plain text
     text = _apply_template(row, messages_of(prompt, config), config, tokenizer)
     return text, tokenizer.encode(text, add_special_tokens=False)  # the template has written them already
+
+
+def golden_tokens(text: str, tokenizer) -> list[int]:
+    """A golden answer as the model should write it, with the end token."""
+    return [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
 
 
 def messages_of(prompt: str | list[Message], config: DataConfig) -> list[Message]:
