@@ -12,10 +12,11 @@ data=files): what counts as right is what the run's own reward says. docs/golden
 import argparse
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
-from gcpo_mcore.errors import EXIT_CODE, UserError
+from gcpo_mcore.errors import EXIT_CODE, UserError, nearest
 
 
 def fill(given, config, rows, grader) -> None:
@@ -24,8 +25,8 @@ def fill(given, config, rows, grader) -> None:
     from gcpo_mcore.curation import fill as filling
 
     if given.column:
-        source, propose = f"column:{given.column}", _from_column(given)
-        refusals, settings = [], {"column": given.column, "suffix": given.suffix}
+        source, propose = f"column:{given.column}", _from_column(given, rows)
+        refusals, settings = [], {"column": given.column, "strip": given.strip, "suffix": given.suffix}
     else:
         teacher, propose, settings = _from_teacher(given, config)
         source, refusals = f"teacher:{given.model}", teacher.refusals
@@ -50,12 +51,22 @@ def fill(given, config, rows, grader) -> None:
         print(f"the teacher refused {len(refusals)} prompts, the first: {refusals[0]}", file=sys.stderr)
 
 
-def _from_column(given):
-    from gcpo_mcore.data.files import golden_of
+def _from_column(given, rows):
+    from gcpo_mcore.data.files import value_at
+
+    if all(value_at(row.values, given.column) is None for row in rows):
+        raise UserError(f"{given.input}: no row has a column '{given.column}'{nearest(given.column, rows[0].values)}")
+    try:
+        unwanted = re.compile(given.strip)
+    except re.error as error:
+        raise UserError(f"--strip {given.strip}: not a regular expression: {error}") from None
 
     def propose(row, columns) -> list[str]:
-        text = golden_of(row, given.column)
-        return [] if text is None else [text + given.suffix.replace("{answer}", columns.answers(row)[0])]
+        text = value_at(row.values, given.column)
+        if text is not None and not isinstance(text, str):
+            raise UserError(f"{row.where}: column '{given.column}' is of type {type(text).__name__}, not a string")
+        text = unwanted.sub("", text or "").rstrip()
+        return [text + given.suffix.replace("{answer}", columns.answers(row)[0])] if text else []
 
     return propose
 
@@ -121,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     origin = one.add_mutually_exclusive_group(required=True)
     origin.add_argument("--column", help="take it from this column")
     origin.add_argument("--teacher", metavar="URL", help="ask this OpenAI-compatible server; with /v1")
+    one.add_argument("--strip", metavar="REGEX", default="", help="with --column: what matches is taken out first")
     one.add_argument("--suffix", default="", help="with --column: appended; {answer} is the reference answer")
     one.add_argument("--replace", action="store_true", help="also where the row's own golden answer is right")
     one.add_argument(
