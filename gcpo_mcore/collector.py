@@ -30,7 +30,7 @@ class Collector:
 
     def __init__(self, config: RunConfig, cursor: Mixture, sampler: Sampler, phases: Phases, sync: Callable[[], None]):
         self.config, self.cursor, self.sampler, self.phases, self.sync = config, cursor, sampler, phases, sync
-        self.history: dict[str, float] = {}  # prompt id -> accuracy of its last group, if the filter wants it
+        self.history: dict[str, float] = {}  # prompt id -> accuracy of its last group, if filter or curriculum want it
 
     def collect(self, step: int) -> tuple[list[Group], dict[str, float]]:
         """UserError if the batch is short at the filter's cap and the filter says to stop then."""
@@ -42,7 +42,7 @@ class Collector:
             rounds += 1
             groups, graded = self._sample(f"train|{step}|{rounds}")
             sums = _sums(groups)
-            if algorithm.filter.needs_history:
+            if algorithm.filter.needs_history or self.config.data.curriculum.needs_history:
                 self.history |= {group.prompt.id: group.accuracy for group in groups}
             selected, counts = algorithm.select(groups, step)
             kept += selected
@@ -79,8 +79,9 @@ class Collector:
             graded, counts = self.sampler.grade(groups)
         return graded, counts | {"skipped": float(len(skipped))}
 
-    def _skips(self, prompt: Prompt, into: list[Prompt]) -> bool:
-        is_skipped = self.config.algorithm.filter.skips(self.history.get(prompt.id))
+    def _skips(self, prompt: Prompt, epoch: int, into: list[Prompt]) -> bool:
+        last = self.history.get(prompt.id)
+        is_skipped = self.config.algorithm.filter.skips(last) or self.config.data.curriculum.skips(last, epoch)
         if is_skipped:
             into.append(prompt)
         return is_skipped

@@ -46,6 +46,7 @@ class Trainer:
             {name: loaded.prompts for name, loaded in plan.train.items()},
             {name: plan.config.data.train[name].weight for name in plan.train},
             plan.config.seed,
+            plan.config.data.curriculum.order,
         )
         self.collector = Collector(plan.config, cursor, sampler, self.phases, self.sync)
         self.step = 0

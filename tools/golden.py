@@ -2,6 +2,7 @@
 
     python tools/golden.py fill IN OUT.jsonl --column solution [key=value ...]
     python tools/golden.py fill IN OUT.jsonl --teacher http://localhost:30000/v1 --model NAME [--tries 8]
+        [--keep likeliest --policy MODEL_FOLDER]
     python tools/golden.py degrade IN OUT.jsonl [--truncate 0.5] [--corrupt 0.2] [--wrong-answer 0.1] [key=value ...]
 
 IN is a file, a folder or hf:NAME as in a data config; key=value are settings as for tools/train.py (reward=..., and
@@ -11,10 +12,11 @@ data=files): what counts as right is what the run's own reward says. docs/golden
 import argparse
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
-from gcpo_mcore.errors import EXIT_CODE, UserError
+from gcpo_mcore.errors import EXIT_CODE, UserError, nearest
 
 
 def fill(given, config, rows, grader) -> None:
@@ -23,27 +25,48 @@ def fill(given, config, rows, grader) -> None:
     from gcpo_mcore.curation import fill as filling
 
     if given.column:
-        source, propose = f"column:{given.column}", _from_column(given)
-        refusals, settings = [], {"column": given.column, "suffix": given.suffix}
+        source, propose = f"column:{given.column}", _from_column(given, rows)
+        refusals, settings = [], {"column": given.column, "strip": given.strip, "suffix": given.suffix}
     else:
         teacher, propose, settings = _from_teacher(given, config)
         source, refusals = f"teacher:{given.model}", teacher.refusals
-    settings |= {"replace": given.replace, "reward": config.reward.model_dump(mode="json")}
+    choose, choice = {"shortest": _shortest, "likeliest": _likeliest}[given.keep](given, config)
+    settings |= choice | {"replace": given.replace, "reward": config.reward.model_dump(mode="json")}
     with tqdm(total=len(rows), unit="row", disable=None) as bar:
         ends = filling.fill(
-            rows, given.out, propose, source, config.data, grader, given.parallel, given.replace, settings, bar.update
+            rows,
+            given.out,
+            propose,
+            choose,
+            source,
+            config.data,
+            grader,
+            given.parallel,
+            given.replace,
+            settings,
+            bar.update,
         )
     print(f"{given.out}: {len(rows)} rows; " + ", ".join(f"{n} {end}" for end, n in sorted(ends.items())))
     if refusals:
         print(f"the teacher refused {len(refusals)} prompts, the first: {refusals[0]}", file=sys.stderr)
 
 
-def _from_column(given):
-    from gcpo_mcore.data.files import golden_of
+def _from_column(given, rows):
+    from gcpo_mcore.data.files import value_at
+
+    if all(value_at(row.values, given.column) is None for row in rows):
+        raise UserError(f"{given.input}: no row has a column '{given.column}'{nearest(given.column, rows[0].values)}")
+    try:
+        unwanted = re.compile(given.strip)
+    except re.error as error:
+        raise UserError(f"--strip {given.strip}: not a regular expression: {error}") from None
 
     def propose(row, columns) -> list[str]:
-        text = golden_of(row, given.column)
-        return [] if text is None else [text + given.suffix.replace("{answer}", columns.answers(row)[0])]
+        text = value_at(row.values, given.column)
+        if text is not None and not isinstance(text, str):
+            raise UserError(f"{row.where}: column '{given.column}' is of type {type(text).__name__}, not a string")
+        text = unwanted.sub("", text or "").rstrip()
+        return [text + given.suffix.replace("{answer}", columns.answers(row)[0])] if text else []
 
     return propose
 
@@ -66,6 +89,23 @@ def _from_teacher(given, config):
 
     asked = {"system_prompt": config.data.system_prompt, "prompt_suffix": config.data.prompt_suffix}
     return teacher, propose, {**knobs, **asked, "tries": given.tries}
+
+
+def _shortest(given, config):
+    from gcpo_mcore.curation.fill import shortest
+
+    return shortest, {}
+
+
+def _likeliest(given, config):
+    from gcpo_mcore.actor.architecture import read_architecture
+    from gcpo_mcore.curation.likelihood import Policy
+    from gcpo_mcore.plan import load_tokenizer
+
+    tokenizer = load_tokenizer(given.policy, read_architecture(given.policy))
+    shown = ("chat_template", "chat_template_kwargs", "system_prompt", "prompt_suffix")
+    rendering = {key: getattr(config.data, key) for key in shown}
+    return Policy(given.policy, tokenizer, config.data).choose, {"policy": given.policy, "rendering": rendering}
 
 
 def degrade(given, config, rows, grader) -> None:
@@ -92,12 +132,18 @@ def _parser() -> argparse.ArgumentParser:
     origin = one.add_mutually_exclusive_group(required=True)
     origin.add_argument("--column", help="take it from this column")
     origin.add_argument("--teacher", metavar="URL", help="ask this OpenAI-compatible server; with /v1")
+    one.add_argument("--strip", metavar="REGEX", default="", help="with --column: what matches is taken out first")
     one.add_argument("--suffix", default="", help="with --column: appended; {answer} is the reference answer")
     one.add_argument("--replace", action="store_true", help="also where the row's own golden answer is right")
-    one.add_argument("--model", help="the teacher's name on the server")
     one.add_argument(
-        "--tries", type=_positive(int), default=4, help="solutions for each prompt; the shortest right one is kept"
+        "--keep",
+        choices=("shortest", "likeliest"),
+        default="shortest",
+        help="of the right candidates: the shortest, or the likeliest per token under --policy",
     )
+    one.add_argument("--policy", metavar="FOLDER", help="with --keep likeliest: the Hugging Face model to be trained")
+    one.add_argument("--model", help="the teacher's name on the server")
+    one.add_argument("--tries", type=_positive(int), default=4, help="solutions for each prompt; --keep says which")
     one.add_argument("--temperature", type=float, default=0.7)
     one.add_argument("--max-tokens", type=_positive(int), default=2048, help="of one solution")
     one.add_argument("--parallel", type=_positive(int), default=8, help="prompts asked for at a time")
@@ -142,6 +188,8 @@ def main() -> int:
         parser.error(f"unrecognized arguments: {' '.join(strange)}")
     if given.command == "fill" and given.teacher and not given.model:
         parser.error("--teacher needs --model")
+    if given.command == "fill" and (given.keep == "likeliest") != bool(given.policy):
+        parser.error("--keep likeliest and --policy go together")
 
     from gcpo_mcore.config.load import load_config
     from gcpo_mcore.data.files import read_rows

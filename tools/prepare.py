@@ -5,6 +5,7 @@
     python tools/prepare.py --skip-starter        # data and the untrained model only, in seconds
     python tools/prepare.py check [DATA ...]      # instead: look for what is wrong with data (check --help)
     python tools/prepare.py reasoning TASK        # instead: rows of a task of reasoning-gym (reasoning --help)
+    python tools/prepare.py champ                 # instead: competition problems with human solutions (champ --help)
 
     OUT/train_easy.jsonl  train_hard.parquet  eval_easy.jsonl  eval_hard.jsonl
     OUT/manifest.json     seed, rows, bytes and sha256 of the data files
@@ -221,11 +222,28 @@ def reasoning(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="default: prepared/TASK-seed{SEED}.jsonl")
     given = parser.parse_args(arguments)
     out = given.out or Path(f"prepared/{given.task}-seed{given.seed}.jsonl")
-    rows = recipe.make(given.task, given.rows, given.seed)
+    _write_rows(out, recipe.make(given.task, given.rows, given.seed))
+    return 0
+
+
+def champ(arguments: list[str]) -> int:
+    """Write the problems of CHAMP with their solutions as golden answers."""
+    from gcpo_mcore.data import champ as recipe
+
+    parser = argparse.ArgumentParser(
+        prog="prepare.py champ", description="Write CHAMP's competition problems with their human-written solutions."
+    )
+    parser.add_argument("--all", action="store_true", help="also those whose answer is not one number")
+    parser.add_argument("--out", type=Path, default=Path("prepared/champ.jsonl"), help="default: %(default)s")
+    given = parser.parse_args(arguments)
+    _write_rows(given.out, recipe.make(with_other_answers=given.all))
+    return 0
+
+
+def _write_rows(out: Path, rows: list[dict]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     _write(out, _jsonl(rows))
     print(f"{out}: {len(rows)} rows, {sum(r['golden_answer'] is not None for r in rows)} with a golden answer")
-    return 0
 
 
 def _is_path(word: str) -> bool:
@@ -234,9 +252,10 @@ def _is_path(word: str) -> bool:
 
 
 def main() -> int:
-    if sys.argv[1:2] in (["check"], ["reasoning"]):
+    commands = {"check": check, "reasoning": reasoning, "champ": champ}
+    if command := commands.get("".join(sys.argv[1:2])):
         try:
-            return {"check": check, "reasoning": reasoning}[sys.argv[1]](sys.argv[2:])
+            return command(sys.argv[2:])
         except UserError as error:
             print(f"prepare: {error}", file=sys.stderr)
             return EXIT_CODE

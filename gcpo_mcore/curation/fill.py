@@ -23,6 +23,8 @@ from gcpo_mcore.rewarding.grader import Grader
 from gcpo_mcore.samples import Prompt, Sample
 
 Propose = Callable[[Row, Columns], list[str]]  # candidates for a row, called from several threads
+# Rows, the right candidates of each (at least one), where prompt and answer are -> the one to keep for each row.
+Choose = Callable[[list[Row], list[list[str]], Columns], list[str]]
 KEPT, FILLED, NONE_RIGHT, NO_CANDIDATE = "kept", "filled", "none was right", "no candidate"
 
 
@@ -30,6 +32,7 @@ def fill(
     rows: list[Row],
     out: Path,
     propose: Propose,
+    choose: Choose,
     source: str,
     data: DataConfig,
     grader: Grader,
@@ -47,7 +50,7 @@ def fill(
     settings  what the candidates depend on: a part made with others is refused
     advance   told how many rows are done, in steps
 
-    Of several candidates that are right the shortest is taken. UserError for a row that has no prompt or answer.
+    Of the candidates that are right, `choose` takes one. UserError for a row that has no prompt or answer.
     """
     if out.exists():
         raise UserError(f"{out}: is there already; choose another name or remove it")
@@ -66,7 +69,7 @@ def fill(
             kept = {} if replace else _kept(chunk, columns, grader)
             asked = [row for row in chunk if row.number not in kept]
             proposed = list(threads.map(lambda row: propose(row, columns), asked))
-            made = kept | _best(asked, proposed, columns, grader, source)
+            made = kept | _best(asked, proposed, columns, grader, choose, source)
             for row in chunk:
                 done[row.number] = made[row.number]
                 _append(file, {"row": row.number, **made[row.number]})
@@ -78,6 +81,11 @@ def fill(
     write_atomically(out, "\n".join([*lines, ""]))
     part.unlink()
     return dict(Counter(d["end"] for d in done.values()))
+
+
+def shortest(rows: list[Row], candidates: list[list[str]], columns: Columns) -> list[str]:
+    """The shortest candidate of each row, in characters."""
+    return [min(texts, key=len) for texts in candidates]
 
 
 def verified(rows: list[Row], texts: list[str], columns: Columns, grader: Grader) -> list[bool]:
@@ -105,22 +113,27 @@ def _kept(chunk: list[Row], columns: Columns, grader: Grader) -> dict[int, dict]
 
 
 def _best(
-    asked: list[Row], proposed: list[list[str]], columns: Columns, grader: Grader, source: str
+    asked: list[Row],
+    proposed: list[list[str]],
+    columns: Columns,
+    grader: Grader,
+    choose: Choose,
+    source: str,
 ) -> dict[int, dict]:
-    """For each row the shortest candidate that is right."""
+    """For each row the candidate that `choose` takes of those that are right."""
     flat = [(row, text) for row, texts in zip(asked, proposed, strict=True) for text in texts]
     right = verified([row for row, _ in flat], [text for _, text in flat], columns, grader)
     found: dict[int, list[str]] = {}
     for (row, text), is_right in zip(flat, right, strict=True):
         if is_right:
             found.setdefault(row.number, []).append(text)
-    made = {}
-    for row, texts in zip(asked, proposed, strict=True):
-        if row.number in found:
-            made[row.number] = _made(min(found[row.number], key=len), source, FILLED)
-        else:
-            made[row.number] = _made(None, None, NONE_RIGHT if texts else NO_CANDIDATE)
-    return made
+    solved = [row for row in asked if row.number in found]
+    chosen = choose(solved, [found[row.number] for row in solved], columns)
+    made = {
+        row.number: _made(None, None, NONE_RIGHT if texts else NO_CANDIDATE)
+        for row, texts in zip(asked, proposed, strict=True)
+    }
+    return made | {row.number: _made(text, source, FILLED) for row, text in zip(solved, chosen, strict=True)}
 
 
 def _made(golden: str | None, source: str | None, end: str) -> dict:

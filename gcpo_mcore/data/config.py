@@ -4,7 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from gcpo_mcore.config.choice import of_kind
 from gcpo_mcore.config.part import Config
+from gcpo_mcore.data.curriculum import Curriculum
 
 
 class TrainSource(Config):
@@ -40,6 +42,7 @@ class DataConfig(Config):
     name: str
     train: Annotated[dict[str, TrainSource], Field(min_length=1)]
     eval: dict[str, EvalSource]
+    curriculum: of_kind(Curriculum)
     keys: Keys
     system_prompt: str | None
     prompt_suffix: str

@@ -1,7 +1,7 @@
 """Which prompts come next: a mixture of sources that a checkpoint can put back exactly.
 
 The cursor counts prompts, never ranks or micro-batches, so a run may resume on another layout. Every order is a pure
-function of (seed, source name, epoch): the state is a few counters, not a shuffled list.
+function of (seed, source name, epoch) and the rows: the state is a few counters, not a shuffled list.
 """
 
 import hashlib
@@ -11,6 +11,9 @@ from typing import Any
 
 from gcpo_mcore.errors import UserError
 from gcpo_mcore.samples import Prompt
+
+Order = Callable[[list[Prompt], str, int], list[int]]  # prompts, key, epoch -> their places in that epoch's order
+Skip = Callable[[Prompt, int], bool]  # prompt, epoch of its source -> whether it is passed over
 
 
 def permutation(key: str, n: int) -> list[int]:
@@ -29,28 +32,34 @@ def fingerprint(prompts: list[Prompt]) -> str:
     return digest.hexdigest()
 
 
+def shuffled(prompts: list[Prompt], key: str, epoch: int) -> list[int]:
+    """The places of `prompts` in an order that only their number, `key` and the epoch decide."""
+    return permutation(f"{key}/{epoch}", len(prompts))
+
+
 class _Stream:
     """One source, endlessly: each epoch shows every prompt once, in an order of its own."""
 
-    def __init__(self, name: str, prompts: list[Prompt], weight: float, seed: int):
-        self.name, self.prompts, self.seed = name, prompts, seed
+    def __init__(self, name: str, prompts: list[Prompt], weight: float, seed: int, order: Order):
+        self.name, self.prompts, self.seed, self.order = name, prompts, seed, order
         self.weight = Fraction(str(weight))  # as written: 0.1 and 0.3 tie where their binary floats would not
         self.fingerprint = fingerprint(prompts)
         self.taken = 0
         self.seek(epoch=0, offset=0)
+        self.first_order = fingerprint([prompts[i] for i in self._places])
 
     def seek(self, epoch: int, offset: int) -> None:
         self.epoch, self.offset = epoch, offset
-        self._order = permutation(f"{self.seed}/{self.name}/{epoch}", len(self.prompts))
+        self._places = self.order(self.prompts, f"{self.seed}/{self.name}", epoch)
 
-    def next(self, skip: Callable[[Prompt], bool]) -> Prompt:
+    def next(self, skip: Skip) -> Prompt:
         self.taken += 1
         for _ in range(len(self.prompts)):
             if self.offset == len(self.prompts):
                 self.seek(self.epoch + 1, 0)
-            prompt = self.prompts[self._order[self.offset]]
+            prompt = self.prompts[self._places[self.offset]]
             self.offset += 1
-            if not skip(prompt):
+            if not skip(prompt, self.epoch):
                 break
         return prompt
 
@@ -61,13 +70,14 @@ class Mixture:
     sources   name -> its prompts, at least one each; the order of the names decides ties
     weights   name -> weight > 0, the same names; only their ratio matters
     seed      decides the order within every source
+    order     the order of an epoch of a source; by default shuffled
 
     The next prompt is from the source with the lowest taken/weight, so the proportion is off by less than one prompt
     at any time for two sources and 16 prompts at 0.5/0.5 are always 8 and 8. A row comes again only in the next epoch
     of its source, which may begin in the middle of a `take`.
     """
 
-    def __init__(self, sources: dict[str, list[Prompt]], weights: dict[str, float], seed: int):
+    def __init__(self, sources: dict[str, list[Prompt]], weights: dict[str, float], seed: int, order: Order = shuffled):
         if not sources:
             raise UserError("the mixture has no source")
         if sources.keys() != weights.keys():
@@ -78,9 +88,9 @@ class Mixture:
             if not 0 < weights[name] < float("inf"):
                 raise UserError(f"source '{name}' has weight {weights[name]}; it must be above 0 and finite")
         self.seed = seed
-        self._streams = [_Stream(name, prompts, weights[name], seed) for name, prompts in sources.items()]
+        self._streams = [_Stream(name, prompts, weights[name], seed, order) for name, prompts in sources.items()]
 
-    def take(self, n: int, skip: Callable[[Prompt], bool] = lambda prompt: False) -> list[Prompt]:
+    def take(self, n: int, skip: Skip = lambda prompt, epoch: False) -> list[Prompt]:
         """The next n prompts, interleaved over the sources, without those that `skip` says.
 
         Where it would skip a whole source, a prompt of that source is taken all the same.
@@ -97,6 +107,7 @@ class Mixture:
                 "weight": str(s.weight),
                 "rows": len(s.prompts),
                 "fingerprint": s.fingerprint,
+                "order": s.first_order,
             }
             for s in self._streams
         }
@@ -111,7 +122,7 @@ class Mixture:
             raise UserError(f"the data cursor was saved with sources {sorted(saved)}, this run has {sorted(now)}")
         for name in now:
             for field, then in saved[name].items():
-                if field in ("weight", "rows", "fingerprint") and then != now[name][field]:
+                if field in ("weight", "rows", "fingerprint", "order") and then != now[name][field]:
                     raise UserError(
                         f"source '{name}' has {field} {now[name][field]}, the data cursor was saved with {then}"
                     )

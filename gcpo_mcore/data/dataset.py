@@ -1,5 +1,6 @@
 """Rows and a tokenizer become prompts: the only place where text is turned into token ids."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,7 +36,8 @@ def load_train(config: DataConfig, tokenizer) -> dict[str, Loaded]:
     """Every training source, in the order of the config."""
     sources = {name: source for name, source in config.train.items() if source.weight > 0}
     return {
-        name: load(name, s.path, config, tokenizer, max_golden_rows=s.max_golden_rows) for name, s in sources.items()
+        name: load(name, s.path, config, tokenizer, max_golden_rows=s.max_golden_rows, check=config.curriculum.check)
+        for name, s in sources.items()
     }
 
 
@@ -51,8 +53,11 @@ def load(
     tokenizer,
     max_rows: int | None = None,
     max_golden_rows: int | None = None,
+    check: Callable[[Row], None] = lambda row: None,
 ) -> Loaded:
     """Read one source and tokenise it; rows from number `max_golden_rows` on lose their golden answer.
+
+    `check` may refuse a row with a UserError.
 
     UserError, one line with file and row, for a row that cannot become a prompt, and if all rows were dropped.
     """
@@ -60,6 +65,8 @@ def load(
         raise UserError("the tokenizer has no end-of-sequence token; golden answers and sampling need one")
     rows = read_rows(path, max_rows)
     columns = columns_of(rows[0], config.keys)
+    for row in rows:
+        check(row)
     made = [prompt_from(row, columns, source, config, tokenizer) for row in rows]
     prompts = [p for p in made if p is not None]
     if max_golden_rows is not None:
@@ -77,9 +84,7 @@ def prompt_from(row: Row, columns: Columns, source: str, config: DataConfig, tok
     """One row as a prompt; None if it is overlong and such rows are dropped."""
     answer, *others = columns.answers(row)
     golden = columns.golden_answer(row)
-    text, token_ids = _render(row, columns.prompt, config, tokenizer)
-    if not token_ids:
-        raise UserError(f"{row.where}: column '{columns.prompt}' has no tokens")
+    text, token_ids = render(row, columns.prompt, config, tokenizer)
     _check_vocabulary(row, columns.prompt, token_ids, tokenizer)
     if len(token_ids) > config.max_prompt_tokens:
         if config.overlong_prompts == "drop":
@@ -90,7 +95,7 @@ def prompt_from(row: Row, columns: Columns, source: str, config: DataConfig, tok
         )
     golden_ids = None
     if golden is not None:
-        golden_ids = [*tokenizer.encode(golden, add_special_tokens=False), tokenizer.eos_token_id]
+        golden_ids = golden_tokens(golden, tokenizer)
         _check_vocabulary(row, columns.golden.column, golden_ids, tokenizer)
     return Prompt(
         f"{source}:{row.number}",
@@ -105,8 +110,15 @@ def prompt_from(row: Row, columns: Columns, source: str, config: DataConfig, tok
     )
 
 
-def _render(row: Row, column: str, config: DataConfig, tokenizer) -> tuple[str, list[int]]:
-    """The prompt as the model reads it: text and token ids."""
+def render(row: Row, column: str, config: DataConfig, tokenizer) -> tuple[str, list[int]]:
+    """The prompt as the model reads it: text and token ids, at least one."""
+    text, token_ids = _rendered(row, column, config, tokenizer)
+    if not token_ids:
+        raise UserError(f"{row.where}: column '{column}' has no tokens")
+    return text, token_ids
+
+
+def _rendered(row: Row, column: str, config: DataConfig, tokenizer) -> tuple[str, list[int]]:
     prompt = prompt_of(row, column)
     if isinstance(prompt, str) and not config.chat_template:
         if config.system_prompt is not None:
@@ -117,6 +129,11 @@ def _render(row: Row, column: str, config: DataConfig, tokenizer) -> tuple[str, 
         return text, tokenizer.encode(text)  # with the special tokens (BOS) that the tokenizer puts before plain text
     text = _apply_template(row, messages_of(prompt, config), config, tokenizer)
     return text, tokenizer.encode(text, add_special_tokens=False)  # the template has written them already
+
+
+def golden_tokens(text: str, tokenizer) -> list[int]:
+    """A golden answer as the model should write it, with the end token."""
+    return [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
 
 
 def messages_of(prompt: str | list[Message], config: DataConfig) -> list[Message]:

@@ -114,6 +114,23 @@ def _countdown(metadata: Metadata) -> str:
     return f"{metadata['expression']} = {metadata['target']}"
 
 
+def _prime_factorization(metadata: Metadata) -> str:
+    """One line for each division by the smallest prime that divides; what is left in the end is prime."""
+    lines, left = [], metadata["number"]
+    for prime in metadata["factors"][:-1]:
+        lines.append(f"{left} / {prime} = {left // prime}")
+        left //= prime
+    return "\n".join([*lines, f"{left} is prime."])
+
+
+def _fraction_simplification(metadata: Metadata) -> str:
+    """Euclid's algorithm, then both parts divided by what it finds."""
+    top, bottom = metadata["numerator"], metadata["denominator"]
+    divisor = math.gcd(top, bottom)
+    lines = _euclid(max(top, bottom), min(top, bottom))
+    return "\n".join([*lines, *(f"{part} / {divisor} = {part // divisor}" for part in (top, bottom))])
+
+
 SOLUTIONS: dict[str, Callable[[Metadata], str]] = {
     "gsm_symbolic": _gsm_symbolic,
     "chain_sum": _chain_sum,
@@ -121,4 +138,6 @@ SOLUTIONS: dict[str, Callable[[Metadata], str]] = {
     "lcm": _lcm,
     "products": _products,
     "countdown": _countdown,
+    "prime_factorization": _prime_factorization,
+    "fraction_simplification": _fraction_simplification,
 }

@@ -10,6 +10,7 @@ import torch
 from pydantic import model_validator
 
 from gcpo_mcore.batch import Batch
+from gcpo_mcore.config.choice import of_kind
 from gcpo_mcore.config.part import Config
 from gcpo_mcore.objective import mismatch as mismatch_module
 from gcpo_mcore.objective.advantage import Advantage
@@ -18,7 +19,7 @@ from gcpo_mcore.objective.golden import Golden
 from gcpo_mcore.objective.importance import Importance
 from gcpo_mcore.objective.kl import KL
 from gcpo_mcore.objective.mismatch import Mismatch
-from gcpo_mcore.objective.part import Part, of_kind
+from gcpo_mcore.objective.part import Part
 from gcpo_mcore.objective.reduction import Reduction
 from gcpo_mcore.objective.surrogate import Surrogate
 from gcpo_mcore.samples import Group

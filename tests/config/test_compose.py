@@ -64,7 +64,7 @@ def test_groups_of_one_are_refused(overrides):
         load_config(overrides)
 
 
-@pytest.mark.parametrize("group, choice", [(g, c) for g in TOP_GROUPS for c in choices(g)])
+@pytest.mark.parametrize("group, choice", [(g, c) for g in [*TOP_GROUPS, "data/curriculum"] for c in choices(g)])
 def test_every_choice_is_a_valid_config(group, choice):
     config = load_config([f"{group}={choice}"])
     if group == "rollout":

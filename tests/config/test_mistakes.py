@@ -32,6 +32,16 @@ MISTAKES = {
         "algorithm/golden=all_wrnog: unknown choice (nearest: all_wrong); known: all_wrong, always, ",
     ),
     "unknown option": (["algorithm.golden.name=alwys"], "unknown golden 'alwys' (nearest: always); known: "),
+    "unknown curriculum": (
+        ["data/curriculum=easyest_first"],
+        "data/curriculum=easyest_first: unknown choice (nearest: easiest_first); known: by_pass_rate, ",
+    ),
+    "unknown curriculum by name": (["data.curriculum.name=drop"], "unknown curriculum 'drop'"),
+    "curriculum with a dot": (["data.curriculum=none"], "data.curriculum=none: a part is chosen with a slash: data/"),
+    "empty band": (
+        ["data/curriculum=by_pass_rate", "data.curriculum.low=0.95"],
+        "data.curriculum.low=0.95 is above data.curriculum.high=0.9",
+    ),
     "unknown algorithm": (["algorithm.name=gcppo"], "unknown algorithm 'gcppo' (nearest: gcpo); known: "),
     "unknown engine": (["rollout.engine=embeded"], "unknown engine 'embeded' (nearest: embedded); known: "),
     "wrong value": (["algorithm.golden.slot=frst"], "algorithm.golden.slot=frst: input should be 'random', "),

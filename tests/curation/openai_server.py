@@ -1,7 +1,8 @@
 """A small server of OpenAI chat completions, as a process of its own: `python openai_server.py FOLDER [DELAY_S]`.
 
 It solves 'a+b?' by the request's seed: 0 is wrong, 1 is right and long, 2 is right and short, 3 is right but cut off
-(finish_reason 'length'), and so on from the start. 'busy+...' gets a 503 first, 'long+...' a 400. Every request goes
+(finish_reason 'length'), and so on from the start. The answer stands after ':', or in a box if the prompt asks for one
+behind its '?'. 'busy+...' gets a 503 first, 'long+...' a 400. Every request goes
 into FOLDER/requests.jsonl; FOLDER/port says where it listens.
 """
 
@@ -26,6 +27,7 @@ class Handler(BaseHTTPRequestHandler):
             file.write(json.dumps(seen) + "\n")
         time.sleep(DELAY_S)
         question = body["messages"][-1]["content"]
+        question, _, wish = question.partition("?")
         kind, _, question = question.rpartition(" ")
         if body["model"] != "solver":
             return self.reply(404, {"error": {"message": "no such model"}})
@@ -34,9 +36,11 @@ class Handler(BaseHTTPRequestHandler):
         if kind == "busy" and question not in BUSY:
             BUSY.add(question)
             return self.reply(503, {"error": {"message": "busy"}})
-        a, b = question.rstrip("?").split("+")
+        a, b = question.split("+")
         right = int(a) + int(b)
-        texts = [f"I guess:{right + 1}", f"{a} and {b} make, slowly counted:{right}", f"{a}+{b}:{right}", f":{right}"]
+        ways = [("I guess", right + 1), (f"{a} and {b} make, slowly counted", right), (f"{a}+{b}", right), ("", right)]
+        form = "{}: \\boxed{{{}}}" if "boxed" in wish else "{}:{}"
+        texts = [form.format(*way) for way in ways]
         finish = ["stop", "stop", "stop", "length"]
         seed = body["seed"] % 4
         message = {"role": "assistant", "content": texts[seed]}

@@ -115,7 +115,7 @@ def test_skipped_prompts_are_passed_over_and_the_stream_goes_on():
     """As a filter with history asks: source proportions hold, and what is skipped counts in no share."""
     cursor, plain = mixture(), mixture()
     solved = set(ids(plain.take(8))[::2])
-    taken = cursor.take(12, skip=lambda prompt: prompt.id in solved)
+    taken = cursor.take(12, skip=lambda prompt, epoch: prompt.id in solved)
     assert not solved & set(ids(taken))
     assert sum(p.source == "easy" for p in taken) == sum(p.source == "easy" for p in mixture().take(12))
     resumed = mixture()
@@ -124,4 +124,4 @@ def test_skipped_prompts_are_passed_over_and_the_stream_goes_on():
 
 
 def test_a_source_that_is_skipped_whole_still_gives_prompts():
-    assert len(mixture().take(6, skip=lambda prompt: True)) == 6
+    assert len(mixture().take(6, skip=lambda prompt, epoch: True)) == 6

@@ -1,0 +1,68 @@
+"""Which of several right answers a policy would most likely write itself."""
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from gcpo_mcore import platform
+from gcpo_mcore.data.config import DataConfig
+from gcpo_mcore.data.dataset import golden_tokens, render
+from gcpo_mcore.data.files import Row
+from gcpo_mcore.data.shapes import Columns
+from gcpo_mcore.errors import UserError
+
+TOKENS_PER_BATCH = 4096  # padding included; the logits are this times the vocabulary
+
+
+class Policy:
+    """The model in a Hugging Face folder, in the dtype it was saved in, on the GPU if there is one.
+
+    `tokenizer` is the folder's. UserError if transformers cannot load the model.
+    """
+
+    def __init__(self, folder: str, tokenizer, data: DataConfig):
+        try:
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(f"{folder}: transformers cannot load it: {str(error).splitlines()[0]}") from None
+        self.model, self.tokenizer, self.data = model.eval().to(platform.device()), tokenizer, data
+
+    def choose(self, rows: list[Row], candidates: list[list[str]], columns: Columns) -> list[str]:
+        """For each row the candidate with the highest mean log-prob per token, as a golden answer to its prompt.
+
+        The tokens are those that training would use: prompt after the template, answer, end token.
+        """
+        pairs = [
+            (render(row, columns.prompt, self.data, self.tokenizer)[1], golden_tokens(text, self.tokenizer))
+            for row, texts in zip(rows, candidates, strict=True)
+            for text in texts
+        ]
+        scores = iter(self.mean_logp(pairs))
+        return [max(texts, key=lambda _: next(scores)) for texts in candidates]
+
+    @torch.inference_mode()
+    def mean_logp(self, pairs: list[tuple[list[int], list[int]]]) -> list[float]:
+        """For each (prompt ids, response ids) the mean over the response of its tokens' log-probs, at temperature 1.
+
+        -inf for a pair with more tokens than the model has positions.
+        """
+        limit = getattr(self.model.config, "max_position_embeddings", None) or float("inf")
+        lengths = [len(prompt) + len(response) for prompt, response in pairs]
+        found = [float("-inf")] * len(pairs)
+        fitting = sorted((i for i, length in enumerate(lengths) if length <= limit), key=lengths.__getitem__)
+        while fitting:
+            longest = lengths[fitting[-1]]
+            taken = max(1, TOKENS_PER_BATCH // longest)
+            batch, fitting = fitting[-taken:], fitting[:-taken]
+            ids = torch.zeros(len(batch), longest, dtype=torch.long)  # right padding: the mask hides it
+            mask = torch.zeros_like(ids)
+            for row, i in enumerate(batch):
+                prompt, response = pairs[i]
+                ids[row, : lengths[i]] = torch.tensor(prompt + response)
+                mask[row, : lengths[i]] = 1
+            logits = self.model(ids.to(self.model.device), attention_mask=mask.to(self.model.device)).logits
+            for row, i in enumerate(batch):
+                prompt, response = pairs[i]
+                logp = logits[row, len(prompt) - 1 : lengths[i] - 1].float().log_softmax(-1)
+                targets = torch.tensor(response, device=logp.device)
+                found[i] = logp.gather(-1, targets[:, None]).mean().item()
+        return found
