@@ -13,7 +13,7 @@ from gcpo_mcore.actor import hf_mapping
 from gcpo_mcore.actor.architecture import Architecture
 from gcpo_mcore.actor.config import ModelConfig, OptimizerConfig, ParallelConfig
 from gcpo_mcore.actor.layout import Layout
-from gcpo_mcore.actor.logprobs import token_logprobs
+from gcpo_mcore.actor.logprobs import LOGITS_PER_CHUNK, token_logprobs
 from gcpo_mcore.actor.microbatch import MicroBatch, split
 from gcpo_mcore.actor.model import build_model, wrap_data_parallel
 from gcpo_mcore.actor.optimizer import Stepper, build_optimizer, learning_rate
@@ -42,6 +42,7 @@ class Actor:
         self.arch, self.layout, self.temperature = arch, layout, temperature
         self.sequences_per_microbatch, self.tokens_per_microbatch = sequences_per_microbatch, tokens_per_microbatch
         self.length_multiple = layout.tensor if parallel.sequence else 1
+        self.logits_per_chunk = LOGITS_PER_CHUNK
         self.device = platform.device()
         dtype = getattr(torch, model.dtype)
         self.hf_folder = model.path
@@ -110,11 +111,16 @@ class Actor:
 
         def forward_step(iterator, model):
             micro = next(iterator)
-            output = model(micro.tokens, micro.positions, attention_mask=None, packed_seq_params=micro.packed)
+            output = model(
+                micro.tokens, micro.positions, attention_mask=None, packed_seq_params=micro.packed, stop_at_hidden=True
+            )
 
-            def finish(logits):  # [b, s, v/tp] on the last stage
-                chosen = logits.flatten(0, 1)[micro.source]
-                logp, entropy = token_logprobs(chosen, micro.targets, self.arch.vocabulary, self.temperature)
+            def finish(hidden):  # [s, b, h] on the last stage
+                logp, entropy = token_logprobs(
+                    self.module.choose(hidden, micro.source), self.module.head_weight, micro.targets,
+                    self.arch.vocabulary, self.temperature, parallel_state.get_tensor_model_parallel_group(),
+                    self.logits_per_chunk,
+                )  # fmt: skip
                 logp, entropy = micro.to_rows(logp), micro.to_rows(entropy)
                 if collect is not None:
                     collect(micro, logp)

@@ -3,7 +3,6 @@
 import torch
 from megatron.core import parallel_state, tensor_parallel
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
-from megatron.core.models.gpt import GPTModel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.transformer import TransformerConfig
 from megatron.core.transformer.moe import moe_utils
@@ -14,6 +13,7 @@ from gcpo_mcore.actor.architecture import Architecture
 from gcpo_mcore.actor.attention import RMSNorm, SdpaAttention
 from gcpo_mcore.actor.config import ParallelConfig
 from gcpo_mcore.actor.layout import Layout
+from gcpo_mcore.actor.policy_model import PolicyModel
 
 if not moe_utils.HAVE_TE:
     moe_utils.te_general_gemm = None  # its router asks for this name, which it defines with transformer-engine only
@@ -134,11 +134,11 @@ def build_model(
     layout: Layout,
     dtype: torch.dtype,
     device: torch.device | None = None,
-) -> GPTModel:
+) -> PolicyModel:
     """This rank's stage of the model, on `device` (None: the rank's), weights not yet loaded."""
     device = device or platform.device()
     with platform.megatron():
-        model = GPTModel(
+        model = PolicyModel(
             config=transformer_config(arch, parallel, dtype, on_gpu=device.type == "cuda"),
             transformer_layer_spec=block_spec(arch, arch.layers // layout.pipeline),
             vocab_size=padded_vocabulary(arch, layout.tensor),
@@ -156,7 +156,7 @@ def build_model(
         return model.to(device)
 
 
-def wrap_data_parallel(model: GPTModel, parallel: ParallelConfig) -> DistributedDataParallel:
+def wrap_data_parallel(model: PolicyModel, parallel: ParallelConfig) -> DistributedDataParallel:
     """The model with megatron's gradient buffers: fp32 gradients, summed over the data-parallel group."""
     with platform.megatron():
         return DistributedDataParallel(

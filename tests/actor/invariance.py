@@ -1,7 +1,7 @@
 """Run by test_invariance.py under torchrun: python invariance.py MODEL OUT.pt 'override ...' [key=value ...]
 
 For every case (a command line's algorithm) the loss and the full gradient of one update, at fixed weights, on this
-layout. Keys: tensor pipeline sequence sequences tokens.
+layout. Keys: tensor pipeline sequence sequences tokens logits (per chunk).
 """
 
 import json
@@ -36,6 +36,7 @@ def main(model: str, out: str, cases: str, *options: str) -> None:
             ModelConfig(path=model, dtype="float32"), arch, parallel, layout, OPTIMIZER, temperature=1.3,
             sequences_per_microbatch=o.get("sequences", 4), tokens_per_microbatch=o.get("tokens"),
         )  # fmt: skip
+        actor.logits_per_chunk = o.get("logits", actor.logits_per_chunk)
         results = {}
         for case in json.loads(cases):
             algorithm = load_config(case.split()).algorithm

@@ -28,12 +28,13 @@ CASES = [
 ]
 LAYOUTS = {
     "micro-batches of 1": (1, ["sequences=1"]),
+    "logits in chunks of 3 tokens": (1, ["logits=400"]),
     "micro-batches of 2": (1, ["sequences=2"]),
     "one micro-batch": (1, ["sequences=16"]),
     "packs of 24 tokens": (1, ["tokens=24"]),
     "one pack": (1, ["tokens=1000"]),
     "TP2": (2, ["tensor=2"]),
-    "TP2 sequence parallel, packed": (2, ["tensor=2", "sequence=1", "tokens=40"]),
+    "TP2 sequence parallel, packed": (2, ["tensor=2", "sequence=1", "tokens=40", "logits=400"]),
     "PP2": (2, ["pipeline=2"]),
     "PP2 packed": (2, ["pipeline=2", "tokens=40"]),
     "DP2": (2, []),
