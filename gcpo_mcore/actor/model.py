@@ -72,6 +72,7 @@ def transformer_config(
         variable_seq_lengths=False,
         batch_p2p_comm=platform.HAS_CUDA,
         **_experts_config(arch),
+        **_recompute_config(arch, parallel),
     )
 
 
@@ -89,6 +90,15 @@ def _experts_config(arch: Architecture) -> dict:
         "moe_token_dispatcher_type": "alltoall",
         "expert_tensor_parallel_size": 1,
     }
+
+
+def _recompute_config(arch: Architecture, parallel: ParallelConfig) -> dict:
+    """selective: the MLP or the experts, whose activations are the widest; torch's attention keeps no scores anyway."""
+    if parallel.recompute == "none":
+        return {}
+    if parallel.recompute == "selective":
+        return {"recompute_granularity": "selective", "recompute_modules": ["moe" if arch.experts else "mlp"]}
+    return {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
 
 
 def rotary_frequencies(arch: Architecture) -> torch.Tensor:
