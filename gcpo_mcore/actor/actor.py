@@ -7,6 +7,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.distributed import finalize_model_grads
 from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.tensor_parallel import reduce_from_tensor_model_parallel_region
 
 from gcpo_mcore import platform
 from gcpo_mcore.actor import hf_mapping
@@ -42,6 +43,9 @@ class Actor:
         self.arch, self.layout, self.temperature = arch, layout, temperature
         self.sequences_per_microbatch, self.tokens_per_microbatch = sequences_per_microbatch, tokens_per_microbatch
         self.length_multiple = layout.tensor if parallel.sequence else 1
+        if layout.context > 1:
+            assert tokens_per_microbatch is None, "a pack is not cut over context ranks (refused by the configuration)"
+            self.length_multiple *= 2 * layout.context  # two pieces a rank
         self.logits_per_chunk = LOGITS_PER_CHUNK
         self.device = platform.device()
         dtype = getattr(torch, model.dtype)
@@ -72,7 +76,7 @@ class Actor:
 
         with torch.no_grad():
             self._run(batch, keep, forward_only=True, collect=collect)
-        if parallel_state.get_tensor_model_parallel_rank() != 0:
+        if not _speaks():
             mine = []
         everyone = [None] * dist.get_world_size()
         dist.all_gather_object(everyone, mine)
@@ -108,6 +112,10 @@ class Actor:
             multiple_of=self.length_multiple,
             device=self.device,
         )
+        seq_length = micro_batches[0].tokens.shape[1]  # before it is cut: megatron divides it by the ranks itself
+        if self.layout.context > 1:
+            rank = parallel_state.get_context_parallel_rank()
+            micro_batches = [micro.part(rank, self.layout.context) for micro in micro_batches]
 
         def forward_step(iterator, model):
             micro = next(iterator)
@@ -121,7 +129,7 @@ class Actor:
                     self.arch.vocabulary, self.temperature, parallel_state.get_tensor_model_parallel_group(),
                     self.logits_per_chunk,
                 )  # fmt: skip
-                logp, entropy = micro.to_rows(logp), micro.to_rows(entropy)
+                logp, entropy = _join_context(torch.stack([micro.to_rows(logp), micro.to_rows(entropy)]))
                 if collect is not None:
                     collect(micro, logp)
                 total, sums = loss(logp, entropy, micro.rows)
@@ -137,7 +145,7 @@ class Actor:
                 data_iterator=iter(micro_batches),
                 model=[self.ddp],
                 num_microbatches=len(micro_batches),
-                seq_length=micro_batches[0].tokens.shape[1],
+                seq_length=seq_length,
                 micro_batch_size=micro_batches[0].tokens.shape[0],
                 forward_only=forward_only,
             )
@@ -150,7 +158,7 @@ class Actor:
                 entry = total.setdefault(name, [0.0, 0.0])
                 entry[0] += float(value)
                 entry[1] += float(weight)
-        if parallel_state.get_tensor_model_parallel_rank() != 0:
+        if not _speaks():
             total = {}
         everyone = [None] * dist.get_world_size()
         dist.all_gather_object(everyone, total)
@@ -167,6 +175,19 @@ class Actor:
     def export(self) -> Iterator[tuple[str, torch.Tensor]]:
         """(Hugging Face name, full tensor) of every weight, streamed to every rank."""
         return hf_mapping.export(self.module, self.arch)
+
+
+def _speaks() -> bool:
+    """Whether this rank reports what every rank of its tensor and context groups knows."""
+    return parallel_state.get_tensor_model_parallel_rank() == parallel_state.get_context_parallel_rank() == 0
+
+
+def _join_context(values: torch.Tensor) -> torch.Tensor:
+    """The sum of the context ranks' values, each of which has zeros where another has tokens.
+
+    All of them then work out the same loss of whole rows, so a rank's own gradient is whole: it is not summed.
+    """
+    return reduce_from_tensor_model_parallel_region(values, group=parallel_state.get_context_parallel_group())
 
 
 def _finalize_sums(model, num_tokens=None, **kwargs) -> None:

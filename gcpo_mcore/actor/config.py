@@ -15,10 +15,11 @@ class ModelConfig(Config):
 
 
 class ParallelConfig(Config):
-    """Sizes of the parallel axes. Data parallel is what is left: world size / (tensor * pipeline)."""
+    """Sizes of the parallel axes. Data parallel is what is left: world size / (tensor * pipeline * context)."""
 
     tensor: PositiveInt
     pipeline: PositiveInt
+    context: PositiveInt  # every sequence is cut into parts over so many processes
     expert: PositiveInt  # a layer's experts are shared out over so many processes of a pipeline stage
     sequence: bool  # sequence parallel: split activations of norms and residuals over the tensor group
     distributed_optimizer: bool  # shard the optimizer state over the data-parallel group

@@ -25,6 +25,7 @@ def start_parallel(layout: Layout, seed: int) -> None:
         parallel_state.initialize_model_parallel(
             tensor_model_parallel_size=layout.tensor,
             pipeline_model_parallel_size=layout.pipeline,
+            context_parallel_size=layout.context,
             expert_model_parallel_size=layout.expert,
             expert_tensor_parallel_size=1,  # an expert lies whole on a rank; gloo could not gather its tokens
         )
@@ -56,6 +57,7 @@ def transformer_config(
         pipeline_dtype=dtype,
         tensor_model_parallel_size=parallel.tensor,
         pipeline_model_parallel_size=parallel.pipeline,
+        context_parallel_size=parallel.context,
         expert_model_parallel_size=parallel.expert,
         sequence_parallel=parallel.sequence,
         # The weights always come from a Hugging Face folder: initial values are never used.
@@ -167,7 +169,7 @@ def build_model(
 
 
 def wrap_data_parallel(model: PolicyModel, parallel: ParallelConfig) -> DistributedDataParallel:
-    """The model with megatron's gradient buffers: fp32 gradients, summed over the data-parallel group."""
+    """The model with megatron's gradient buffers: fp32 gradients, summed over the data-parallel and context groups."""
     with platform.megatron():
         return DistributedDataParallel(
             config=model.config,

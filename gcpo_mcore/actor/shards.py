@@ -26,9 +26,16 @@ from gcpo_mcore.actor.layout import Layout
 from gcpo_mcore.actor.model import build_model
 
 ONE_PROCESS = ParallelConfig(
-    tensor=1, pipeline=1, expert=1, sequence=False, distributed_optimizer=False, recompute="none", threads=None
+    tensor=1,
+    pipeline=1,
+    context=1,
+    expert=1,
+    sequence=False,
+    distributed_optimizer=False,
+    recompute="none",
+    threads=None,
 )
-ONE_LAYOUT = Layout(world=1, tensor=1, pipeline=1, data=1, expert=1)
+ONE_LAYOUT = Layout(world=1, tensor=1, pipeline=1, context=1, data=1, expert=1)
 Read = Callable[[str], torch.Tensor]
 
 
