@@ -16,7 +16,7 @@ from gcpo_mcore.actor.config import ModelConfig, OptimizerConfig, ParallelConfig
 from gcpo_mcore.actor.layout import Layout
 from gcpo_mcore.actor.logprobs import LOGITS_PER_CHUNK, token_logprobs
 from gcpo_mcore.actor.microbatch import MicroBatch, split
-from gcpo_mcore.actor.model import build_model, wrap_data_parallel
+from gcpo_mcore.actor.model import build_chunks, wrap_data_parallel
 from gcpo_mcore.actor.optimizer import Stepper, build_optimizer, learning_rate
 from gcpo_mcore.batch import Batch
 
@@ -52,15 +52,16 @@ class Actor:
         self.hf_folder = model.path
         self.version = 0
 
-        self.module = build_model(arch, parallel, layout, dtype)
-        hf_mapping.mark_tensor_parallel(self.module, arch)
-        hf_mapping.load(self.module, arch, hf_mapping.HfWeights(model.path, arch))
-        self.ddp = wrap_data_parallel(self.module, parallel)
+        self.chunks = build_chunks(arch, parallel, layout, dtype)
+        hf_mapping.mark_tensor_parallel(self.chunks, arch)
+        hf_mapping.load(self.chunks, arch, hf_mapping.HfWeights(model.path, arch))
+        self.ddp = [wrap_data_parallel(chunk, parallel) for chunk in self.chunks]
         self.optimizer_config = optimizer
         self.optimizer = build_optimizer(optimizer, parallel, self.ddp, dtype)
         self.stepper = Stepper(optimizer, self.optimizer)
-        self.module.config.finalize_model_grads_func = _finalize_sums
-        self.module.config.grad_scale_func = self.optimizer.scale_loss
+        for chunk in self.chunks:
+            chunk.config.finalize_model_grads_func = _finalize_sums
+            chunk.config.grad_scale_func = self.optimizer.scale_loss
 
     # --- log-probs ---------------------------------------------------------------------------------------------
 
@@ -97,7 +98,8 @@ class Actor:
 
     def backward(self, batch: Batch, loss: LossFunction) -> dict[str, float]:
         """Gradients of the batch's loss, summed over micro-batches and ranks, left in the gradient buffers."""
-        self.ddp.zero_grad_buffer()
+        for chunk in self.ddp:
+            chunk.zero_grad_buffer()
         sums = self._run(batch, loss, forward_only=False)
         return self._reduce(sums)
 
@@ -110,12 +112,16 @@ class Actor:
             tokens=self.tokens_per_microbatch,
             is_one_shape=self.layout.pipeline > 1,
             multiple_of=self.length_multiple,
+            # Chunks take turns with as many micro-batches as there are stages.
+            count_multiple_of=self.layout.pipeline if len(self.chunks) > 1 else 1,
             device=self.device,
         )
         seq_length = micro_batches[0].tokens.shape[1]  # before it is cut: megatron divides it by the ranks itself
         if self.layout.context > 1:
             rank = parallel_state.get_context_parallel_rank()
             micro_batches = [micro.part(rank, self.layout.context) for micro in micro_batches]
+
+        last = self.chunks[-1]
 
         def forward_step(iterator, model):
             micro = next(iterator)
@@ -125,7 +131,7 @@ class Actor:
 
             def finish(hidden):  # [s, b, h] on the last stage
                 logp, entropy = token_logprobs(
-                    self.module.choose(hidden, micro.source), self.module.head_weight, micro.targets,
+                    last.choose(hidden, micro.source), last.head_weight, micro.targets,
                     self.arch.vocabulary, self.temperature, parallel_state.get_tensor_model_parallel_group(),
                     self.logits_per_chunk,
                 )  # fmt: skip
@@ -138,12 +144,14 @@ class Actor:
 
             return output, finish
 
-        self.ddp.train(not forward_only)
+        for chunk in self.ddp:
+            chunk.train(not forward_only)
+        iterators = [iter(micro_batches) for _ in self.chunks]
         with platform.megatron():
             return get_forward_backward_func()(
                 forward_step_func=forward_step,
-                data_iterator=iter(micro_batches),
-                model=[self.ddp],
+                data_iterator=iterators if len(iterators) > 1 else iterators[0],
+                model=self.ddp,
                 num_microbatches=len(micro_batches),
                 seq_length=seq_length,
                 micro_batch_size=micro_batches[0].tokens.shape[0],
@@ -174,7 +182,7 @@ class Actor:
 
     def export(self) -> Iterator[tuple[str, torch.Tensor]]:
         """(Hugging Face name, full tensor) of every weight, streamed to every rank."""
-        return hf_mapping.export(self.module, self.arch)
+        return hf_mapping.export(self.chunks, self.arch)
 
 
 def _speaks() -> bool:

@@ -19,6 +19,7 @@ class ParallelConfig(Config):
 
     tensor: PositiveInt
     pipeline: PositiveInt
+    virtual_pipeline: PositiveInt  # chunks of layers of a stage, passed through in turn; 1: a stage is one piece
     context: PositiveInt  # every sequence is cut into parts over so many processes
     expert: PositiveInt  # a layer's experts are shared out over so many processes of a pipeline stage
     sequence: bool  # sequence parallel: split activations of norms and residuals over the tensor group

@@ -14,12 +14,14 @@ class Layout:
     data, pipeline.
 
     Experts have an axis of their own over the same ranks: `expert` neighbours within a stage, tensor ranks first,
-    hold different experts.
+    hold different experts. A stage holds `virtual_pipeline` chunks of layers: with 2 stages of 2 chunks, stage 0 has
+    the first and the third quarter of the layers.
     """
 
     world: int
     tensor: int
     pipeline: int
+    virtual_pipeline: int
     context: int
     data: int
     expert: int
@@ -43,10 +45,29 @@ def check_layout(parallel: ParallelConfig, model: Architecture) -> Layout:
         )
     if model.layers % p:
         raise UserError(f"parallel.pipeline={p} does not divide the model's layers ({model.layers})")
+    _check_chunks(parallel, model)
     if parallel.sequence and t == 1:
         raise UserError("parallel.sequence=true needs parallel.tensor above 1")
     _check_experts(parallel, model, ranks=world // p)
-    return Layout(world=world, tensor=t, pipeline=p, context=c, data=world // (t * p * c), expert=parallel.expert)
+    return Layout(
+        world=world,
+        tensor=t,
+        pipeline=p,
+        virtual_pipeline=parallel.virtual_pipeline,
+        context=c,
+        data=world // (t * p * c),
+        expert=parallel.expert,
+    )
+
+
+def _check_chunks(parallel: ParallelConfig, model: Architecture) -> None:
+    p, v = parallel.pipeline, parallel.virtual_pipeline
+    if v > 1 and p == 1:
+        raise UserError(f"parallel.virtual_pipeline={v} needs parallel.pipeline above 1")
+    if model.layers % (p * v):
+        raise UserError(
+            f"parallel.virtual_pipeline={v} x parallel.pipeline={p} does not divide the model's layers ({model.layers})"
+        )
 
 
 def _check_experts(parallel: ParallelConfig, model: Architecture, ranks: int) -> None:

@@ -96,6 +96,7 @@ def split(
     sequences: int,
     tokens: int | None,
     multiple_of: int,
+    count_multiple_of: int,
     is_one_shape: bool,
     device: torch.device,
 ) -> list[MicroBatch]:
@@ -103,6 +104,7 @@ def split(
 
     sequences     rows of a padded micro-batch
     tokens        tokens of a pack; None: padded
+    count_multiple_of  the number of micro-batches is a multiple of this; what is missing is empty
     multiple_of   the length of a micro-batch is a multiple of this (sequence parallelism)
     is_one_shape  packs are filled up to the longest of all ranks (pipeline stages expect one shape)
     """
@@ -110,11 +112,11 @@ def split(
     shares = deal(lengths, ranks)
     if tokens is None:
         length = _round_up(max(lengths), multiple_of)
-        count = -(-max(len(share) for share in shares) // sequences)
+        count = _round_up(-(-max(len(share) for share in shares) // sequences), count_multiple_of)
         chunks = [shares[rank][i * sequences : (i + 1) * sequences] for i in range(count)]
         return [_padded(batch, numbers, sequences, length, device) for numbers in chunks]
     packs = [pack(share, lengths, tokens) for share in shares]
-    count = max(len(of_rank) for of_rank in packs)
+    count = _round_up(max(len(of_rank) for of_rank in packs), count_multiple_of)
     mine = packs[rank] + [[] for _ in range(count - len(packs[rank]))]
     longest = max(sum(lengths[i] for i in numbers) for of_rank in packs for numbers in of_rank)
     made = []

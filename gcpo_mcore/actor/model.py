@@ -25,6 +25,7 @@ def start_parallel(layout: Layout, seed: int) -> None:
         parallel_state.initialize_model_parallel(
             tensor_model_parallel_size=layout.tensor,
             pipeline_model_parallel_size=layout.pipeline,
+            virtual_pipeline_model_parallel_size=layout.virtual_pipeline if layout.virtual_pipeline > 1 else None,
             context_parallel_size=layout.context,
             expert_model_parallel_size=layout.expert,
             expert_tensor_parallel_size=1,  # an expert lies whole on a rank; gloo could not gather its tokens
@@ -56,7 +57,6 @@ def transformer_config(
         bf16=dtype is torch.bfloat16,
         pipeline_dtype=dtype,
         tensor_model_parallel_size=parallel.tensor,
-        pipeline_model_parallel_size=parallel.pipeline,
         context_parallel_size=parallel.context,
         expert_model_parallel_size=parallel.expert,
         sequence_parallel=parallel.sequence,
@@ -72,10 +72,24 @@ def transformer_config(
         # Losses are sums over one global denominator: megatron must not average over micro-batches or ranks.
         calculate_per_token_loss=True,
         variable_seq_lengths=False,
-        batch_p2p_comm=platform.HAS_CUDA,
+        **_pipeline_config(parallel),
         **_experts_config(arch),
         **_recompute_config(arch, parallel),
     )
+
+
+def _pipeline_config(parallel: ParallelConfig) -> dict:
+    """The stages and their messages."""
+    config = {"pipeline_model_parallel_size": parallel.pipeline, "batch_p2p_comm": platform.HAS_CUDA}
+    if parallel.virtual_pipeline > 1:
+        # With gloo, results are wrong without an error if messages do not overlap, or if what is being sent is freed.
+        config |= {
+            "virtual_pipeline_model_parallel_size": parallel.virtual_pipeline,
+            "batch_p2p_comm": False,
+            "overlap_p2p_comm": True,
+            "deallocate_pipeline_outputs": False,
+        }
+    return config
 
 
 def _experts_config(arch: Architecture) -> dict:
@@ -146,26 +160,38 @@ def build_model(
     layout: Layout,
     dtype: torch.dtype,
     device: torch.device | None = None,
+    chunk: int = 0,
 ) -> PolicyModel:
-    """This rank's stage of the model, on `device` (None: the rank's), weights not yet loaded."""
+    """A chunk of this rank's stage of the model, on `device` (None: the rank's), weights not yet loaded."""
     device = device or platform.device()
+    is_first = chunk == 0 and parallel_state.is_pipeline_first_stage()
+    is_last = chunk == layout.virtual_pipeline - 1 and parallel_state.is_pipeline_last_stage()
     with platform.megatron():
         model = PolicyModel(
             config=transformer_config(arch, parallel, dtype, on_gpu=device.type == "cuda"),
-            transformer_layer_spec=block_spec(arch, arch.layers // layout.pipeline),
+            transformer_layer_spec=block_spec(arch, arch.layers // (layout.pipeline * layout.virtual_pipeline)),
             vocab_size=padded_vocabulary(arch, layout.tensor),
             max_sequence_length=arch.max_positions,
-            pre_process=parallel_state.is_pipeline_first_stage(),
-            post_process=parallel_state.is_pipeline_last_stage(),
+            pre_process=is_first,
+            post_process=is_last,
             parallel_output=True,
             share_embeddings_and_output_weights=arch.tied_embeddings,
             position_embedding_type="rope",
             rotary_base=arch.rope_theta,
+            vp_stage=chunk if layout.virtual_pipeline > 1 else None,
         )
         if arch.rope_scaling:
             # megatron's own scaling fixes three of llama3's four numbers
             model.rotary_pos_emb.inv_freq = rotary_frequencies(arch)
         return model.to(device)
+
+
+def build_chunks(
+    arch: Architecture, parallel: ParallelConfig, layout: Layout, dtype: torch.dtype
+) -> torch.nn.ModuleList:
+    """This rank's stage: its PolicyModels in the order in which a micro-batch passes them."""
+    chunks = [build_model(arch, parallel, layout, dtype, chunk=i) for i in range(layout.virtual_pipeline)]
+    return torch.nn.ModuleList(chunks)
 
 
 def wrap_data_parallel(model: PolicyModel, parallel: ParallelConfig) -> DistributedDataParallel:

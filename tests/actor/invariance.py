@@ -46,7 +46,7 @@ def main(model: str, out: str, cases: str, *options: str) -> None:
             algorithm.weigh(batch)
             algorithm.begin_update(batch, logp, progress=0.5)
             metrics = actor.backward(batch, algorithm.loss)
-            gradients = {n: g.clone() for n, g in hf_mapping.export(actor.module, arch, lambda p: p.main_grad)}
+            gradients = {n: g.clone() for n, g in hf_mapping.export(actor.chunks, arch, lambda p: p.main_grad)}
             results[case] = (logp, metrics["actor/loss"], gradients)
         if dist.get_rank() == 0:
             torch.save(results, out)

@@ -40,6 +40,7 @@ LAYOUTS = {
     "TP2 sequence parallel, full recompute": (2, ["tensor=2", "sequence=1", "recompute=full"]),
     "PP2": (2, ["pipeline=2"]),
     "PP2 packed": (2, ["pipeline=2", "tokens=40"]),
+    "PP2 in 2 chunks": (2, ["pipeline=2", "virtual_pipeline=2"]),
     "CP2": (2, ["context=2"]),
     "CP2xTP2 sequence parallel": (4, ["context=2", "tensor=2", "sequence=1"]),
     "CP2xPP2": (4, ["context=2", "pipeline=2"]),

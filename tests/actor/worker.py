@@ -4,7 +4,7 @@ sequences, tokens, and every key of ParallelConfig   the layout
 updates=3          updates to take (the loss is GCPO's)
 save=DIR after=2   write a checkpoint after that many updates
 load=DIR after=2   start from it: the first `after` updates are left out
-break=1|2|3        leave out a repair of the distributed optimizer
+break=1|2|3|4       leave out a repair of the distributed optimizer
 weights=FILE       save the exported weights at the end
 """
 
@@ -105,6 +105,8 @@ def _break(repair: str | None) -> None:
         optimizer_module._keep_torch_step = lambda part: None
     if repair == "3":
         checkpoint_module.separate_steps = lambda optimizer: None
+    if repair == "4":
+        optimizer_module._keep_padding = lambda part: None
 
 
 if __name__ == "__main__":
