@@ -1,9 +1,10 @@
 """The table of docs/parallelism.md: every layout's largest differences to one process.
 
-    python bench/parallelism_table.py [--only 'CP2']
+    python bench/parallelism_table.py [--only chunks]
 
 The layouts are those of tests/actor/test_invariance.py and some with a distributed optimizer or experts. Each takes one
-backward pass and three updates of the same batch, in processes of its own. --only prints a row and writes nothing.
+backward pass and three updates of the same batch, in processes of its own. --only measures the layouts whose names
+contain a text, and leaves the other rows as they are.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from tests.actor.test_invariance import LAYOUTS  # noqa: E402
 from tests.actor.worker import OPTIMIZER, make_batch, parallel_of  # noqa: E402
 
 DOC = ROOT / "docs" / "parallelism.md"
+HEADER = "| layout | processes | loss | gradient norm | gradient | weights |\n|---|---|---|---|---|---|\n"
 BEGIN, END = "<!-- table -->\n", "<!-- end of table -->\n"
 SHARDED = {
     "DP2 distributed optimizer": (2, ["distributed_optimizer=1"]),
@@ -68,11 +70,17 @@ def work(model: str, out: str, *options: str) -> None:
         algorithm.weigh(batch)
         algorithm.begin_update(batch, logp, progress=0.5)
         loss = actor.backward(batch, algorithm.loss)["actor/loss"]
-        gradient = torch.cat([g.flatten() for _, g in hf_mapping.export(actor.chunks, arch, lambda p: p.main_grad)])
+        gradient = flat(hf_mapping.export(actor.chunks, arch, lambda p: p.main_grad))
         metrics = [actor.update(batch, algorithm.loss, update, 3) for update in range(3)]
-        weights = torch.cat([w.flatten() for _, w in actor.export()])
+        weights = flat(actor.export())
         if dist.get_rank() == 0:
-            torch.save((loss, metrics[0]["actor/grad_norm"], gradient.double(), weights.double()), out)
+            torch.save((loss, metrics[0]["actor/grad_norm"], gradient, weights), out)
+
+
+def flat(exported) -> torch.Tensor:
+    """All tensors in one, fp64, in the order of their names: the order of the stream is the layout's."""
+    tensors = {name: tensor.double().flatten() for name, tensor in exported}
+    return torch.cat([tensors[name] for name in sorted(tensors)])
 
 
 def measure(model: Path, folder: Path, processes: int, options: list[str]) -> tuple:
@@ -98,28 +106,28 @@ def row(name: str, processes: int, options: list[str], found: tuple, expected: t
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help="one layout")
+    parser.add_argument("--only", help="a part of layouts' names", default="")
     parser.add_argument("--work", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.work:
         work(*args.work)
         return
-    lines = ["| layout | processes | loss | gradient norm | gradient | weights |\n", "|---|---|---|---|---|---|\n"]
+    text = DOC.read_text()
+    head, tail = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
+    rows = {line.split(" | ")[0]: line for line in text[len(head) : -len(tail)].splitlines(keepends=True)[2:]}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         dense = make_model("qwen2", folder / "dense", num_hidden_layers=4)
         experts = make_model("qwen3-moe", folder / "experts", num_hidden_layers=4)
         for model, layouts in ((dense, LAYOUTS | SHARDED), (experts, EXPERTS)):
-            chosen = {n: layout for n, layout in layouts.items() if args.only in (None, n)}
+            chosen = {n: layout for n, layout in layouts.items() if args.only in n}
             expected = measure(model, folder, 1, []) if chosen else None
             for layout, (processes, options) in chosen.items():
                 found = measure(model, folder, processes, options)
-                lines.append(row(layout, processes, options, found, expected))
-                print(lines[-1], end="", flush=True)
-    if not args.only:
-        text = DOC.read_text()
-        head, tail = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-        DOC.write_text(head + "".join(lines) + tail)
+                rows[f"| {layout}"] = row(layout, processes, options, found, expected)
+                print(rows[f"| {layout}"], end="", flush=True)
+    names = [f"| {n}" for n in LAYOUTS | SHARDED | EXPERTS]
+    DOC.write_text(head + HEADER + "".join(rows[n] for n in names if n in rows) + tail)
 
 
 if __name__ == "__main__":

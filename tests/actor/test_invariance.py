@@ -30,7 +30,7 @@ LAYOUTS = {
     "micro-batches of 1": (1, ["sequences=1"]),
     "logits in chunks of 3 tokens": (1, ["logits=400"]),
     "selective recompute": (1, ["recompute=selective"]),
-    "full recompute": (1, ["recompute=full", "tokens=40"]),
+    "full recompute, packed": (1, ["recompute=full", "tokens=40"]),
     "micro-batches of 2": (1, ["sequences=2"]),
     "one micro-batch": (1, ["sequences=16"]),
     "packs of 24 tokens": (1, ["tokens=24"]),
