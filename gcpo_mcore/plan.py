@@ -42,7 +42,7 @@ class Plan:
             "algorithm": c.algorithm.name,
             "model": f"{self.arch.family}, {self.arch.layers} layers, {c.model.path}",
             "parameters": self.arch.parameters,
-            "processes": f"{p.world} = data {p.data} x tensor {p.tensor} x pipeline {p.pipeline}",
+            "processes": f"{p.world} = data {p.data} x tensor {p.tensor} x pipeline {p.pipeline} x context {p.context}",
             **{
                 f"train prompts, {name}": f"{len(s.prompts):,} ({s.with_golden:,} with a golden answer"
                 + (f", {too_long:,} of them too long to use" if (too_long := s.golden_over(longest_golden)) else "")

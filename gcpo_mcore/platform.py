@@ -127,6 +127,8 @@ class _OnCpu(TorchFunctionMode):
             return func(*args).replace("torch.", "torch.cuda.")
         if "cuda" in str(kwargs.get("device", "")):
             kwargs = {**kwargs, "device": "cpu"}
+        if kwargs.get("pin_memory"):  # only a GPU has use for it
+            kwargs = {**kwargs, "pin_memory": False}
         return func(*args, **kwargs)
 
 

@@ -7,15 +7,16 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.distributed import finalize_model_grads
 from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.tensor_parallel import reduce_from_tensor_model_parallel_region
 
 from gcpo_mcore import platform
 from gcpo_mcore.actor import hf_mapping
 from gcpo_mcore.actor.architecture import Architecture
 from gcpo_mcore.actor.config import ModelConfig, OptimizerConfig, ParallelConfig
 from gcpo_mcore.actor.layout import Layout
-from gcpo_mcore.actor.logprobs import token_logprobs
+from gcpo_mcore.actor.logprobs import LOGITS_PER_CHUNK, token_logprobs
 from gcpo_mcore.actor.microbatch import MicroBatch, split
-from gcpo_mcore.actor.model import build_model, wrap_data_parallel
+from gcpo_mcore.actor.model import build_chunks, wrap_data_parallel
 from gcpo_mcore.actor.optimizer import Stepper, build_optimizer, learning_rate
 from gcpo_mcore.batch import Batch
 
@@ -42,20 +43,25 @@ class Actor:
         self.arch, self.layout, self.temperature = arch, layout, temperature
         self.sequences_per_microbatch, self.tokens_per_microbatch = sequences_per_microbatch, tokens_per_microbatch
         self.length_multiple = layout.tensor if parallel.sequence else 1
+        if layout.context > 1:
+            assert tokens_per_microbatch is None, "a pack is not cut over context ranks (refused by the configuration)"
+            self.length_multiple *= 2 * layout.context  # two pieces a rank
+        self.logits_per_chunk = LOGITS_PER_CHUNK
         self.device = platform.device()
         dtype = getattr(torch, model.dtype)
         self.hf_folder = model.path
         self.version = 0
 
-        self.module = build_model(arch, parallel, layout, dtype)
-        hf_mapping.mark_tensor_parallel(self.module, arch)
-        hf_mapping.load(self.module, arch, hf_mapping.HfWeights(model.path, arch))
-        self.ddp = wrap_data_parallel(self.module, parallel)
+        self.chunks = build_chunks(arch, parallel, layout, dtype)
+        hf_mapping.mark_tensor_parallel(self.chunks, arch)
+        hf_mapping.load(self.chunks, arch, hf_mapping.HfWeights(model.path, arch))
+        self.ddp = [wrap_data_parallel(chunk, parallel) for chunk in self.chunks]
         self.optimizer_config = optimizer
         self.optimizer = build_optimizer(optimizer, parallel, self.ddp, dtype)
         self.stepper = Stepper(optimizer, self.optimizer)
-        self.module.config.finalize_model_grads_func = _finalize_sums
-        self.module.config.grad_scale_func = self.optimizer.scale_loss
+        for chunk in self.chunks:
+            chunk.config.finalize_model_grads_func = _finalize_sums
+            chunk.config.grad_scale_func = self.optimizer.scale_loss
 
     # --- log-probs ---------------------------------------------------------------------------------------------
 
@@ -71,7 +77,7 @@ class Actor:
 
         with torch.no_grad():
             self._run(batch, keep, forward_only=True, collect=collect)
-        if parallel_state.get_tensor_model_parallel_rank() != 0:
+        if not _speaks():
             mine = []
         everyone = [None] * dist.get_world_size()
         dist.all_gather_object(everyone, mine)
@@ -92,7 +98,8 @@ class Actor:
 
     def backward(self, batch: Batch, loss: LossFunction) -> dict[str, float]:
         """Gradients of the batch's loss, summed over micro-batches and ranks, left in the gradient buffers."""
-        self.ddp.zero_grad_buffer()
+        for chunk in self.ddp:
+            chunk.zero_grad_buffer()
         sums = self._run(batch, loss, forward_only=False)
         return self._reduce(sums)
 
@@ -105,17 +112,30 @@ class Actor:
             tokens=self.tokens_per_microbatch,
             is_one_shape=self.layout.pipeline > 1,
             multiple_of=self.length_multiple,
+            # Chunks take turns with as many micro-batches as there are stages.
+            count_multiple_of=self.layout.pipeline if len(self.chunks) > 1 else 1,
             device=self.device,
         )
+        seq_length = micro_batches[0].tokens.shape[1]  # before it is cut: megatron divides it by the ranks itself
+        if self.layout.context > 1:
+            rank = parallel_state.get_context_parallel_rank()
+            micro_batches = [micro.part(rank, self.layout.context) for micro in micro_batches]
+
+        last = self.chunks[-1]
 
         def forward_step(iterator, model):
             micro = next(iterator)
-            output = model(micro.tokens, micro.positions, attention_mask=None, packed_seq_params=micro.packed)
+            output = model(
+                micro.tokens, micro.positions, attention_mask=None, packed_seq_params=micro.packed, stop_at_hidden=True
+            )
 
-            def finish(logits):  # [b, s, v/tp] on the last stage
-                chosen = logits.flatten(0, 1)[micro.source]
-                logp, entropy = token_logprobs(chosen, micro.targets, self.arch.vocabulary, self.temperature)
-                logp, entropy = micro.to_rows(logp), micro.to_rows(entropy)
+            def finish(hidden):  # [s, b, h] on the last stage
+                logp, entropy = token_logprobs(
+                    last.choose(hidden, micro.source), last.head_weight, micro.targets,
+                    self.arch.vocabulary, self.temperature, parallel_state.get_tensor_model_parallel_group(),
+                    self.logits_per_chunk,
+                )  # fmt: skip
+                logp, entropy = _join_context(torch.stack([micro.to_rows(logp), micro.to_rows(entropy)]))
                 if collect is not None:
                     collect(micro, logp)
                 total, sums = loss(logp, entropy, micro.rows)
@@ -124,14 +144,16 @@ class Actor:
 
             return output, finish
 
-        self.ddp.train(not forward_only)
+        for chunk in self.ddp:
+            chunk.train(not forward_only)
+        iterators = [iter(micro_batches) for _ in self.chunks]
         with platform.megatron():
             return get_forward_backward_func()(
                 forward_step_func=forward_step,
-                data_iterator=iter(micro_batches),
-                model=[self.ddp],
+                data_iterator=iterators if len(iterators) > 1 else iterators[0],
+                model=self.ddp,
                 num_microbatches=len(micro_batches),
-                seq_length=micro_batches[0].tokens.shape[1],
+                seq_length=seq_length,
                 micro_batch_size=micro_batches[0].tokens.shape[0],
                 forward_only=forward_only,
             )
@@ -144,7 +166,7 @@ class Actor:
                 entry = total.setdefault(name, [0.0, 0.0])
                 entry[0] += float(value)
                 entry[1] += float(weight)
-        if parallel_state.get_tensor_model_parallel_rank() != 0:
+        if not _speaks():
             total = {}
         everyone = [None] * dist.get_world_size()
         dist.all_gather_object(everyone, total)
@@ -160,7 +182,20 @@ class Actor:
 
     def export(self) -> Iterator[tuple[str, torch.Tensor]]:
         """(Hugging Face name, full tensor) of every weight, streamed to every rank."""
-        return hf_mapping.export(self.module, self.arch)
+        return hf_mapping.export(self.chunks, self.arch)
+
+
+def _speaks() -> bool:
+    """Whether this rank reports what every rank of its tensor and context groups knows."""
+    return parallel_state.get_tensor_model_parallel_rank() == parallel_state.get_context_parallel_rank() == 0
+
+
+def _join_context(values: torch.Tensor) -> torch.Tensor:
+    """The sum of the context ranks' values, each of which has zeros where another has tokens.
+
+    All of them then work out the same loss of whole rows, so a rank's own gradient is whole: it is not summed.
+    """
+    return reduce_from_tensor_model_parallel_region(values, group=parallel_state.get_context_parallel_group())
 
 
 def _finalize_sums(model, num_tokens=None, **kwargs) -> None:

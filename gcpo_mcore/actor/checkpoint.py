@@ -6,6 +6,7 @@ FOLDER/rank_*.pt  random-number states, one file per rank
 
 import random
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +38,12 @@ def save_actor(actor: Actor, folder: Path) -> None:
     torch.save(states, folder / f"rank_{dist.get_rank():05d}.pt")
 
 
-def load_weights(module: GPTModel, folder: Path) -> None:
-    """Only the model's weights of a checkpoint, into a model of any layout. A collective over all ranks."""
+def load_weights(chunks: Sequence[GPTModel], folder: Path) -> None:
+    """Only the weights of a checkpoint, into a stage's `chunks` at any layout. A collective over all ranks."""
     with platform.megatron(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        wanted = {"model": module.sharded_state_dict(prefix="")}
-        module.load_state_dict(dist_checkpointing.load(wanted, str(folder / "shards"))["model"])
+        wanted = {"model": _sharded_chunks(chunks)}
+        _fill(chunks, dist_checkpointing.load(wanted, str(folder / "shards"))["model"])
 
 
 def load_actor(actor: Actor, folder: Path) -> None:
@@ -54,7 +55,7 @@ def load_actor(actor: Actor, folder: Path) -> None:
         warnings.simplefilter("ignore")
         allocate_state(actor.optimizer)
         state = dist_checkpointing.load(_sharded_state(actor, is_loading=True), str(folder / "shards"))
-        actor.module.load_state_dict(state["model"])
+        _fill(actor.chunks, state["model"])
         actor.optimizer.load_state_dict(state["optimizer"])
         separate_steps(actor.optimizer)
     states_file = folder / f"rank_{dist.get_rank():05d}.pt"
@@ -70,6 +71,15 @@ def load_actor(actor: Actor, folder: Path) -> None:
 def _sharded_state(actor: Actor, is_loading: bool) -> dict:
     # The optimizer finds its parameters by the model's entries, so it gets a dictionary of its own.
     optimizer = actor.optimizer.sharded_state_dict(
-        actor.module.sharded_state_dict(prefix=""), is_loading=is_loading, metadata=SHARDING
+        _sharded_chunks(actor.chunks), is_loading=is_loading, metadata=SHARDING
     )
-    return {"model": actor.module.sharded_state_dict(prefix=""), "optimizer": optimizer}
+    return {"model": _sharded_chunks(actor.chunks), "optimizer": optimizer}
+
+
+def _sharded_chunks(chunks: Sequence[GPTModel]) -> dict:
+    return {str(number): chunk.sharded_state_dict(prefix="") for number, chunk in enumerate(chunks)}
+
+
+def _fill(chunks: Sequence[GPTModel], state: dict) -> None:
+    for number, chunk in enumerate(chunks):
+        chunk.load_state_dict(state[str(number)])

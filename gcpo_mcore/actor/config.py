@@ -15,13 +15,16 @@ class ModelConfig(Config):
 
 
 class ParallelConfig(Config):
-    """Sizes of the parallel axes. Data parallel is what is left: world size / (tensor * pipeline)."""
+    """Sizes of the parallel axes. Data parallel is what is left: world size / (tensor * pipeline * context)."""
 
     tensor: PositiveInt
     pipeline: PositiveInt
+    virtual_pipeline: PositiveInt  # chunks of layers of a stage, passed through in turn; 1: a stage is one piece
+    context: PositiveInt  # every sequence is cut into parts over so many processes
     expert: PositiveInt  # a layer's experts are shared out over so many processes of a pipeline stage
     sequence: bool  # sequence parallel: split activations of norms and residuals over the tensor group
     distributed_optimizer: bool  # shard the optimizer state over the data-parallel group
+    recompute: Literal["none", "selective", "full"]  # activations made again in the backward pass: none, of MLPs, all
     threads: PositiveInt | None  # CPU threads of a rank; null: torch decides
 
 

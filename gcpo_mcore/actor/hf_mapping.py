@@ -15,7 +15,7 @@ tensor group.
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,11 +130,11 @@ class Local:
         return [name.format(e=expert_rank * self.per_rank + self.expert) for name in self.rule.hf_names]
 
 
-def local_parameters(model: GPTModel, arch: Architecture) -> Iterator[tuple[Local, torch.nn.Parameter]]:
-    """The parameters of this rank's stage, in a fixed order."""
+def local_parameters(chunks: Iterable[GPTModel], arch: Architecture) -> Iterator[tuple[Local, torch.nn.Parameter]]:
+    """The parameters of this rank's stage, in a fixed order. `chunks`: the models that it is made of."""
     table = rules(arch)
     per_rank = (arch.experts or 0) // parallel_state.get_expert_model_parallel_world_size()
-    for name, parameter in model.named_parameters():
+    for model, name, parameter in ((m, *named) for m in chunks for named in m.named_parameters()):
         if name == "output_layer.weight" and arch.tied_embeddings:
             continue  # the last stage's copy of the embedding; filled by `load`, never exported
         layer = expert = None
@@ -150,7 +150,9 @@ def local_parameters(model: GPTModel, arch: Architecture) -> Iterator[tuple[Loca
 
 @torch.no_grad()
 def export(
-    model: GPTModel, arch: Architecture, value: Callable[[torch.nn.Parameter], torch.Tensor] = torch.Tensor.detach
+    chunks: torch.nn.ModuleList,
+    arch: Architecture,
+    value: Callable[[torch.nn.Parameter], torch.Tensor] = torch.Tensor.detach,
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Streams every (Hugging Face name, full tensor) to every rank, one Megatron parameter at a time.
 
@@ -159,10 +161,10 @@ def export(
     """
     tp, pp = parallel_state.get_tensor_model_parallel_group(), parallel_state.get_pipeline_model_parallel_group()
     ep = parallel_state.get_expert_model_parallel_group()
-    mine = {local.name: parameter for local, parameter in local_parameters(model, arch)}
+    mine = {local.name: parameter for local, parameter in local_parameters(chunks, arch)}
     owned = [None] * pp.size()
     dist.all_gather_object(
-        owned, [(local, tuple(p.shape), value(p).dtype) for local, p in local_parameters(model, arch)], group=pp
+        owned, [(local, tuple(p.shape), value(p).dtype) for local, p in local_parameters(chunks, arch)], group=pp
     )
     for stage, parameters in enumerate(owned):
         source = dist.get_global_rank(pp, stage)
@@ -170,7 +172,7 @@ def export(
             if stage == pp.rank():
                 shard = value(mine[local.name]).contiguous()
             else:
-                shard = torch.empty(shape, dtype=dtype, device=next(model.parameters()).device)
+                shard = torch.empty(shape, dtype=dtype, device=next(chunks.parameters()).device)
             if pp.size() > 1:
                 shard = shard.clone() if stage == pp.rank() else shard
                 dist.broadcast(shard, source, group=pp)
@@ -188,26 +190,25 @@ def _gather(shard: torch.Tensor, group: dist.ProcessGroup) -> list[torch.Tensor]
     return shards
 
 
-def mark_tensor_parallel(model: GPTModel, arch: Architecture) -> None:
+def mark_tensor_parallel(chunks: Iterable[GPTModel], arch: Architecture) -> None:
     """Tells megatron-core which parameters are cut over the tensor group.
 
     It sets this mark only while it initialises weights, which we leave out; without it the gradient norm
     silently counts one rank's shards only. (Experts are not cut, but other tensor ranks hold other experts.)
     """
-    cuts = [(parameter, local.rule.cut) for local, parameter in local_parameters(model, arch)]
-    if model.post_process and not model.pre_process and arch.tied_embeddings:
-        cuts.append((model.output_layer.weight, "vocab"))
+    cuts = [(parameter, local.rule.cut) for local, parameter in local_parameters(chunks, arch)]
+    cuts += [(model.output_layer.weight, "vocab") for model in chunks if _copies_embedding(model, arch)]
     for parameter, kind in cuts:
         if kind != "whole" and not getattr(parameter, "tensor_model_parallel", False):
             set_tensor_model_parallel_attributes(parameter, True, 1 if kind == "columns" else 0, 1)
 
 
 @torch.no_grad()
-def load(model: GPTModel, arch: Architecture, read: Callable[[str], torch.Tensor]) -> None:
+def load(chunks: Iterable[GPTModel], arch: Architecture, read: Callable[[str], torch.Tensor]) -> None:
     """Fills this rank's stage; `read(name)` gives the full Hugging Face tensor of that name."""
     tp = parallel_state.get_tensor_model_parallel_group()
     expert_rank = parallel_state.get_expert_model_parallel_rank()
-    for local, parameter in local_parameters(model, arch):
+    for local, parameter in local_parameters(chunks, arch):
         names = local.hf_names(expert_rank)
         rank, size = (tp.rank(), tp.size()) if local.expert is None else (0, 1)
         shard = cut(local.rule.cut, [read(n) for n in names], arch, rank, size)
@@ -216,9 +217,15 @@ def load(model: GPTModel, arch: Architecture, read: Callable[[str], torch.Tensor
                 f"{names[0]}: shape {tuple(shard.shape)} does not fit {local.name} {tuple(parameter.shape)}"
             )
         parameter.copy_(shard)
-    if arch.tied_embeddings and not model.pre_process and model.post_process:
-        embedding = cut("vocab", [read("model.embed_tokens.weight")], arch, tp.rank(), tp.size())
-        model.output_layer.weight.copy_(embedding)
+    for model in chunks:
+        if _copies_embedding(model, arch):
+            embedding = cut("vocab", [read("model.embed_tokens.weight")], arch, tp.rank(), tp.size())
+            model.output_layer.weight.copy_(embedding)
+
+
+def _copies_embedding(model: GPTModel, arch: Architecture) -> bool:
+    """Whether its output layer is a copy of the embedding, which the first stage holds."""
+    return arch.tied_embeddings and model.post_process and not model.pre_process
 
 
 def hf_names(arch: Architecture) -> set[str]:

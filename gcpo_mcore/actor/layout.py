@@ -10,15 +10,19 @@ from gcpo_mcore.errors import UserError
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes of the axes; world = data * tensor * pipeline. Ranks are ordered tensor fastest, pipeline slowest.
+    """Sizes of the axes; world = data * tensor * pipeline * context. Ranks are ordered tensor fastest, then context,
+    data, pipeline.
 
     Experts have an axis of their own over the same ranks: `expert` neighbours within a stage, tensor ranks first,
-    hold different experts.
+    hold different experts. A stage holds `virtual_pipeline` chunks of layers: with 2 stages of 2 chunks, stage 0 has
+    the first and the third quarter of the layers.
     """
 
     world: int
     tensor: int
     pipeline: int
+    virtual_pipeline: int
+    context: int
     data: int
     expert: int
 
@@ -26,11 +30,11 @@ class Layout:
 def check_layout(parallel: ParallelConfig, model: Architecture) -> Layout:
     """The layout of this launch. UserError, naming the key, if it does not fit the world size or the model."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    t, p = parallel.tensor, parallel.pipeline
-    if world % (t * p):
+    t, p, c = parallel.tensor, parallel.pipeline, parallel.context
+    if world % (t * p * c):
         raise UserError(
-            f"parallel.tensor={t} x parallel.pipeline={p} needs a multiple of {t * p} processes, got {world} "
-            f"(torchrun --nproc-per-node)"
+            f"parallel.tensor={t} x parallel.pipeline={p} x parallel.context={c} needs a multiple of "
+            f"{t * p * c} processes, got {world} (torchrun --nproc-per-node)"
         )
     for name in ("heads",) if model.experts else ("heads", "intermediate"):
         if getattr(model, name) % t:
@@ -41,10 +45,29 @@ def check_layout(parallel: ParallelConfig, model: Architecture) -> Layout:
         )
     if model.layers % p:
         raise UserError(f"parallel.pipeline={p} does not divide the model's layers ({model.layers})")
+    _check_chunks(parallel, model)
     if parallel.sequence and t == 1:
         raise UserError("parallel.sequence=true needs parallel.tensor above 1")
     _check_experts(parallel, model, ranks=world // p)
-    return Layout(world=world, tensor=t, pipeline=p, data=world // (t * p), expert=parallel.expert)
+    return Layout(
+        world=world,
+        tensor=t,
+        pipeline=p,
+        virtual_pipeline=parallel.virtual_pipeline,
+        context=c,
+        data=world // (t * p * c),
+        expert=parallel.expert,
+    )
+
+
+def _check_chunks(parallel: ParallelConfig, model: Architecture) -> None:
+    p, v = parallel.pipeline, parallel.virtual_pipeline
+    if v > 1 and p == 1:
+        raise UserError(f"parallel.virtual_pipeline={v} needs parallel.pipeline above 1")
+    if model.layers % (p * v):
+        raise UserError(
+            f"parallel.virtual_pipeline={v} x parallel.pipeline={p} does not divide the model's layers ({model.layers})"
+        )
 
 
 def _check_experts(parallel: ParallelConfig, model: Architecture, ranks: int) -> None:

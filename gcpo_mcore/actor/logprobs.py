@@ -1,60 +1,95 @@
-"""Log-probs and entropy from vocabulary-parallel logits, exact in fp32.
+"""Log-probs and entropy from hidden states, exact in fp32, without the logits ever standing in memory whole.
 
-megatron-core's own vocab-parallel cross entropy overwrites its input (so no entropy from the same logits) and
-its fused form is 2e-3 off in fp32; hence this one.
+The output layer is applied to a chunk of tokens at a time, over the vocabulary's slices of the tensor group, and once
+more in the backward pass: what is kept for it is two numbers a token. megatron-core's own vocab-parallel cross entropy
+keeps all logits, gives no entropy, and its fused form is 2e-3 off in fp32; hence this one.
 """
 
 import torch
 import torch.distributed as dist
-from megatron.core import parallel_state
+
+# 256 MiB a buffer in fp32, of which three live at a time; at a vocabulary of 152,000 still matrices of 441 tokens.
+LOGITS_PER_CHUNK = 2**26
+_NEVER = torch.finfo(torch.float32).min / 2  # a logit of probability 0; finite, since 0 * inf is not 0
 
 
 def token_logprobs(
-    logits: torch.Tensor, targets: torch.Tensor, vocabulary: int, temperature: float
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    vocabulary: int,
+    temperature: float,
+    group: dist.ProcessGroup,
+    logits_per_chunk: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probs of `targets` and entropy of softmax(logits / temperature), both [n] fp32, on every tensor rank.
+    """Log-probs of `targets` and entropy of softmax(hidden @ weight.T / temperature), both [n] fp32, on every rank.
 
-    logits      [n, v] this rank's slice of the (padded) vocabulary
-    targets     [n] int64 token ids
-    vocabulary  the true vocabulary size: columns past it are padding and have probability 0
+    hidden            [n, h] the states that predict the targets, the same on every rank of `group`. Their gradient is
+                      this rank's part, to be summed over the group
+    weight            [v, h] this rank's rows of the output layer
+    targets           [n] int64 token ids
+    vocabulary        the true vocabulary size: rows past it are padding and have probability 0
+    group             the tensor-parallel group
+    logits_per_chunk  logits of this rank that exist at a time
     """
-    group = parallel_state.get_tensor_model_parallel_group()
-    return _VocabParallelLogProb.apply(logits, targets, vocabulary, temperature, group)
+    tokens = max(logits_per_chunk // weight.shape[0], 1)
+    return _ChunkedHead.apply(hidden, weight, targets, vocabulary, temperature, group, tokens)
 
 
-class _VocabParallelLogProb(torch.autograd.Function):
+class _ChunkedHead(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, targets, vocabulary, temperature, group):
-        width = logits.shape[1]
+    def forward(ctx, hidden, weight, targets, vocabulary, temperature, group, tokens):
+        width = weight.shape[0]
         first = group.rank() * width
-        z = logits.float() / temperature  # [n, v]
-        if first + width > vocabulary:
-            z[:, max(vocabulary - first, 0) :] = float("-inf")
-        top = z.amax(1)
-        if group.size() > 1:
-            dist.all_reduce(top, op=dist.ReduceOp.MAX, group=group)
-        z -= top.unsqueeze(1)
-        p = z.exp()
         is_mine = (targets >= first) & (targets < first + width)
         local = (targets - first).clamp(0, width - 1)
-        picked = torch.where(is_mine, z.gather(1, local.unsqueeze(1)).squeeze(1), 0.0)
-        weighted = (p * z.masked_fill(p == 0, 0.0)).sum(1)  # 0 * -inf is 0 here
-        sums = torch.stack([p.sum(1), picked, weighted])  # [3, n]
-        if group.size() > 1:
-            dist.all_reduce(sums, group=group)
-        total, picked, weighted = sums
-        log_total = total.log()
-        p /= total.unsqueeze(1)
-        entropy = log_total - weighted / total
-        ctx.save_for_backward(p, entropy, is_mine, local)
-        ctx.temperature, ctx.dtype = temperature, logits.dtype
-        return picked - log_total, entropy
+        logp, entropy, log_total = torch.empty(3, len(targets), dtype=torch.float32, device=hidden.device)
+        ctx.cuts = (temperature, vocabulary - first, tokens)
+        for part in _chunks(len(targets), tokens):
+            z = _scaled_logits(hidden[part], weight, temperature, vocabulary - first)  # [c, v]
+            top = z.amax(1)
+            if group.size() > 1:
+                dist.all_reduce(top, op=dist.ReduceOp.MAX, group=group)
+            z -= top.unsqueeze(1)
+            picked = torch.where(is_mine[part], z.gather(1, local[part].unsqueeze(1)).squeeze(1), 0.0)
+            p = z.exp()
+            sums = torch.stack([p.sum(1), picked, (z.mul_(p)).sum(1)])  # [3, c]
+            if group.size() > 1:
+                dist.all_reduce(sums, group=group)
+            total, picked, weighted = sums
+            logp[part] = picked - total.log()
+            entropy[part] = total.log() - weighted / total
+            log_total[part] = total.log() + top
+        ctx.save_for_backward(hidden, weight, log_total, entropy, is_mine, local)
+        return logp, entropy
 
     @staticmethod
     def backward(ctx, grad_logp, grad_entropy):
-        p, entropy, is_mine, local = ctx.saved_tensors
-        # d logp / dz = onehot - p;   d H / dz = -p (log p + H)
-        log_p = p.clamp_min(torch.finfo(p.dtype).tiny).log()
-        grad = p * (-grad_logp.unsqueeze(1) - grad_entropy.unsqueeze(1) * (log_p + entropy.unsqueeze(1)))
-        grad.scatter_add_(1, local.unsqueeze(1), (grad_logp * is_mine).unsqueeze(1))
-        return (grad / ctx.temperature).to(ctx.dtype), None, None, None, None
+        hidden, weight, log_total, entropy, is_mine, local = ctx.saved_tensors
+        temperature, real, tokens = ctx.cuts
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32)  # chunks are summed in fp32
+        for part in _chunks(len(hidden), tokens):
+            log_p = _scaled_logits(hidden[part], weight, temperature, real)
+            log_p -= log_total[part].unsqueeze(1)
+            p = log_p.exp()
+            # d logp / dz = onehot - p;   d H / dz = -p (log p + H)
+            grad = log_p.add_(entropy[part].unsqueeze(1)).mul_(-grad_entropy[part].unsqueeze(1))
+            grad.sub_(grad_logp[part].unsqueeze(1)).mul_(p)
+            grad.scatter_add_(1, local[part].unsqueeze(1), (grad_logp[part] * is_mine[part]).unsqueeze(1))
+            grad = (grad / temperature).to(weight.dtype)
+            grad_hidden[part] = grad @ weight
+            grad_weight += grad.T @ hidden[part]
+        return grad_hidden, grad_weight.to(weight.dtype), None, None, None, None, None
+
+
+def _chunks(n: int, tokens: int) -> list[slice]:
+    return [slice(start, start + tokens) for start in range(0, n, tokens)]
+
+
+def _scaled_logits(hidden: torch.Tensor, weight: torch.Tensor, temperature: float, real: int) -> torch.Tensor:
+    """[c, v] fp32 logits / temperature of a chunk; the columns from `real` on are padding."""
+    z = (hidden @ weight.T).float().div_(temperature)
+    if real < z.shape[1]:
+        z[:, max(real, 0) :] = _NEVER
+    return z

@@ -2,25 +2,28 @@
 
 Padded: so many rows each, every row filled up to the longest of the batch. Packed: rows behind each other up to a
 number of tokens, nothing between them; attention and positions keep to a row (gcpo_mcore/actor/attention.py).
+Under context parallelism every padded row is cut over the context ranks (gcpo_mcore/actor/context.py).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from megatron.core.packed_seq_params import PackedSeqParams
 
+from gcpo_mcore.actor import context
 from gcpo_mcore.batch import Batch
 
 
 @dataclass
 class MicroBatch:
-    """What one forward pass eats. b sequences of s tokens (a pack: b = 1), n response tokens in all.
+    """What one forward pass eats. b sequences of s tokens (a pack: b = 1), n response tokens that are predicted here.
 
     tokens     [b, s] prompt + response, zeros as filling
     positions  [b, s]
     packed     where the rows of a pack begin; None if padded
     source     [n] flat position (in b*s) whose logits predict each response token, row by row
     targets    [n] the response tokens
+    is_mine    [N] bool, which of the rows' N response tokens are predicted here: all, but for context parallelism
     rows       the objective's view of the rows
     numbers    the rows' numbers in the whole batch
     """
@@ -30,13 +33,31 @@ class MicroBatch:
     packed: PackedSeqParams | None
     source: torch.Tensor
     targets: torch.Tensor
+    is_mine: torch.Tensor
     rows: Batch
     numbers: list[int]
 
     def to_rows(self, values: torch.Tensor) -> torch.Tensor:
-        """[n] values of response tokens -> [r, T], zeros on padding; differentiable."""
+        """[n] values of response tokens -> [r, T], zeros on padding and other ranks' tokens; differentiable."""
+        whole = values.new_zeros(len(self.is_mine)).masked_scatter(self.is_mine, values)
         out = torch.zeros_like(self.rows.mask, dtype=values.dtype)
-        return out.masked_scatter(self.rows.mask.bool(), values)
+        return out.masked_scatter(self.rows.mask.bool(), whole)
+
+    def part(self, rank: int, ranks: int) -> "MicroBatch":
+        """The part of context-parallel `rank` of `ranks`; padded micro-batches only."""
+        length = self.tokens.shape[1]
+        mine = context.columns(length, rank, ranks).to(self.tokens.device)
+        local = context.local_positions(self.source.cpu() % length, length, rank, ranks).to(self.source.device)
+        is_mine = local >= 0
+        source = self.source // length * len(mine) + local
+        return replace(
+            self,
+            tokens=self.tokens[:, mine],
+            positions=self.positions[:, mine],
+            source=source[is_mine],
+            targets=self.targets[is_mine],
+            is_mine=is_mine,
+        )
 
 
 def deal(lengths: list[int], ranks: int) -> list[list[int]]:
@@ -75,6 +96,7 @@ def split(
     sequences: int,
     tokens: int | None,
     multiple_of: int,
+    count_multiple_of: int,
     is_one_shape: bool,
     device: torch.device,
 ) -> list[MicroBatch]:
@@ -82,6 +104,7 @@ def split(
 
     sequences     rows of a padded micro-batch
     tokens        tokens of a pack; None: padded
+    count_multiple_of  the number of micro-batches is a multiple of this; what is missing is empty
     multiple_of   the length of a micro-batch is a multiple of this (sequence parallelism)
     is_one_shape  packs are filled up to the longest of all ranks (pipeline stages expect one shape)
     """
@@ -89,11 +112,11 @@ def split(
     shares = deal(lengths, ranks)
     if tokens is None:
         length = _round_up(max(lengths), multiple_of)
-        count = -(-max(len(share) for share in shares) // sequences)
+        count = _round_up(-(-max(len(share) for share in shares) // sequences), count_multiple_of)
         chunks = [shares[rank][i * sequences : (i + 1) * sequences] for i in range(count)]
         return [_padded(batch, numbers, sequences, length, device) for numbers in chunks]
     packs = [pack(share, lengths, tokens) for share in shares]
-    count = max(len(of_rank) for of_rank in packs)
+    count = _round_up(max(len(of_rank) for of_rank in packs), count_multiple_of)
     mine = packs[rank] + [[] for _ in range(count - len(packs[rank]))]
     longest = max(sum(lengths[i] for i in numbers) for of_rank in packs for numbers in of_rank)
     made = []
@@ -147,6 +170,7 @@ def _filled(
         packed=packed,
         source=torch.tensor(source, dtype=torch.int64, device=device),
         targets=torch.tensor(targets, dtype=torch.int64, device=device),
+        is_mine=torch.ones(len(targets), dtype=torch.bool, device=device),
         rows=batch.take(numbers).to(device),
         numbers=numbers,
     )

@@ -3,7 +3,6 @@
 import torch
 from megatron.core import parallel_state, tensor_parallel
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
-from megatron.core.models.gpt import GPTModel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.transformer import TransformerConfig
 from megatron.core.transformer.moe import moe_utils
@@ -14,6 +13,7 @@ from gcpo_mcore.actor.architecture import Architecture
 from gcpo_mcore.actor.attention import RMSNorm, SdpaAttention
 from gcpo_mcore.actor.config import ParallelConfig
 from gcpo_mcore.actor.layout import Layout
+from gcpo_mcore.actor.policy_model import PolicyModel
 
 if not moe_utils.HAVE_TE:
     moe_utils.te_general_gemm = None  # its router asks for this name, which it defines with transformer-engine only
@@ -25,6 +25,8 @@ def start_parallel(layout: Layout, seed: int) -> None:
         parallel_state.initialize_model_parallel(
             tensor_model_parallel_size=layout.tensor,
             pipeline_model_parallel_size=layout.pipeline,
+            virtual_pipeline_model_parallel_size=layout.virtual_pipeline if layout.virtual_pipeline > 1 else None,
+            context_parallel_size=layout.context,
             expert_model_parallel_size=layout.expert,
             expert_tensor_parallel_size=1,  # an expert lies whole on a rank; gloo could not gather its tokens
         )
@@ -55,7 +57,7 @@ def transformer_config(
         bf16=dtype is torch.bfloat16,
         pipeline_dtype=dtype,
         tensor_model_parallel_size=parallel.tensor,
-        pipeline_model_parallel_size=parallel.pipeline,
+        context_parallel_size=parallel.context,
         expert_model_parallel_size=parallel.expert,
         sequence_parallel=parallel.sequence,
         # The weights always come from a Hugging Face folder: initial values are never used.
@@ -70,9 +72,24 @@ def transformer_config(
         # Losses are sums over one global denominator: megatron must not average over micro-batches or ranks.
         calculate_per_token_loss=True,
         variable_seq_lengths=False,
-        batch_p2p_comm=platform.HAS_CUDA,
+        **_pipeline_config(parallel),
         **_experts_config(arch),
+        **_recompute_config(arch, parallel),
     )
+
+
+def _pipeline_config(parallel: ParallelConfig) -> dict:
+    """The stages and their messages."""
+    config = {"pipeline_model_parallel_size": parallel.pipeline, "batch_p2p_comm": platform.HAS_CUDA}
+    if parallel.virtual_pipeline > 1:
+        # With gloo, results are wrong without an error if messages do not overlap, or if what is being sent is freed.
+        config |= {
+            "virtual_pipeline_model_parallel_size": parallel.virtual_pipeline,
+            "batch_p2p_comm": False,
+            "overlap_p2p_comm": True,
+            "deallocate_pipeline_outputs": False,
+        }
+    return config
 
 
 def _experts_config(arch: Architecture) -> dict:
@@ -89,6 +106,15 @@ def _experts_config(arch: Architecture) -> dict:
         "moe_token_dispatcher_type": "alltoall",
         "expert_tensor_parallel_size": 1,
     }
+
+
+def _recompute_config(arch: Architecture, parallel: ParallelConfig) -> dict:
+    """selective: the MLP or the experts, whose activations are the widest; torch's attention keeps no scores anyway."""
+    if parallel.recompute == "none":
+        return {}
+    if parallel.recompute == "selective":
+        return {"recompute_granularity": "selective", "recompute_modules": ["moe" if arch.experts else "mlp"]}
+    return {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
 
 
 def rotary_frequencies(arch: Architecture) -> torch.Tensor:
@@ -134,21 +160,25 @@ def build_model(
     layout: Layout,
     dtype: torch.dtype,
     device: torch.device | None = None,
-) -> GPTModel:
-    """This rank's stage of the model, on `device` (None: the rank's), weights not yet loaded."""
+    chunk: int = 0,
+) -> PolicyModel:
+    """A chunk of this rank's stage of the model, on `device` (None: the rank's), weights not yet loaded."""
     device = device or platform.device()
+    is_first = chunk == 0 and parallel_state.is_pipeline_first_stage()
+    is_last = chunk == layout.virtual_pipeline - 1 and parallel_state.is_pipeline_last_stage()
     with platform.megatron():
-        model = GPTModel(
+        model = PolicyModel(
             config=transformer_config(arch, parallel, dtype, on_gpu=device.type == "cuda"),
-            transformer_layer_spec=block_spec(arch, arch.layers // layout.pipeline),
+            transformer_layer_spec=block_spec(arch, arch.layers // (layout.pipeline * layout.virtual_pipeline)),
             vocab_size=padded_vocabulary(arch, layout.tensor),
             max_sequence_length=arch.max_positions,
-            pre_process=parallel_state.is_pipeline_first_stage(),
-            post_process=parallel_state.is_pipeline_last_stage(),
+            pre_process=is_first,
+            post_process=is_last,
             parallel_output=True,
             share_embeddings_and_output_weights=arch.tied_embeddings,
             position_embedding_type="rope",
             rotary_base=arch.rope_theta,
+            vp_stage=chunk if layout.virtual_pipeline > 1 else None,
         )
         if arch.rope_scaling:
             # megatron's own scaling fixes three of llama3's four numbers
@@ -156,8 +186,16 @@ def build_model(
         return model.to(device)
 
 
-def wrap_data_parallel(model: GPTModel, parallel: ParallelConfig) -> DistributedDataParallel:
-    """The model with megatron's gradient buffers: fp32 gradients, summed over the data-parallel group."""
+def build_chunks(
+    arch: Architecture, parallel: ParallelConfig, layout: Layout, dtype: torch.dtype
+) -> torch.nn.ModuleList:
+    """This rank's stage: its PolicyModels in the order in which a micro-batch passes them."""
+    chunks = [build_model(arch, parallel, layout, dtype, chunk=i) for i in range(layout.virtual_pipeline)]
+    return torch.nn.ModuleList(chunks)
+
+
+def wrap_data_parallel(model: PolicyModel, parallel: ParallelConfig) -> DistributedDataParallel:
+    """The model with megatron's gradient buffers: fp32 gradients, summed over the data-parallel and context groups."""
     with platform.megatron():
         return DistributedDataParallel(
             config=model.config,

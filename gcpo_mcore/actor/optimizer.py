@@ -14,9 +14,9 @@ from gcpo_mcore.errors import UserError
 
 
 def build_optimizer(
-    config: OptimizerConfig, parallel: ParallelConfig, model: DistributedDataParallel, dtype: torch.dtype
+    config: OptimizerConfig, parallel: ParallelConfig, chunks: list[DistributedDataParallel], dtype: torch.dtype
 ) -> MegatronOptimizer:
-    """megatron-core's optimizer over the model's gradient buffers."""
+    """megatron-core's optimizer over the gradient buffers of the stage's chunks."""
     with platform.megatron():
         optimizer = get_megatron_optimizer(
             MegatronOptimizerConfig(
@@ -31,11 +31,12 @@ def build_optimizer(
                 bf16=dtype is torch.bfloat16,
                 use_distributed_optimizer=parallel.distributed_optimizer,
             ),
-            [model],
+            chunks,
         )
     for part in optimizer.chained_optimizers:
         if isinstance(part, DistributedOptimizer):
             _keep_torch_step(part)
+            _keep_padding(part)
     return optimizer
 
 
@@ -85,9 +86,9 @@ class Stepper:
         return {"actor/grad_norm": norm, "actor/lr": lr, "actor/update_skipped": float(not is_finite)}
 
 
-# --- three repairs that megatron-core 0.16's DistributedOptimizer needs with torch's AdamW ---------------------
-# torch's AdamW keeps a 'step' tensor per parameter; megatron's checkpoint code was written for fused Adams that
-# do not. Each of the three has a test that fails without it (tests/actor/test_checkpoint.py).
+# --- four repairs that megatron-core 0.16's DistributedOptimizer needs -----------------------------------------
+# Three for torch's AdamW, which keeps a 'step' tensor per parameter; megatron's checkpoint code was written for fused
+# Adams that do not. Each of the four has a test that fails without it (tests/actor/test_checkpoint.py).
 
 
 def allocate_state(optimizer: MegatronOptimizer) -> None:
@@ -118,3 +119,29 @@ def separate_steps(optimizer: MegatronOptimizer) -> None:
         for state in part.optimizer.state.values():
             if "step" in state:
                 state["step"] = state["step"].clone()
+
+
+def _keep_padding(part: DistributedOptimizer) -> None:
+    """Repair 4: a checkpoint's tensors are found in the gradient buffer by places that count the padding between its
+    buckets, but the buffer is gathered without it. Tied embeddings over pipeline stages have a bucket of their own:
+    what lies behind it was shifted, with a warning at most.
+    """
+    original = part.get_parameter_state_dp_zero
+
+    def with_padding(*args, **kwargs):
+        state = original(*args, **kwargs)
+        for number, buffer in enumerate(part.buffers):
+            for tensors in state[number].values():
+                tensors |= {k: _padded(v, buffer) for k, v in tensors.items() if torch.is_tensor(v)}
+        return state
+
+    part.get_parameter_state_dp_zero = with_padding
+
+
+def _padded(flat: torch.Tensor, buffer) -> torch.Tensor:
+    """[numel] a buffer's values with the padding between its buckets, from `flat` without it."""
+    out = flat.new_zeros(buffer.numel)
+    parts = flat.split([bucket.numel_unpadded for bucket in buffer.buckets])
+    for bucket, values in zip(buffer.buckets, parts, strict=True):
+        out[bucket.offset : bucket.offset + len(values)] = values
+    return out

@@ -11,12 +11,12 @@ class Reference:
 
     def __init__(self, actor: Actor):
         self.actor = actor
-        self.weights = [p.detach().cpu().clone() for p in actor.module.parameters()]
+        self.weights = [p.detach().cpu().clone() for p in actor.chunks.parameters()]
 
     @torch.no_grad()
     def score(self, batch: Batch) -> torch.Tensor:
         """[B, T] log-probs of the batch under the reference weights; the actor's own are back when it returns."""
-        parameters = list(self.actor.module.parameters())
+        parameters = list(self.actor.chunks.parameters())
         own = [p.detach().clone() for p in parameters]
         try:
             for parameter, weight in zip(parameters, self.weights, strict=True):

@@ -25,8 +25,11 @@ from gcpo_mcore.actor.config import ParallelConfig
 from gcpo_mcore.actor.layout import Layout
 from gcpo_mcore.actor.model import build_model
 
-ONE_PROCESS = ParallelConfig(tensor=1, pipeline=1, expert=1, sequence=False, distributed_optimizer=False, threads=None)
-ONE_LAYOUT = Layout(world=1, tensor=1, pipeline=1, data=1, expert=1)
+ONE_PROCESS = ParallelConfig(
+    tensor=1, pipeline=1, virtual_pipeline=1, context=1, expert=1, sequence=False, distributed_optimizer=False,
+    recompute="none", threads=None,
+)  # fmt: skip
+ONE_LAYOUT = Layout(world=1, tensor=1, pipeline=1, virtual_pipeline=1, context=1, data=1, expert=1)
 Read = Callable[[str], torch.Tensor]
 
 
@@ -59,14 +62,14 @@ class ShardReader:
 
 def hf_tensors(model: GPTModel, arch: Architecture, read: Read) -> Iterator[tuple[str, torch.Tensor]]:
     """Streams (Hugging Face name, tensor) of every weight; `read` gives Megatron parameters."""
-    for local, _ in hf_mapping.local_parameters(model, arch):
+    for local, _ in hf_mapping.local_parameters([model], arch):
         parts = hf_mapping.join(local.rule.cut, [read(local.name)], arch)
         yield from zip(local.hf_names(0), parts, strict=True)
 
 
 def megatron_reader(model: GPTModel, arch: Architecture, read: Read, dtype: torch.dtype) -> Read:
     """The inverse of `hf_tensors`: a reader of Megatron parameters from one of Hugging Face tensors."""
-    rules = {local.name: local for local, _ in hf_mapping.local_parameters(model, arch)}
+    rules = {local.name: local for local, _ in hf_mapping.local_parameters([model], arch)}
 
     def megatron(name: str) -> torch.Tensor:
         local = rules[name]

@@ -67,29 +67,21 @@ def main(out: str, *cases: str) -> None:
     from gcpo_mcore.actor.actor import Actor
     from gcpo_mcore.actor.architecture import read_architecture
     from gcpo_mcore.actor.checkpoint import load_weights
-    from gcpo_mcore.actor.config import ModelConfig, ParallelConfig
+    from gcpo_mcore.actor.config import ModelConfig
     from gcpo_mcore.actor.hf_export import write_hf
     from gcpo_mcore.actor.layout import check_layout
     from gcpo_mcore.actor.model import start_parallel
     from gcpo_mcore.batch import Batch
     from gcpo_mcore.samples import Group, Prompt, Sample
     from gcpo_mcore.setup import process_group
-    from tests.actor.worker import OPTIMIZER
+    from tests.actor.worker import OPTIMIZER, parallel_of
 
     groups = [Group(Prompt("p", "x", "", row[:2], ""), [Sample(0, row[2:], "")]) for row in token_rows()]
     with process_group(threads=1, deadline_s=120):
         for case in cases:
             name, model, *options = case.split(":")
             model, _, checkpoint = model.partition("@")
-            o = {key: int(value) for key, value in (option.split("=") for option in options)}
-            parallel = ParallelConfig(
-                tensor=o.get("tensor", 1),
-                pipeline=o.get("pipeline", 1),
-                expert=o.get("expert", 1),
-                sequence=bool(o.get("sequence", 0)),
-                distributed_optimizer=False,
-                threads=1,
-            )
+            parallel = parallel_of(dict(option.split("=") for option in options))
             arch = read_architecture(model)
             layout = check_layout(parallel, arch)
             start_parallel(layout, seed=0)
@@ -98,9 +90,9 @@ def main(out: str, *cases: str) -> None:
                 temperature=1.0, sequences_per_microbatch=2, tokens_per_microbatch=None,
             )  # fmt: skip
             if checkpoint:
-                for parameter in actor.module.parameters():
+                for parameter in actor.chunks.parameters():
                     parameter.data.zero_()
-                load_weights(actor.module, Path(checkpoint))
+                load_weights(actor.chunks, Path(checkpoint))
             logp = actor.score(Batch.of(groups))
             if dist.get_rank() == 0:
                 torch.save(logp, f"{out}/{name}.pt")

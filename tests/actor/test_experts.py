@@ -39,8 +39,12 @@ def _largest_difference(weights: dict, expected: dict) -> float:
 
 @pytest.mark.parametrize(
     "processes, options",
-    [(2, "tensor=2 sequence=1 expert=2"), (4, "pipeline=2 expert=2 distributed_optimizer=1")],
-    ids=["EP2 over TP2", "EP2xPP2 distributed optimizer"],
+    [
+        (2, "tensor=2 sequence=1 expert=2"),
+        (2, "context=2 expert=2"),
+        (4, "pipeline=2 expert=2 distributed_optimizer=1"),
+    ],
+    ids=["EP2 over TP2", "EP2 over CP2", "EP2xPP2 distributed optimizer"],
 )
 def test_layout_agrees_with_one_process(model, one_process, tmp_path, processes, options):
     metrics, weights = _train(model, tmp_path, processes, *options.split())

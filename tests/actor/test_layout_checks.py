@@ -17,6 +17,11 @@ EXPERTS = replace(DENSE, experts=4, experts_per_token=2, expert_intermediate=32,
 THREE_KV = replace(DENSE, heads=12, kv_heads=3)
 CASES = [
     (DENSE, 8, {"tensor": 4}, None),  # more ranks than kv heads, a multiple of them
+    (DENSE, 8, {"tensor": 2, "context": 2}, None),
+    (DENSE, 6, {"tensor": 2, "context": 2}, "parallel.context=2 needs a multiple of 4 processes, got 6"),
+    (DENSE, 2, {"pipeline": 2, "virtual_pipeline": 2}, None),
+    (DENSE, 1, {"virtual_pipeline": 2}, "parallel.virtual_pipeline=2 needs parallel.pipeline above 1"),
+    (DENSE, 2, {"pipeline": 2, "virtual_pipeline": 3}, "does not divide the model's layers (4)"),
     (THREE_KV, 2, {"tensor": 2}, "neither divides the model's kv_heads (3) nor is a multiple of them"),
     (DENSE, 5, {"tensor": 5}, "parallel.tensor=5 does not divide the model's heads (8)"),
     (DENSE, 2, {"expert": 2}, "parallel.expert=2: the model (qwen3) has no experts"),
@@ -35,7 +40,7 @@ def test_layouts(model, world, axes, message, monkeypatch):
     parallel = ONE_PROCESS.model_copy(update=axes)
     if message is None:
         layout = check_layout(parallel, model)
-        assert layout.world == layout.data * layout.tensor * layout.pipeline == world
+        assert layout.world == layout.data * layout.tensor * layout.pipeline * layout.context == world
         return
     with pytest.raises(UserError) as refused:
         check_layout(parallel, model)

@@ -17,6 +17,8 @@ LAYOUTS = {
     "PP2": (2, ["pipeline=2"]),
     "DP2": (2, []),
     "DP2 distributed optimizer": (2, ["distributed_optimizer=1"]),
+    "PP2 in 2 chunks": (2, ["pipeline=2", "virtual_pipeline=2"]),
+    "CP2 distributed optimizer": (2, ["context=2", "distributed_optimizer=1"]),
     "TP2xPP2": (4, ["tensor=2", "pipeline=2", "sequence=1"]),
     "DP2xPP2 distributed optimizer": (4, ["pipeline=2", "distributed_optimizer=1"]),
     "micro-batches of 1": (1, ["sequences=1"]),

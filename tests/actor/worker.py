@@ -1,10 +1,10 @@
 """Run by the tests in this folder, alone or under torchrun: python worker.py MODEL OUT.json [key=value ...]
 
-tensor pipeline expert sequence distributed_optimizer sequences   the layout
+sequences, tokens, and every key of ParallelConfig   the layout
 updates=3          updates to take (the loss is GCPO's)
 save=DIR after=2   write a checkpoint after that many updates
 load=DIR after=2   start from it: the first `after` updates are left out
-break=1|2|3        leave out a repair of the distributed optimizer
+break=1|2|3|4       leave out a repair of the distributed optimizer
 weights=FILE       save the exported weights at the end
 """
 
@@ -52,16 +52,15 @@ def make_batch(vocabulary: int) -> Batch:
     return Batch.of(groups)
 
 
+def parallel_of(options: dict) -> ParallelConfig:
+    """The layout that `options` (key -> value or its text) ask for; everything else as in configs/."""
+    asked = {key: value for key, value in options.items() if key in ParallelConfig.model_fields}
+    return ParallelConfig(**load_config([]).parallel.model_dump() | {"threads": 1} | asked)
+
+
 def main(model: str, out: str, *options: str) -> None:
     o = dict(option.split("=", 1) for option in options)
-    parallel = ParallelConfig(
-        tensor=int(o.get("tensor", 1)),
-        pipeline=int(o.get("pipeline", 1)),
-        expert=int(o.get("expert", 1)),
-        sequence=bool(int(o.get("sequence", 0))),
-        distributed_optimizer=bool(int(o.get("distributed_optimizer", 0))),
-        threads=1,
-    )
+    parallel = parallel_of(o)
     _break(o.get("break"))
     arch = read_architecture(model)
     layout = check_layout(parallel, arch)
@@ -106,6 +105,8 @@ def _break(repair: str | None) -> None:
         optimizer_module._keep_torch_step = lambda part: None
     if repair == "3":
         checkpoint_module.separate_steps = lambda optimizer: None
+    if repair == "4":
+        optimizer_module._keep_padding = lambda part: None
 
 
 if __name__ == "__main__":

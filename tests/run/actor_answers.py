@@ -26,7 +26,7 @@ def main(run: str, prompts: str, out: str) -> None:
     with process_group(threads=1, deadline_s=120):
         start_parallel(layout, seed=0)
         model = build_model(arch, ONE_PROCESS, layout, torch.float32).eval()
-        load_weights(model, folder.newest_good())
+        load_weights([model], folder.newest_good())
 
         def logits(ids: list[int]) -> torch.Tensor:
             tokens = torch.tensor([ids])

@@ -67,7 +67,10 @@ def test_unknown_algorithm(data):
 @pytest.mark.parametrize(
     "option, message",
     [
-        ("parallel.tensor=3", "parallel.tensor=3 x parallel.pipeline=1 needs a multiple of 3 processes, got 1"),
+        (
+            "parallel.tensor=3",
+            "parallel.tensor=3 x parallel.pipeline=1 x parallel.context=1 needs a multiple of 3 processes",
+        ),
         ("parallel.sequence=true", "parallel.sequence=true needs parallel.tensor above 1"),
         ("parallel.expert=2", "parallel.expert=2: the model (qwen2) has no experts"),
         ("benchmark=[gsm8k]", "benchmark= is for tools/evaluate.py"),

@@ -1,0 +1,43 @@
+"""megatron-core's GPTModel, told to stop before its output layer where log-probs of chosen tokens are wanted."""
+
+import torch
+from megatron.core import parallel_state
+from megatron.core.models.gpt import GPTModel
+from megatron.core.tensor_parallel import (
+    copy_to_tensor_model_parallel_region,
+    gather_from_sequence_parallel_region,
+)
+
+
+class PolicyModel(GPTModel):
+    """GPTModel; its last stage gives hidden states in place of logits if called with `stop_at_hidden`."""
+
+    _stops_at_hidden = False
+
+    def forward(self, *args, stop_at_hidden: bool = False, **kwargs) -> torch.Tensor:
+        """As GPTModel's, or the last stage's hidden states [s, b, h] (a slice of s under sequence parallelism)."""
+        self._stops_at_hidden = stop_at_hidden
+        return super().forward(*args, **kwargs)
+
+    def _postprocess(self, hidden_states, *args, **kwargs):
+        if self._stops_at_hidden:
+            return hidden_states
+        return super()._postprocess(hidden_states, *args, **kwargs)
+
+    @property
+    def head_weight(self) -> torch.Tensor:
+        """[v/tp, h] this rank's rows of the output layer, on the last stage."""
+        if self.share_embeddings_and_output_weights:
+            return self.shared_embedding_or_output_weight()
+        return self.output_layer.weight
+
+    def choose(self, hidden: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+        """[n, h] the hidden states at flat positions `source` (in b*s), whole on every tensor rank.
+
+        The gradient that comes back may be each tensor rank's own part: it is summed over the group here.
+        """
+        if self.config.sequence_parallel:
+            group = parallel_state.get_tensor_model_parallel_group()
+            whole = gather_from_sequence_parallel_region(hidden, tensor_parallel_output_grad=True, group=group)
+            return whole.transpose(0, 1).flatten(0, 1)[source]
+        return copy_to_tensor_model_parallel_region(hidden.transpose(0, 1).flatten(0, 1)[source])
