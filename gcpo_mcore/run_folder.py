@@ -92,7 +92,8 @@ class RunFolder:
         for key in sorted(before.keys() | now.keys()):
             if any(key == free or key.startswith(free + ".") for free in FREE_KEYS):
                 continue
-            if before.get(key) != now.get(key):
+            # A key that the folder does not know came with a newer version; its default does what was done before.
+            if key in before and before[key] != now.get(key):
                 raise UserError(
                     f"{self.path} was made with {key}={before.get(key)}, not {now.get(key)}; "
                     f"choose another run.name, or remove the folder"
