@@ -20,16 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from gcpo_mcore.actor import hf_mapping  # noqa: E402 (the tests' helpers lie beside the package)
-from gcpo_mcore.actor.actor import Actor  # noqa: E402
-from gcpo_mcore.actor.architecture import read_architecture  # noqa: E402
-from gcpo_mcore.actor.config import ModelConfig  # noqa: E402
-from gcpo_mcore.actor.layout import check_layout  # noqa: E402
-from gcpo_mcore.actor.model import start_parallel  # noqa: E402
 from gcpo_mcore.config.load import load_config  # noqa: E402
-from gcpo_mcore.setup import process_group  # noqa: E402
 from tests.actor.families import make_model  # noqa: E402
 from tests.actor.test_invariance import LAYOUTS  # noqa: E402
-from tests.actor.worker import OPTIMIZER, make_batch, parallel_of  # noqa: E402
+from tests.actor.worker import actor_of, off_policy_batch  # noqa: E402
 
 DOC = ROOT / "docs" / "parallelism.md"
 HEADER = "| layout | processes | loss | gradient norm | gradient | weights |\n|---|---|---|---|---|---|\n"
@@ -51,26 +45,11 @@ EXPERTS = {
 def work(model: str, out: str, *options: str) -> None:
     """One layout's loss, gradient norm, gradient and weights, into the file `out`."""
     o = dict(option.split("=", 1) for option in options)
-    parallel, arch = parallel_of(o), read_architecture(model)
-    layout = check_layout(parallel, arch)
-    with process_group(parallel.threads, deadline_s=120):
-        start_parallel(layout, seed=0)
-        actor = Actor(
-            ModelConfig(path=model, dtype="float32"), arch, parallel, layout, OPTIMIZER, temperature=1.3,
-            sequences_per_microbatch=int(o.get("sequences", 4)),
-            tokens_per_microbatch=int(o["tokens"]) if "tokens" in o else None,
-        )  # fmt: skip
-        actor.logits_per_chunk = int(o.get("logits", actor.logits_per_chunk))
+    with actor_of(model, o) as actor:
         algorithm = load_config(["algorithm=gcpo", "algorithm.entropy_coefficient=0.01", "algorithm/kl=k3"]).algorithm
-        batch = make_batch(arch.vocabulary)
-        logp = actor.score(batch)
-        noise = torch.randn(3, *batch.mask.shape, generator=torch.Generator().manual_seed(1)) * batch.mask
-        batch.old_logp, batch.ref_logp = logp + 0.3 * noise[0], logp + 0.1 * noise[1]
-        batch.rollout_logp = batch.old_logp + 0.2 * noise[2]
-        algorithm.weigh(batch)
-        algorithm.begin_update(batch, logp, progress=0.5)
+        batch, _ = off_policy_batch(actor, algorithm)
         loss = actor.backward(batch, algorithm.loss)["actor/loss"]
-        gradient = flat(hf_mapping.export(actor.chunks, arch, lambda p: p.main_grad))
+        gradient = flat(hf_mapping.export(actor.chunks, actor.arch, lambda p: p.main_grad))
         metrics = [actor.update(batch, algorithm.loss, update, 3) for update in range(3)]
         weights = flat(actor.export())
         if dist.get_rank() == 0:

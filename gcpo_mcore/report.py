@@ -83,8 +83,9 @@ class Report:
         peak = platform.peak_flops(self.plan.config.model.dtype)
         found = {}
         for phase, flops in work.items():
-            rate = flops / devices / max(seconds[phase], 1e-9)
-            found[f"perf/{phase}_tokens_per_s_per_device"] = sum(lengths) / devices / max(seconds[phase], 1e-9)
+            device_seconds = devices * max(seconds[phase], 1e-9)
+            rate = flops / device_seconds
+            found[f"perf/{phase}_tokens_per_s_per_device"] = sum(lengths) / device_seconds
             found[f"perf/{phase}_gflops_per_device"] = rate / 1e9
             if peak:
                 found[f"perf/{phase}_mfu"] = rate / peak

@@ -46,12 +46,14 @@ class GridConfig(Config):
 
 @dataclass(frozen=True)
 class Cell:
-    """One run. `factors` are its values of what the grid varies, the seed not among them."""
+    """One run. `factors` are its values of what the grid varies, the seed not among them; `config` is what its
+    `overrides` come to."""
 
     name: str
     factors: dict[str, str]
     seed: int
     overrides: list[str]
+    config: RunConfig
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,6 @@ def read_grid(arguments: list[str], processes: int | None = None, name: str | No
         fixed = {_key(a) for a in common}  # what the command line fixes is not swept
         swept = {key: values for key, values in swept.items() if key not in fixed}
     cells = _cells(common, variants, swept)
-    for cell in cells:
-        _checked(cell.name, cell.overrides)
     return Grid(
         name=name or (found[0] if config else "_".join(sorted(re.sub(r"\W+", "-", key) for key in swept)) or "single"),
         question=config.question if config else "python tools/ablate.py " + " ".join(arguments),
@@ -128,22 +128,19 @@ def _cells(common: list[str], variants: dict[str, list[str]], swept: dict[str, l
     for (variant, bundle), *values in itertools.product(variants.items(), *swept.values()):
         chosen = dict(zip(swept, values, strict=True))
         overrides = [*common, *bundle, *(f"{key}={value}" for key, value in chosen.items())]
-        seed = int(chosen.pop("seed", None) or _checked(" ".join(overrides), overrides).seed)
+        try:
+            config = load_config(overrides)
+        except UserError as error:
+            raise UserError(f"cell {' '.join(overrides)}: {error}") from None
+        chosen.pop("seed", None)
         factors = {**({VARIANT: variant} if variant else {}), **chosen}
         label = "_".join([*([variant] if variant else []), *(f"{_short(k)}-{v}" for k, v in chosen.items())])
-        name = re.sub(r"[^\w.+-]+", "-", f"{label}_seed-{seed}".lstrip("_"))
-        cells.append(Cell(name, factors, seed, overrides))
+        name = re.sub(r"[^\w.+-]+", "-", f"{label}_seed-{config.seed}".lstrip("_"))
+        cells.append(Cell(name, factors, config.seed, overrides, config))
     names = [cell.name for cell in cells]
     for double in {n for n in names if names.count(n) > 1}:
         raise UserError(f"two cells are called {double}: a key is swept twice, or two values look the same")
     return cells
-
-
-def _checked(name: str, overrides: list[str]) -> RunConfig:
-    try:
-        return load_config(overrides)
-    except UserError as error:
-        raise UserError(f"cell {name}: {error}") from None
 
 
 def _short(key: str) -> str:

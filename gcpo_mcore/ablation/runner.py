@@ -13,12 +13,10 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 
 from gcpo_mcore.ablation.grid import Cell, Grid
 from gcpo_mcore.ablation.launchers import Launcher
-from gcpo_mcore.config.load import load_config
 from gcpo_mcore.errors import EXIT_CODE, UserError
 from gcpo_mcore.files import write_atomically
 from gcpo_mcore.monitor.metrics import read_metrics
@@ -64,7 +62,7 @@ def run_grid(
 
 def _run_cell(cell: Cell, processes: int, folder: Path, launcher: Launcher, states: dict[str, str]) -> None:
     run_folder = cells_folder(folder) / cell.name
-    steps = load_config(cell.overrides).trainer.steps
+    steps = cell.config.trainer.steps
     if (run_folder / "hf").is_dir() and _last_step(run_folder) >= steps:
         states[cell.name] = "finished"
         return
@@ -95,7 +93,10 @@ def _last_step(run_folder: Path) -> int:
 def _keep(grid: Grid, folder: Path) -> None:
     """Writes grid.json; a grid may grow by cells, but a name keeps its command line."""
     path = folder / "grid.json"
-    cells = {cell.name: asdict(cell) for cell in grid.cells}
+    cells = {
+        cell.name: {"name": cell.name, "factors": cell.factors, "seed": cell.seed, "overrides": cell.overrides}
+        for cell in grid.cells
+    }
     if path.is_file():
         for name, before in json.loads(path.read_text())["cells"].items():
             if name in cells and before["overrides"] != cells[name]["overrides"]:
@@ -111,7 +112,7 @@ def _prepare(grid: Grid, side_by_side: int) -> None:
     """Data and starter of the quick-start task for every seed that has none yet, and the files that the grid names."""
     seeds = {}
     for cell in grid.cells:
-        config = load_config(cell.overrides)
+        config = cell.config
         if config.data.name == "carry":
             starter = Path(config.prepared) / "starter"
             seeds[config.prepared] = (config.seed, Path(config.model.path) == starter and not starter.is_dir())

@@ -8,8 +8,10 @@ break=1|2|3|4       leave out a repair of the distributed optimizer
 weights=FILE       save the exported weights at the end
 """
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ from gcpo_mcore.actor.layout import check_layout
 from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.batch import Batch
 from gcpo_mcore.config.load import load_config
+from gcpo_mcore.objective import Algorithm
 from gcpo_mcore.samples import Group, Prompt, Sample
 from gcpo_mcore.setup import process_group
 
@@ -58,21 +61,41 @@ def parallel_of(options: dict) -> ParallelConfig:
     return ParallelConfig(**load_config([]).parallel.model_dump() | {"threads": 1} | asked)
 
 
-def main(model: str, out: str, *options: str) -> None:
-    o = dict(option.split("=", 1) for option in options)
-    parallel = parallel_of(o)
-    _break(o.get("break"))
-    arch = read_architecture(model)
+@contextlib.contextmanager
+def actor_of(model: str, options: dict[str, str]) -> Iterator[Actor]:
+    """An actor in the layout of `options`, in process groups of its own."""
+    parallel, arch = parallel_of(options), read_architecture(model)
     layout = check_layout(parallel, arch)
     with process_group(parallel.threads, deadline_s=120):
         start_parallel(layout, seed=0)
         actor = Actor(
-            ModelConfig(path=model, dtype="float32"), arch, parallel, layout, OPTIMIZER,
-            temperature=1.3, sequences_per_microbatch=int(o.get("sequences", 4)),
-            tokens_per_microbatch=int(o["tokens"]) if "tokens" in o else None,
+            ModelConfig(path=model, dtype="float32"), arch, parallel, layout, OPTIMIZER, temperature=1.3,
+            sequences_per_microbatch=int(options.get("sequences", 4)),
+            tokens_per_microbatch=int(options["tokens"]) if "tokens" in options else None,
         )  # fmt: skip
+        actor.logits_per_chunk = int(options.get("logits", actor.logits_per_chunk))
+        yield actor
+
+
+def off_policy_batch(actor: Actor, algorithm: Algorithm) -> tuple[Batch, torch.Tensor]:
+    """A batch ready for its backward pass, and the actor's log-probs: old and engine's are others, so that every branch
+    of the parts is met."""
+    batch = make_batch(actor.arch.vocabulary)
+    logp = actor.score(batch)
+    noise = torch.randn(3, *batch.mask.shape, generator=torch.Generator().manual_seed(1)) * batch.mask
+    batch.old_logp, batch.ref_logp = logp + 0.3 * noise[0], logp + 0.1 * noise[1]
+    batch.rollout_logp = batch.old_logp + 0.2 * noise[2]
+    algorithm.weigh(batch)
+    algorithm.begin_update(batch, logp, progress=0.5)
+    return batch, logp
+
+
+def main(model: str, out: str, *options: str) -> None:
+    o = dict(option.split("=", 1) for option in options)
+    _break(o.get("break"))
+    with actor_of(model, o) as actor:
         algorithm = load_config(["algorithm=gcpo", "algorithm.entropy_coefficient=0.01", "algorithm/kl=k3"]).algorithm
-        batch = make_batch(arch.vocabulary)
+        batch = make_batch(actor.arch.vocabulary)
         first = int(o.get("after", 0)) if "load" in o else 0
         result: dict = {"logp": actor.score(batch).tolist(), "metrics": []}
         if "load" in o:
