@@ -1,6 +1,8 @@
 # make quickstart   set up .venv, make data and starter model, train GCPO on 2 processes, export, evaluate
 # make test         the same, then the whole test suite
 # make install      only the set-up
+# make sglang-cpu   SGLang's own environment for the CPU, in .venv-sglang
+# make test-sglang  the tests with real SGLang servers
 PYTHON ?= python3
 PROCESSES ?= 2
 VENV := .venv
@@ -14,7 +16,7 @@ export TOKENIZERS_PARALLELISM := false
 # Nothing here is fetched from a model hub.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: install quickstart test lint clean
+.PHONY: install quickstart test sglang-cpu test-sglang lint clean
 
 install: $(VENV)/.installed
 
@@ -33,6 +35,15 @@ quickstart: install
 
 test: quickstart
 	$(VENV)/bin/python -m pytest
+
+sglang-cpu: .venv-sglang/.installed
+
+.venv-sglang/.installed: sglang-cpu.txt tools/sglang_cpu.sh
+	tools/sglang_cpu.sh .venv-sglang $(PYTHON)
+
+test-sglang: install sglang-cpu
+	$(VENV)/bin/python tools/prepare.py
+	$(VENV)/bin/python -m pytest -m sglang
 
 lint: install
 	$(VENV)/bin/ruff check .

@@ -12,7 +12,6 @@ import torch
 from gcpo_mcore import platform
 from gcpo_mcore.actor import hf_mapping
 from gcpo_mcore.actor.architecture import Architecture, read_architecture
-from gcpo_mcore.actor.hf_export import write_hf
 from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.actor.shards import (
     ONE_LAYOUT,
@@ -26,6 +25,7 @@ from gcpo_mcore.actor.shards import (
 from gcpo_mcore.actor.streaming import megatron_logits, transformers_logits
 from gcpo_mcore.errors import UserError
 from gcpo_mcore.files import copy_model_files, named_when_good
+from gcpo_mcore.hf_export import write_hf
 from gcpo_mcore.run_folder import RunFolder
 
 TOLERANCE = 1e-4  # of logits in fp32, times the largest logit if that is above 1

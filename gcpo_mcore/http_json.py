@@ -1,4 +1,4 @@
-"""JSON over HTTP with retries: what the remote reward and the golden answers' teacher share."""
+"""JSON over HTTP with retries: what the remote reward, the golden answers' teacher and SGLang's control share."""
 
 import http.client
 import json
@@ -22,11 +22,26 @@ class HttpFailure(Exception):
         self.passing, self.wait_s, self.status = passing, wait_s, status
 
 
-def post(url: str, payload: Any, timeout_s: float, headers: Mapping[str, str] | None = None) -> Any:
-    """The decoded JSON reply. HttpFailure for no connection, a time-out, a status above 299, or no JSON."""
+def post(
+    url: str, payload: Any, timeout_s: float, headers: Mapping[str, str] | None = None, may_be_empty: bool = False
+) -> Any:
+    """The decoded JSON reply. HttpFailure for no connection, a time-out, a status above 299, or no JSON.
+
+    may_be_empty: a reply that is no JSON counts as None.
+    """
     request = urllib.request.Request(
         url, json.dumps(payload).encode(), {"Content-Type": "application/json", **(headers or {})}, method="POST"
     )
+    return _ask(request, timeout_s, may_be_empty)
+
+
+def get(url: str, timeout_s: float, may_be_empty: bool = False) -> Any:
+    """As `post`, with GET."""
+    return _ask(urllib.request.Request(url), timeout_s, may_be_empty)
+
+
+def _ask(request: urllib.request.Request, timeout_s: float, may_be_empty: bool) -> Any:
+    url = request.full_url
     try:
         with urllib.request.urlopen(request, timeout=timeout_s) as reply:
             body = reply.read(MAX_REPLY_BYTES)
@@ -45,6 +60,8 @@ def post(url: str, payload: Any, timeout_s: float, headers: Mapping[str, str] | 
     try:
         return json.loads(body)
     except ValueError:
+        if may_be_empty:
+            return None
         raise HttpFailure(f"{url}: the reply is not JSON: {body[:80]!r}", False) from None
 
 

@@ -9,13 +9,13 @@ import torch.distributed as dist
 
 from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.checkpoint import load_actor, save_actor
-from gcpo_mcore.actor.hf_export import write_hf
 from gcpo_mcore.actor.reference import Reference
 from gcpo_mcore.background_export import BackgroundExports
 from gcpo_mcore.batch import Batch
 from gcpo_mcore.collector import Collector
 from gcpo_mcore.data.cursor import Mixture
 from gcpo_mcore.evaluation import evaluate
+from gcpo_mcore.hf_export import write_hf
 from gcpo_mcore.monitor.watchdog import Phases
 from gcpo_mcore.plan import Plan
 from gcpo_mcore.report import Report
@@ -81,6 +81,8 @@ class Trainer:
     def train_step(self) -> tuple[dict[str, float], list[Group], Batch | None]:
         """One rollout batch and its updates. Returns metrics, the groups trained on and their batch."""
         groups, metrics = self.collector.collect(self.step)
+        self.engine.rest()
+        metrics |= self.engine.metrics()
         if not groups:
             return metrics | {"update/count": 0.0}, groups, None
         updates, algorithm = self.config.trainer.updates_per_step, self.algorithm
@@ -104,7 +106,7 @@ class Trainer:
         """Hands the actor's weights to the engine, unless it has them."""
         if self.engine.version != self.actor.version:
             with self.phases.phase("sync"):
-                self.engine.update_weights(self.actor.export(), self.actor.version)
+                self.engine.update_weights(self.actor.export, self.actor.version)
 
     def evaluate(self) -> dict[str, float]:
         """Accuracy of the present weights on every held-out source."""

@@ -83,7 +83,7 @@ def _engine(config, folder: str, tokenizer, weights):
     from gcpo_mcore.setup import build_engine
 
     with contextlib.closing(build_engine(config, folder, tokenizer)) as engine:
-        engine.update_weights(((name, weights(name)) for name in weights.names()), version=0)
+        engine.update_weights(lambda: ((name, weights(name)) for name in weights.names()), version=0)
         yield engine
 
 

@@ -68,6 +68,12 @@ def _build_algorithm(value: Any) -> Any:
     return algorithms.get(str(value.get("name"))).model_validate(value)
 
 
+def _build_rollout(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return engines.get(str(value.get("engine"))).Config.model_validate(value)
+
+
 class RunConfig(Config):
     """Everything that a run is made from. `prepared` is the folder that tools/prepare.py wrote."""
 
@@ -79,7 +85,7 @@ class RunConfig(Config):
     data: DataConfig
     algorithm: Annotated[Algorithm, BeforeValidator(_build_algorithm)]
     reward: RewardConfig
-    rollout: RolloutConfig
+    rollout: Annotated[RolloutConfig, BeforeValidator(_build_rollout)]
     evaluation: EvaluationConfig
     parallel: ParallelConfig
     optimizer: OptimizerConfig
@@ -120,7 +126,6 @@ class RunConfig(Config):
                 f"parallel.context={self.parallel.context} cuts padded sequences only, not packs: it needs "
                 "trainer.tokens_per_microbatch=null"
             )
-        engines.check(self.rollout.engine)
         if self.optimizer.final_lr_fraction > 1:
             raise UserError(f"optimizer.final_lr_fraction={self.optimizer.final_lr_fraction} is above 1")
         return self

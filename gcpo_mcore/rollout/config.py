@@ -1,4 +1,4 @@
-"""The rollout's part of the configuration. Defaults and comments: configs/rollout/*.yaml."""
+"""What every engine's configuration has. Each engine adds its own; defaults: configs/rollout/*.yaml."""
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
@@ -15,13 +15,11 @@ class Sampling(Config):
 
 
 class RolloutConfig(Config):
-    """The engine and its sampling in training.
+    """The engine and its sampling in training. An engine's `Config` extends it.
 
-    sequences_per_batch: how many responses the embedded engine decodes side by side on a rank.
     stop_token_ids: besides the tokenizer's end token.
     """
 
     engine: str
     sampling: Sampling
-    sequences_per_batch: PositiveInt
     stop_token_ids: list[NonNegativeInt]

@@ -26,9 +26,8 @@ class Sampler:
         mine = work[rank * per_rank : (rank + 1) * per_rank]
         requests = [Request(prompts[p], i, request_seed(key, self.seed, p, prompts[p].id, i)) for p, i in mine]
         groups = [Group(prompt, []) for prompt in prompts]
-        if requests:
-            for (p, _), sample in zip(mine, self.engine.generate(requests, sampling), strict=True):
-                groups[p].samples.append(sample)
+        for (p, _), sample in zip(mine, self.engine.generate(requests, sampling), strict=True):
+            groups[p].samples.append(sample)
         return groups
 
     def add_golden(self, groups: list[Group], max_response_tokens: int) -> None:

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM
 from gcpo_mcore.actor.architecture import read_architecture
 from gcpo_mcore.actor.hf_mapping import HfWeights
 from gcpo_mcore.registry import engines
-from gcpo_mcore.rollout.config import RolloutConfig, Sampling
+from gcpo_mcore.rollout.config import Sampling
+from gcpo_mcore.rollout.engines.embedded import EmbeddedConfig
 from tests.actor.families import make_model
 from tests.conftest import run
 
@@ -66,7 +67,7 @@ def test_resume_is_exact(model, one_process, tmp_path):
 
 def test_engine_takes_weights_by_their_names_on_disk(model):
     """transformers fuses a layer's experts in memory; the embedded engine fills them from the names of the export."""
-    config = RolloutConfig(
+    config = EmbeddedConfig(
         engine="embedded",
         sampling=Sampling(temperature=0.0, top_p=1.0, top_k=0, max_response_tokens=8),
         sequences_per_batch=4,
@@ -74,10 +75,10 @@ def test_engine_takes_weights_by_their_names_on_disk(model):
     )
     engine = engines.get("embedded")(config, str(model), "float32", [0], repr)
     weights = HfWeights(str(model), read_architecture(str(model)))
-    engine.update_weights(((name, weights(name)) for name in weights.names()), version=1)
+    engine.update_weights(lambda: ((name, weights(name)) for name in weights.names()), version=1)
     expected = AutoModelForCausalLM.from_pretrained(model)
     for (name, mine), (_, wanted) in zip(engine.model.named_parameters(), expected.named_parameters(), strict=True):
         assert torch.equal(mine, wanted), name
     with pytest.raises(RuntimeError, match=r"never received model.layers.0.mlp.experts.3.up_proj.weight"):
         left_out = "model.layers.0.mlp.experts.3.up_proj.weight"
-        engine.update_weights(((n, weights(n)) for n in weights.names() if n != left_out), version=2)
+        engine.update_weights(lambda: ((n, weights(n)) for n in weights.names() if n != left_out), version=2)

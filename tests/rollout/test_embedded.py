@@ -8,8 +8,9 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
 from gcpo_mcore.registry import engines
-from gcpo_mcore.rollout.config import RolloutConfig, Sampling
+from gcpo_mcore.rollout.config import Sampling
 from gcpo_mcore.rollout.engine import Request
+from gcpo_mcore.rollout.engines.embedded import EmbeddedConfig
 from gcpo_mcore.rollout.sampling import request_seed
 from gcpo_mcore.samples import Prompt
 
@@ -47,11 +48,11 @@ class Made:
     def __init__(self, folder, family="qwen2", sequences_per_batch=64, stop=(STOP,)):
         FAMILIES[family].save_pretrained(folder)
         self.model = random_model(FAMILIES[family])
-        rollout = RolloutConfig(
+        rollout = EmbeddedConfig(
             engine="embedded", sampling=sampling(), sequences_per_batch=sequences_per_batch, stop_token_ids=[]
         )
         self.engine = engines.get("embedded")(rollout, str(folder), "float32", list(stop), lambda ids: repr(ids))
-        self.engine.update_weights(weights_of(self.model), version=7)
+        self.engine.update_weights(lambda: weights_of(self.model), version=7)
 
 
 def weights_of(model):
@@ -166,11 +167,11 @@ def test_new_weights_change_what_is_generated(tmp_path):
     made, asked = Made(tmp_path), requests(4)
     before = tokens_of(made.engine.generate(asked, sampling()))
     other = random_model(FAMILIES["qwen2"], seed=1)
-    made.engine.update_weights(iter(weights_of(other)), version=8)
+    made.engine.update_weights(lambda: weights_of(other), version=8)
     after = made.engine.generate(asked, sampling())
     assert tokens_of(after) != before
     assert made.engine.version == 8 and all(s.weight_version == 8 for s in after)
-    made.engine.update_weights(weights_of(made.model), version=9)
+    made.engine.update_weights(lambda: weights_of(made.model), version=9)
     assert tokens_of(made.engine.generate(asked, sampling())) == before
 
 
@@ -195,5 +196,5 @@ def test_weights_are_copied_not_shared(tmp_path):
 def test_a_bad_sync_is_refused(tmp_path, change, message):
     made = Made(tmp_path)
     with pytest.raises(RuntimeError, match=message):
-        made.engine.update_weights(change(weights_of(made.model)), version=8)
+        made.engine.update_weights(lambda: change(weights_of(made.model)), version=8)
     assert made.engine.version == 7

@@ -5,32 +5,45 @@ log-probs check the actor's at each step. Every rank holds a copy: for models th
 SGLang.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+from pydantic import PositiveInt
 
 from gcpo_mcore import platform
 from gcpo_mcore.hf_tensors import tensors_on_disk
 from gcpo_mcore.registry import engines
 from gcpo_mcore.rollout.config import RolloutConfig, Sampling
-from gcpo_mcore.rollout.engine import Request
+from gcpo_mcore.rollout.engine import Request, Weights
 from gcpo_mcore.rollout.sampling import draw, uniforms
 from gcpo_mcore.samples import Sample
 
 
+class EmbeddedConfig(RolloutConfig):
+    """sequences_per_batch: how many responses are decoded side by side on a rank."""
+
+    sequences_per_batch: PositiveInt
+
+
 @engines.register
 class EmbeddedEngine:
-    """Batched decoding of requests, longest prompts first; finished rows leave the batch."""
+    """Batched decoding of requests, longest prompts first; finished rows leave the batch.
+
+    The same request at the same weights gives the same sample, on whichever rank.
+    """
+
+    Config = EmbeddedConfig
 
     def __init__(
         self,
-        config: RolloutConfig,
+        config: EmbeddedConfig,
         model_folder: str,
         dtype: str,
         stop_token_ids: list[int],
         decode: Callable[[list[int]], str],
     ):
+        from transformers import AutoConfig, AutoModelForCausalLM  # not at the top: reading a configuration comes here
+
         self.config = config
         self.decode = decode
         self.device = platform.device()
@@ -40,10 +53,10 @@ class EmbeddedEngine:
         self.model = AutoModelForCausalLM.from_config(hf, dtype=getattr(torch, dtype), attn_implementation="sdpa")
         self.model.to(self.device).eval().requires_grad_(False)
 
-    def update_weights(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
+    def update_weights(self, weights: Weights, version: int) -> None:
         """Copies the weights in. RuntimeError if a tensor is unknown, misshapen or left out."""
         mine = tensors_on_disk(self.model)
-        for name, tensor in weights:
+        for name, tensor in weights():
             if name not in mine:
                 raise RuntimeError(f"phase sync: the engine's model has no tensor {name}, or got it twice")
             target = mine.pop(name)
@@ -67,6 +80,8 @@ class EmbeddedEngine:
         return samples
 
     def _decode_batch(self, requests: list[Request], sampling: Sampling) -> list[Sample]:
+        from transformers import DynamicCache
+
         count, limit = len(requests), sampling.max_response_tokens
         width = max(len(r.prompt.token_ids) for r in requests)
         tokens = torch.zeros(count, width, dtype=torch.int64)
@@ -128,6 +143,13 @@ class EmbeddedEngine:
                 )
             )
         return samples
+
+    def rest(self) -> None:
+        """Keeps its model: it shares the device with the actor."""
+
+    def metrics(self) -> dict[str, float]:
+        """None."""
+        return {}
 
     def close(self) -> None:
         """Drops the model."""

@@ -1,0 +1,61 @@
+"""The SGLang engine's configuration. Defaults and comments: configs/rollout/sglang.yaml."""
+
+from typing import Literal
+
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from gcpo_mcore.errors import UserError
+from gcpo_mcore.rollout.config import RolloutConfig
+
+Transport = Literal["tensor", "distributed", "disk"]
+
+
+class SglangConfig(RolloutConfig):
+    """Servers that run already (`servers`), or `start_servers` that the run starts beside itself (colocated).
+
+    transport: how weights travel: 'tensor' through shared memory of one machine (CUDA IPC on GPUs), 'distributed' by a
+    broadcast group, 'disk' through a folder that the servers can read (`weights_folder`).
+    """
+
+    servers: list[str]
+    router: str | None
+    start_servers: NonNegativeInt
+    tensor_parallel: PositiveInt
+    python: str | None
+    arguments: dict[str, str | int | float | bool | None]
+    environment: dict[str, str]
+    restarts: NonNegativeInt
+    memory_saver: bool
+    transport: Transport
+    weights_folder: str | None
+    bucket_mib: PositiveInt
+    verify_sync: bool
+    requests_per_server: PositiveInt
+    attempts: PositiveInt
+    log_folder: str
+    start_deadline_s: PositiveFloat
+    sync_deadline_s: PositiveFloat
+    request_deadline_s: PositiveFloat
+    health_every_s: PositiveFloat
+    health_deadline_s: PositiveFloat
+
+    @model_validator(mode="after")
+    def _refuse_contradictions(self):
+        if bool(self.servers) == bool(self.start_servers):
+            raise UserError(
+                "rollout.servers names SGLang servers that run, rollout.start_servers says how many to start: "
+                "give one of the two"
+            )
+        if self.router and not self.servers:
+            raise UserError("rollout.router needs rollout.servers, the servers behind it: weights go to each of them")
+        if self.memory_saver and not self.start_servers:
+            raise UserError("rollout.memory_saver is for servers on the trainer's own GPUs (rollout.start_servers)")
+        if self.transport == "disk" and not self.weights_folder:
+            raise UserError("rollout.transport=disk needs rollout.weights_folder, which the servers can read")
+        if self.transport == "tensor" and self.servers and not all(_is_local(url) for url in self.servers):
+            raise UserError("rollout.transport=tensor shares memory of one machine: use distributed or disk")
+        return self
+
+
+def _is_local(url: str) -> bool:
+    return any(f"//{host}" in url for host in ("127.0.0.1", "localhost", "[::1]"))

@@ -1,0 +1,162 @@
+"""Requests -> samples over several servers that may fail: every request is answered exactly once.
+
+Requests of a prompt stay together on a server, whose cache then holds the prompt. A server whose own requests are all
+done helps where most are left. What a lost server had under way is sent again elsewhere; an answer counts only once.
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable
+
+import aiohttp
+
+from gcpo_mcore.errors import UserError
+from gcpo_mcore.rollout.config import Sampling
+from gcpo_mcore.rollout.engine import Request
+from gcpo_mcore.rollout.sglang.config import SglangConfig
+from gcpo_mcore.rollout.sglang.replies import payload, sample
+from gcpo_mcore.rollout.sglang.server import Server, ServerLost
+from gcpo_mcore.samples import Sample
+
+FAILURES_IN_A_ROW = 3  # of a server that answers but not as it should, before it is given up
+
+
+class Dispatch:
+    """One call's requests. `lose(server, reason)` is told of every server that is given up."""
+
+    def __init__(
+        self,
+        config: SglangConfig,
+        servers: list[Server],
+        requests: list[Request],
+        sampling: Sampling,
+        stop: list[int],
+        version: int,
+        decode: Callable[[list[int]], str],
+        lose: Callable[[Server, str], None],
+    ):
+        self.config, self.requests, self.sampling = config, requests, sampling
+        self.stop, self.version, self.decode, self.lose = stop, version, decode, lose
+        # Behind a router, which chooses the server itself, only the router is asked.
+        self.router = Server(config.router, config.sync_deadline_s) if config.router else None
+        self.servers = list(servers)
+        self.samples: dict[int, Sample] = {}
+        self.tries: Counter[int] = Counter()
+        self.failures: Counter[str] = Counter()
+        self.again = 0
+        self.waiting: dict[str, deque[int]] = {}
+        self.bells: list[asyncio.Event] = []  # one for each server's loop: something has changed
+
+    def run(self) -> dict[int, Sample]:
+        """The samples by number of the request: all of them, unless no server is left."""
+        asyncio.run(self._run())
+        return self.samples
+
+    async def _run(self) -> None:
+        asked = [self.router] if self.router else self.servers
+        self.waiting = {server.url: deque() for server in asked}
+        lanes: dict[str, str] = {}  # prompt -> server
+        for number, request in enumerate(self.requests):
+            url = lanes.setdefault(request.prompt.id, asked[len(lanes) % len(asked)].url)
+            self.waiting[url].append(number)
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector) as http:
+            slots = self.config.requests_per_server * (len(self.servers) if self.router else 1)
+            lanes_run = [asyncio.create_task(self._serve(http, server, slots)) for server in asked]
+            watchers = [asyncio.create_task(self._watch(http, server)) for server in self.servers]
+            try:
+                await asyncio.gather(*lanes_run)
+            finally:
+                for task in [*lanes_run, *watchers]:
+                    task.cancel()
+                await asyncio.gather(*lanes_run, *watchers, return_exceptions=True)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every request has its sample."""
+        return len(self.samples) == len(self.requests)
+
+    # --- one server --------------------------------------------------------------------------------------------
+
+    async def _serve(self, http: aiohttp.ClientSession, server: Server, slots: int) -> None:
+        """Keeps `slots` requests under way on the server until all are answered anywhere or it is lost."""
+        running: dict[asyncio.Task, int] = {}
+        bell = asyncio.Event()
+        self.bells.append(bell)
+        try:
+            while not self.is_done and self._is_used(server):
+                bell.clear()
+                while len(running) < slots and (number := self._next(server)) is not None:
+                    running[asyncio.create_task(self._ask(http, server, number))] = number
+                wake = asyncio.create_task(bell.wait())
+                await asyncio.wait([*running, wake], return_when=asyncio.FIRST_COMPLETED)
+                wake.cancel()
+                for task in [t for t in running if t.done()]:
+                    self._take(server, running.pop(task), task)
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            self._put_back(list(running.values()))
+
+    def _is_used(self, server: Server) -> bool:
+        return (server is self.router and bool(self.servers)) or server in self.servers
+
+    def _next(self, server: Server) -> int | None:
+        """The next request for it: its own, else of the server with most left."""
+        mine = self.waiting[server.url] or max(self.waiting.values(), key=len)
+        return mine.popleft() if mine else None
+
+    def _put_back(self, numbers: list[int]) -> None:
+        """Requests of a server that is lost, its waiting ones among them, go to whoever is left."""
+        left = [number for number in numbers if number not in self.samples]
+        self.again += len(left)
+        min(self.waiting.values(), key=len).extendleft(reversed(left))
+        self._ring()
+
+    def _ring(self) -> None:
+        for bell in self.bells:
+            bell.set()
+
+    async def _ask(self, http: aiohttp.ClientSession, server: Server, number: int) -> Sample:
+        request = self.requests[number]
+        self.tries[number] += 1
+        name = f"{self.version}_{number}_{self.tries[number]}_{request.seed % 2**32}"
+        asked = payload(request, self.sampling, self.stop, name)
+        reply = await server.generate(http, asked, self.config.request_deadline_s)
+        return sample(reply, request, self.sampling, self.version, self.decode)
+
+    def _take(self, server: Server, number: int, task: asyncio.Task) -> None:
+        error = task.exception()
+        if error is None:
+            self.failures[server.url] = 0
+            self.samples.setdefault(number, task.result())
+            if self.is_done:
+                self._ring()
+            return
+        if not isinstance(error, ServerLost):
+            raise error
+        self.failures[server.url] += 1
+        if self.tries[number] >= self.config.attempts:
+            raise UserError(
+                f"phase sample: {self.tries[number]} tries for prompt {self.requests[number].prompt.id} failed, "
+                f"the last: {error} (rollout.attempts)"
+            )
+        self._put_back([number])
+        if server is not self.router and self.failures[server.url] >= FAILURES_IN_A_ROW:
+            self._drop(server, str(error))
+
+    # --- health ------------------------------------------------------------------------------------------------
+
+    async def _watch(self, http: aiohttp.ClientSession, server: Server) -> None:
+        """Gives the server up when it does not answer within the deadline."""
+        while server in self.servers:
+            await asyncio.sleep(self.config.health_every_s)
+            if not await server.answers(http, self.config.health_deadline_s):
+                self._drop(server, f"no answer to its health check within {self.config.health_deadline_s:g} s")
+
+    def _drop(self, server: Server, reason: str) -> None:
+        if server in self.servers:
+            self.servers.remove(server)
+            self.lose(server, reason)
+            self._ring()

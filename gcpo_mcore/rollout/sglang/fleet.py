@@ -1,0 +1,114 @@
+"""The servers of a run: which of them can be used, and the care of those that the run started itself."""
+
+import sys
+from pathlib import Path
+
+from gcpo_mcore.errors import UserError
+from gcpo_mcore.rollout.sglang.config import SglangConfig
+from gcpo_mcore.rollout.sglang.process import ServerProcess
+from gcpo_mcore.rollout.sglang.server import Server, ServerLost
+
+
+class Fleet:
+    """Rank 0's view. A server is `serving` from a sync until it is lost; one that comes (back) waits for a sync.
+
+    Another's server that was lost is looked at again before each sync; one of the run's own is started anew, up to
+    `restarts` times.
+    """
+
+    def __init__(self, config: SglangConfig, model_folder: str, dtype: str, logs: Path):
+        self.config, self.model_folder, self.dtype, self.logs = config, model_folder, dtype, logs
+        self.processes: list[ServerProcess] = []
+        self.restarts_left: list[int] = []
+        self.others = [Server(url, config.sync_deadline_s) for url in config.servers]
+        self.serving: list[Server] = []
+        self.resting: list[Server] = []
+        self.lost_count = self.restart_count = 0
+        try:
+            for number in range(config.start_servers):
+                self.processes.append(self._start(number))
+                self.restarts_left.append(config.restarts)
+            for process in self.processes:
+                process.wait()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, number: int) -> ServerProcess:
+        self.logs.mkdir(parents=True, exist_ok=True)
+        log = self.logs / f"sglang_{number}.log"
+        return ServerProcess(self.config, self.model_folder, self.dtype, number, log)
+
+    def lose(self, server: Server, reason: str) -> None:
+        """Gives up a server until the next sync; one of the run's own is ended and started anew."""
+        if server in self.serving:
+            self.serving.remove(server)
+        self.lost_count += 1
+        print(f"rollout: {server} is lost: {reason}", file=sys.stderr, flush=True)
+        for number, process in enumerate(self.processes):
+            if process.server is server:
+                self._restart(number)
+
+    def _restart(self, number: int) -> None:
+        self.processes[number].end()
+        if self.restarts_left[number]:
+            self.restarts_left[number] -= 1
+            self.restart_count += 1
+            self.processes[number] = self._start(number)
+
+    def ready(self) -> list[Server]:
+        """Every server that can take weights now. Waits for a starting one only if there is no other.
+
+        UserError if there is none.
+        """
+        for number, process in enumerate(self.processes):
+            if not process.is_alive and self.restarts_left[number]:  # died while nobody asked it anything
+                self.lose(process.server, process.problem())
+        found = self._ready_now()
+        for number, process in enumerate(self.processes):
+            if not found and process.is_alive:
+                process.wait()
+                found = [self.processes[number].server]
+        if not found:
+            raise UserError(
+                "rollout: no SGLang server is left"
+                + ("" if self.processes else f" of {', '.join(map(str, self.others))}")
+                + (f"; rollout.restarts={self.config.restarts} are used up, see {self.logs}" if self.processes else "")
+            )
+        for server in found:
+            if server.version is None:
+                server.read_info()
+        return found
+
+    def _ready_now(self) -> list[Server]:
+        candidates = [p.server for p in self.processes if p.is_alive] + self.others
+        return [s for s in candidates if s in self.serving or s.is_up(self.config.health_deadline_s)]
+
+    def rest(self) -> None:
+        """Takes weights and KV cache of all servers off their GPUs."""
+        for server in list(self.serving):
+            self._call(server, "/release_memory_occupation", ["kv_cache", "weights", "cuda_graph"])
+        self.resting, self.serving = self.serving, []
+
+    def wake(self, *tags: str) -> None:
+        """Brings back the memory that `tags` name to the servers that rest; of weights, without their contents."""
+        for server in list(self.resting):
+            self._call(server, "/resume_memory_occupation", list(tags))
+
+    def _call(self, server: Server, path: str, tags: list[str]) -> None:
+        try:
+            server.call(path, {"tags": tags})
+        except ServerLost as error:
+            self.resting = [s for s in self.resting if s is not server]
+            self.lose(server, str(error))
+
+    def take(self) -> dict[str, float]:
+        """Servers lost and started anew since the last call."""
+        found = {"rollout/servers_lost": float(self.lost_count), "rollout/servers_started": float(self.restart_count)}
+        self.lost_count = self.restart_count = 0
+        return found
+
+    def close(self) -> None:
+        """Ends every process of its own."""
+        for process in self.processes:
+            process.end()

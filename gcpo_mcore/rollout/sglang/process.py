@@ -1,0 +1,109 @@
+"""A server process of the run's own: started, watched while it starts, and ended with everything it started."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from gcpo_mcore import platform
+from gcpo_mcore.errors import UserError
+from gcpo_mcore.rollout.sglang.config import SglangConfig
+from gcpo_mcore.rollout.sglang.server import Server
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+POLL_S = 0.5
+# What torchrun and the trainer's own environment set; SGLang has processes and collectives of its own.
+NOT_INHERITED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK",
+                 "ROLE_RANK", "ROLE_WORLD_SIZE", "PYTHONPATH", "VIRTUAL_ENV", "PYTORCH_CUDA_ALLOC_CONF",
+                 "PYTORCH_ALLOC_CONF")  # fmt: skip
+
+
+class ServerProcess:
+    """One `sglang.launch_server`, number `number` of the run, on GPUs of its own; its output goes to `log`.
+
+    It dies with the thread that starts it, so that is the main thread.
+    """
+
+    def __init__(self, config: SglangConfig, model_folder: str, dtype: str, number: int, log: Path):
+        self.config, self.number, self.log = config, number, log
+        port = _free_port()
+        self.server = Server(f"http://127.0.0.1:{port}", config.sync_deadline_s)
+        options = {
+            "model-path": model_folder,
+            "dtype": dtype,
+            "host": "127.0.0.1",
+            "port": port,
+            "tp-size": config.tensor_parallel,
+            "base-gpu-id": number * config.tensor_parallel if platform.HAS_CUDA else None,
+            "random-seed": number,
+            "skip-server-warmup": True,
+            "enable-memory-saver": config.memory_saver,
+            **config.arguments,
+        }
+        command = [config.python or sys.executable, "-m", "sglang.launch_server"]
+        for name, value in options.items():
+            if value not in (False, None):
+                command += [f"--{name}"] + ([] if value is True else [str(value)])
+        kept = {k: v for k, v in os.environ.items() if k not in NOT_INHERITED and not k.startswith("TORCHELASTIC_")}
+        try:
+            with open(log, "ab") as out:
+                self.process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=out,
+                    env=kept | config.environment,
+                    start_new_session=True,  # one process group, to be ended as one
+                    preexec_fn=_die_with_parent,
+                )
+        except OSError as error:
+            raise UserError(f"rollout.python={command[0]}: cannot start the SGLang server ({error})") from None
+        self.deadline = time.monotonic() + config.start_deadline_s
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its first process still runs."""
+        return self.process.poll() is None
+
+    def problem(self) -> str | None:
+        """Why it will never be ready, or None."""
+        if not self.is_alive:
+            return (
+                f"the SGLang server ended with code {self.process.returncode}; see {self.log}: {_last_line(self.log)}"
+            )
+        if time.monotonic() > self.deadline:
+            return f"the SGLang server was not ready within {self.config.start_deadline_s:g} s; see {self.log}"
+        return None
+
+    def wait(self) -> None:
+        """Returns when it can generate. UserError if it never will."""
+        while not self.server.is_up(timeout_s=POLL_S * 10):
+            if problem := self.problem():
+                raise UserError(f"rollout: {problem}")
+            time.sleep(POLL_S)
+
+    def end(self) -> None:
+        """Kills it and all that it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "it said nothing"

@@ -1,0 +1,116 @@
+"""One SGLang server's HTTP interface, versions 0.5.17 to 0.5.23. Every call has a deadline."""
+
+import re
+import sys
+from typing import Any
+
+import aiohttp
+
+from gcpo_mcore.errors import UserError
+from gcpo_mcore.http_json import HttpFailure, get, post
+
+FIRST_KNOWN, LAST_KNOWN = (0, 5, 17), (0, 5, 23)
+FIRST_WITH_UPDATE_SESSION = (0, 5, 21)  # tensor and distributed updates stand between begin and end since then
+
+
+class ServerLost(Exception):
+    """A server did not do what it was asked; the text says what and why. `server`: which, if that is known."""
+
+    def __init__(self, message: str, server: "Server | None" = None):
+        super().__init__(message)
+        self.server = server
+
+
+class Server:
+    """An address and what is known of the server behind it."""
+
+    def __init__(self, url: str, deadline_s: float):
+        self.url, self.deadline_s = url.rstrip("/"), deadline_s
+        self.version: tuple[int, ...] | None = None
+        self.tensor_parallel = 1
+        self.device = ""
+
+    def __repr__(self) -> str:
+        return self.url
+
+    def call(self, path: str, payload: dict[str, Any] | None = None) -> Any:
+        """The reply to a control request. ServerLost if there is none, or if it reports a failure."""
+        try:
+            reply = post(self.url + path, payload or {}, self.deadline_s, may_be_empty=True)
+        except HttpFailure as failure:
+            raise ServerLost(str(failure), self) from None
+        if isinstance(reply, dict) and reply.get("success") is False:
+            raise ServerLost(f"{self.url}{path}: {reply.get('message') or reply}", self)
+        return reply
+
+    def _read(self, path: str, older_path: str) -> dict[str, Any]:
+        try:
+            return get(self.url + path, self.deadline_s)
+        except HttpFailure as failure:
+            if failure.status != 404 or path == older_path:
+                raise ServerLost(str(failure), self) from None
+        return self._read(older_path, older_path)
+
+    def is_up(self, timeout_s: float) -> bool:
+        """Whether it can generate now."""
+        try:
+            get(self.url + "/health_generate", timeout_s, may_be_empty=True)
+        except HttpFailure:
+            return False
+        return True
+
+    def read_info(self) -> None:
+        """Learns version, tensor parallel size and device. UserError for a server older than 0.5.17."""
+        info = self._read("/server_info", "/get_server_info")
+        self.version = tuple(int(n) for n in re.findall(r"\d+", str(info.get("version", "0")))[:3])
+        self.tensor_parallel, self.device = int(info.get("tp_size") or 1), str(info.get("device"))
+        if self.version < FIRST_KNOWN:
+            raise UserError(f"{self.url} is SGLang {info.get('version')}; at least 0.5.17 is needed")
+        if self.version > LAST_KNOWN:
+            print(f"{self.url} is SGLang {info.get('version')}; 0.5.17 to 0.5.23 are known", file=sys.stderr)
+
+    # --- weights -----------------------------------------------------------------------------------------------
+
+    def begin_update(self) -> None:
+        """Opens an update of tensors, where the version asks for it."""
+        if self.version >= FIRST_WITH_UPDATE_SESSION:
+            self.call("/begin_weight_update", {"selector": "all"})
+
+    def end_update(self) -> None:
+        """Closes the update."""
+        if self.version >= FIRST_WITH_UPDATE_SESSION:
+            self.call("/end_weight_update")
+
+    def weight_version(self) -> str:
+        """The version that its weights were given."""
+        return str(self._read("/model_info", "/get_model_info").get("weight_version"))
+
+    def checksums(self) -> list[dict[str, str]]:
+        """{parameter: checksum} of each of its GPUs. Its parameters are fused: qkv_proj, gate_up_proj."""
+        reply = self.call("/weights_checker", {"action": "checksum"})
+        return [rank["checksums"] for rank in reply["ranks"]]
+
+    # --- generation --------------------------------------------------------------------------------------------
+
+    async def generate(self, http: aiohttp.ClientSession, payload: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        """The reply of /generate to one request. ServerLost for anything but a whole reply in time."""
+        try:
+            timeout = aiohttp.ClientTimeout(total=timeout_s)
+            async with http.post(self.url + "/generate", json=payload, timeout=timeout) as reply:
+                if reply.status != 200:
+                    said = " ".join((await reply.text())[:300].split())
+                    raise ServerLost(f"{self.url}/generate: status {reply.status} {said}", self)
+                return await reply.json(content_type=None)
+        except TimeoutError:
+            raise ServerLost(f"{self.url}/generate: no reply within {timeout_s:g} s", self) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise ServerLost(f"{self.url}/generate: {error or type(error).__name__}", self) from None
+
+    async def answers(self, http: aiohttp.ClientSession, timeout_s: float) -> bool:
+        """`is_up`, beside running requests."""
+        try:
+            timeout = aiohttp.ClientTimeout(total=timeout_s)
+            async with http.get(self.url + "/health_generate", timeout=timeout) as reply:
+                return reply.status == 200
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            return False
