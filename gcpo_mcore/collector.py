@@ -1,6 +1,7 @@
 """Fills a step's batch: sample -> grade -> golden answers and filter, again until it is full or the cap is reached."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -8,7 +9,7 @@ from gcpo_mcore.config.schema import RunConfig
 from gcpo_mcore.data.cursor import Mixture
 from gcpo_mcore.errors import UserError
 from gcpo_mcore.monitor.watchdog import Phases
-from gcpo_mcore.rollout.sampler import Sampler
+from gcpo_mcore.rollout.sampler import Sampler, Started
 from gcpo_mcore.samples import Group, Prompt
 
 SELECTION_COUNTS = (
@@ -22,6 +23,15 @@ SELECTION_COUNTS = (
 )
 
 
+@dataclass
+class Round:
+    """Prompts that are being sampled; `cursor` is its state before they were drawn, `skipped` how many were not."""
+
+    started: Started
+    cursor: dict[str, Any]
+    skipped: int
+
+
 class Collector:
     """Groups to train on, and the metrics of all that was sampled for them; the same on every rank.
 
@@ -30,6 +40,8 @@ class Collector:
 
     def __init__(self, config: RunConfig, cursor: Mixture, sampler: Sampler, phases: Phases, sync: Callable[[], None]):
         self.config, self.cursor, self.sampler, self.phases, self.sync = config, cursor, sampler, phases, sync
+        self.last_step = min(config.trainer.steps, config.trainer.stop_at_step or config.trainer.steps)
+        self.ahead: Round | None = None  # the next step's, with rollout.max_staleness
         self.history: dict[str, float] = {}  # prompt id -> accuracy of its last group, if filter or curriculum want it
 
     def collect(self, step: int) -> tuple[list[Group], dict[str, float]]:
@@ -40,7 +52,8 @@ class Collector:
         rounds = 0
         while len(kept) < wanted and rounds < algorithm.filter.rounds_per_step:
             rounds += 1
-            groups, graded = self._sample(f"train|{step}|{rounds}")
+            round_, self.ahead = self.ahead or self._begin(step, rounds), None
+            groups, graded = self._finish(round_)
             sums = _sums(groups)
             if algorithm.filter.needs_history or self.config.data.curriculum.needs_history:
                 self.history |= {group.prompt.id: group.accuracy for group in groups}
@@ -53,31 +66,43 @@ class Collector:
                 f"phase sample: step {step} kept {len(kept)} of {wanted} groups after {rounds} rounds "
                 "(algorithm.filter.at_cap=stop)"
             )
+        if self.config.rollout.max_staleness and step < self.last_step:
+            self.ahead = self._begin(step + 1, 1)  # sampled while the caller trains on this step
         return kept[:wanted], _means(totals, rounds)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs to go on with the same prompts, in plain json values."""
-        return {"cursor": self.cursor.state(), "history": self.history}
+        """What a checkpoint needs to go on with the same prompts, in plain json values.
+
+        Of a round under way, the prompts are drawn again and sampled anew.
+        """
+        return {"cursor": self.ahead.cursor if self.ahead else self.cursor.state(), "history": self.history}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on where `state` was taken."""
         self.cursor.restore(state["cursor"])
         self.history = dict(state["history"])
 
-    def _sample(self, key: str) -> tuple[list[Group], dict[str, float]]:
-        """One round: graded groups of the next prompts, with their graded golden answers if they are wanted."""
+    def _begin(self, step: int, number: int) -> Round:
+        """Hands the next prompts to the engine."""
         per_prompt, sampling = self.config.samples_per_prompt, self.config.rollout.sampling
         if per_prompt:
             self.sync()
         with self.phases.phase("sample"):
+            before = self.cursor.state()
             skipped: list[Prompt] = []
             prompts = self.cursor.take(self.config.trainer.prompts_per_step, skip=partial(self._skips, into=skipped))
-            groups = self.sampler.generate(prompts, per_prompt, sampling, key)
+            started = self.sampler.begin(prompts, per_prompt, sampling, f"train|{step}|{number}")
+            return Round(started, before, len(skipped))
+
+    def _finish(self, round_: Round) -> tuple[list[Group], dict[str, float]]:
+        """Graded groups of the round, with their graded golden answers if they are wanted."""
+        with self.phases.phase("sample"):
+            groups = self.sampler.finish(round_.started)
         if self.config.algorithm.golden.needs_golden:
-            self.sampler.add_golden(groups, sampling.max_response_tokens)
+            self.sampler.add_golden(groups, self.config.rollout.sampling.max_response_tokens)
         with self.phases.phase("grade"):
             graded, counts = self.sampler.grade(groups)
-        return graded, counts | {"skipped": float(len(skipped))}
+        return graded, counts | {"skipped": float(round_.skipped)}
 
     def _skips(self, prompt: Prompt, epoch: int, into: list[Prompt]) -> bool:
         last = self.history.get(prompt.id)

@@ -126,6 +126,11 @@ class RunConfig(Config):
                 f"parallel.context={self.parallel.context} cuts padded sequences only, not packs: it needs "
                 "trainer.tokens_per_microbatch=null"
             )
+        if self.rollout.max_staleness and algorithm.mismatch.name == "off" and not self.rollout.uncorrected:
+            raise UserError(
+                f"rollout.max_staleness={self.rollout.max_staleness} trains on samples of older weights, which want a "
+                "correction: algorithm/mismatch=tis, or rollout.uncorrected=true"
+            )
         if self.optimizer.final_lr_fraction > 1:
             raise UserError(f"optimizer.final_lr_fraction={self.optimizer.final_lr_fraction} is above 1")
         return self

@@ -18,8 +18,10 @@ class RolloutConfig(Config):
     """The engine and its sampling in training. An engine's `Config` extends it.
 
     stop_token_ids: besides the tokenizer's end token.
+    max_staleness: updates' worth of steps that a sample's weights may lag behind; 0 samples and trains in turn.
     """
 
     engine: str
     sampling: Sampling
     stop_token_ids: list[NonNegativeInt]
+    max_staleness: NonNegativeInt

@@ -1,8 +1,9 @@
 """What every rollout engine offers."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import torch
 
@@ -22,7 +23,15 @@ class Request:
     seed: int
 
 
-class Engine(Protocol):
+@dataclass
+class Job:
+    """Requests that an engine was given by `begin`; engines extend it."""
+
+    requests: list[Request]
+    sampling: Sampling
+
+
+class Engine(ABC):
     """Token ids in, token ids and log-probs out. Every rank has one, and calls each method in step with the others.
 
     Built as `engine(config, model_folder, dtype, stop_token_ids, decode)`, where `config` is a `Config`, the
@@ -32,17 +41,32 @@ class Engine(Protocol):
     Config: ClassVar[type[RolloutConfig]]
     version: int
 
+    @abstractmethod
     def update_weights(self, weights: Weights, version: int) -> None:
-        """Takes all weights; samples carry `version` from then on. It may stream them again until the next call."""
+        """Takes all weights; samples begun later carry `version`. It may stream them again until the next call.
+
+        Jobs under way end first.
+        """
+
+    @abstractmethod
+    def begin(self, requests: list[Request], sampling: Sampling) -> Job:
+        """Takes this rank's requests; an engine of other processes starts on them while the caller goes on."""
+
+    @abstractmethod
+    def finish(self, job: Job) -> list[Sample]:
+        """One sample per request of the job, in order; [] for none."""
 
     def generate(self, requests: list[Request], sampling: Sampling) -> list[Sample]:
-        """One sample per request of this rank, in order; [] for none."""
+        """Both at once."""
+        return self.finish(self.begin(requests, sampling))
 
-    def rest(self) -> None:
+    def rest(self) -> None:  # noqa: B027 - not abstract: most engines keep what they have
         """Frees what it can until it is needed again; if it lets its weights go, `version` says so."""
 
     def metrics(self) -> dict[str, float]:
         """What there is to log since the last call, the same on every rank."""
+        return {}
 
+    @abstractmethod
     def close(self) -> None:
         """Frees what the engine holds; no process stays behind."""

@@ -1,12 +1,23 @@
 """Shares the prompts of a step out over all ranks, grades each rank's share there, and gathers the groups."""
 
+from dataclasses import dataclass
+
 import torch.distributed as dist
 
 from gcpo_mcore.rewarding.grader import Grader
 from gcpo_mcore.rollout.config import Sampling
-from gcpo_mcore.rollout.engine import Engine, Request
+from gcpo_mcore.rollout.engine import Engine, Job, Request
 from gcpo_mcore.rollout.sampling import request_seed
 from gcpo_mcore.samples import Group, Prompt, Sample
+
+
+@dataclass
+class Started:
+    """Work that the engine has: its prompts, and whose prompt each of this rank's requests is."""
+
+    prompts: list[Prompt]
+    places: list[int]
+    job: Job
 
 
 class Sampler:
@@ -16,7 +27,11 @@ class Sampler:
         self.engine, self.grader, self.seed = engine, grader, seed
 
     def generate(self, prompts: list[Prompt], samples_per_prompt: int, sampling: Sampling, key: str) -> list[Group]:
-        """Groups of this rank's share of the work, still ungraded: `key` names the occasion ('train|12|0').
+        """Groups of this rank's share of the work, still ungraded: `key` names the occasion ('train|12|0')."""
+        return self.finish(self.begin(prompts, samples_per_prompt, sampling, key))
+
+    def begin(self, prompts: list[Prompt], samples_per_prompt: int, sampling: Sampling, key: str) -> Started:
+        """Gives the engine this rank's share of the work.
 
         Responses of all prompts are dealt in one row over the ranks, so that a group may lie on several.
         """
@@ -25,8 +40,12 @@ class Sampler:
         per_rank = -(-len(work) // world)
         mine = work[rank * per_rank : (rank + 1) * per_rank]
         requests = [Request(prompts[p], i, request_seed(key, self.seed, p, prompts[p].id, i)) for p, i in mine]
-        groups = [Group(prompt, []) for prompt in prompts]
-        for (p, _), sample in zip(mine, self.engine.generate(requests, sampling), strict=True):
+        return Started(prompts, [p for p, _ in mine], self.engine.begin(requests, sampling))
+
+    def finish(self, started: Started) -> list[Group]:
+        """The groups of what was begun, with this rank's share of the samples."""
+        groups = [Group(prompt, []) for prompt in started.prompts]
+        for p, sample in zip(started.places, self.engine.finish(started.job), strict=True):
             groups[p].samples.append(sample)
         return groups
 

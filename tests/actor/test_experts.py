@@ -72,6 +72,7 @@ def test_engine_takes_weights_by_their_names_on_disk(model):
         sampling=Sampling(temperature=0.0, top_p=1.0, top_k=0, max_response_tokens=8),
         sequences_per_batch=4,
         stop_token_ids=[],
+        max_staleness=0,
     )
     engine = engines.get("embedded")(config, str(model), "float32", [0], repr)
     weights = HfWeights(str(model), read_architecture(str(model)))

@@ -49,7 +49,11 @@ class Made:
         FAMILIES[family].save_pretrained(folder)
         self.model = random_model(FAMILIES[family])
         rollout = EmbeddedConfig(
-            engine="embedded", sampling=sampling(), sequences_per_batch=sequences_per_batch, stop_token_ids=[]
+            engine="embedded",
+            sampling=sampling(),
+            sequences_per_batch=sequences_per_batch,
+            stop_token_ids=[],
+            max_staleness=0,
         )
         self.engine = engines.get("embedded")(rollout, str(folder), "float32", list(stop), lambda ids: repr(ids))
         self.engine.update_weights(lambda: weights_of(self.model), version=7)

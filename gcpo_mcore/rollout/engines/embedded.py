@@ -8,13 +8,14 @@ SGLang.
 from collections.abc import Callable
 
 import torch
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 
 from gcpo_mcore import platform
+from gcpo_mcore.errors import UserError
 from gcpo_mcore.hf_tensors import tensors_on_disk
 from gcpo_mcore.registry import engines
 from gcpo_mcore.rollout.config import RolloutConfig, Sampling
-from gcpo_mcore.rollout.engine import Request, Weights
+from gcpo_mcore.rollout.engine import Engine, Job, Request, Weights
 from gcpo_mcore.rollout.sampling import draw, uniforms
 from gcpo_mcore.samples import Sample
 
@@ -24,9 +25,18 @@ class EmbeddedConfig(RolloutConfig):
 
     sequences_per_batch: PositiveInt
 
+    @model_validator(mode="after")
+    def _refuse_staleness(self):
+        if self.max_staleness:
+            raise UserError(
+                f"rollout.max_staleness={self.max_staleness}: the embedded engine works in the training process, so "
+                "it cannot sample while that trains; use rollout=sglang"
+            )
+        return self
+
 
 @engines.register
-class EmbeddedEngine:
+class EmbeddedEngine(Engine):
     """Batched decoding of requests, longest prompts first; finished rows leave the batch.
 
     The same request at the same weights gives the same sample, on whichever rank.
@@ -67,9 +77,14 @@ class EmbeddedEngine:
             raise RuntimeError(f"phase sync: the engine never received {sorted(mine)[0]}")
         self.version = version
 
+    def begin(self, requests: list[Request], sampling: Sampling) -> Job:
+        """Only notes them down."""
+        return Job(requests, sampling)
+
     @torch.inference_mode()
-    def generate(self, requests: list[Request], sampling: Sampling) -> list[Sample]:
-        """See `Engine.generate`."""
+    def finish(self, job: Job) -> list[Sample]:
+        """See `Engine.finish`."""
+        requests, sampling = job.requests, job.sampling
         order = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt.token_ids))
         samples: list[Sample | None] = [None] * len(requests)
         size = self.config.sequences_per_batch
@@ -143,13 +158,6 @@ class EmbeddedEngine:
                 )
             )
         return samples
-
-    def rest(self) -> None:
-        """Keeps its model: it shares the device with the actor."""
-
-    def metrics(self) -> dict[str, float]:
-        """None."""
-        return {}
 
     def close(self) -> None:
         """Drops the model."""

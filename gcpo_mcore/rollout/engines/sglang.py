@@ -4,6 +4,8 @@ gcpo_mcore/rollout/sglang/ has its parts: processes and their health (fleet), re
 """
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch.distributed as dist
@@ -11,7 +13,7 @@ import torch.distributed as dist
 from gcpo_mcore.errors import UserError
 from gcpo_mcore.registry import engines
 from gcpo_mcore.rollout.config import Sampling
-from gcpo_mcore.rollout.engine import Request, Weights
+from gcpo_mcore.rollout.engine import Engine, Job, Request, Weights
 from gcpo_mcore.rollout.sglang.config import SglangConfig
 from gcpo_mcore.rollout.sglang.dispatch import Dispatch
 from gcpo_mcore.rollout.sglang.fleet import Fleet
@@ -20,8 +22,24 @@ from gcpo_mcore.rollout.sglang.transports import build_transport
 from gcpo_mcore.samples import Sample
 
 
+@dataclass
+class SglangJob(Job):
+    """Of all ranks, on rank 0: `shares` their requests, `found` the samples so far by number of the request."""
+
+    shares: list[list[Request]]
+    version: int
+    found: dict[int, Sample] = field(default_factory=dict)
+    asking: Future | None = None
+    dispatch: Dispatch | None = None
+
+    @property
+    def everything(self) -> list[Request]:
+        """All ranks' requests in one row."""
+        return [request for share in self.shares for request in share]
+
+
 @engines.register
-class SglangEngine:
+class SglangEngine(Engine):
     """See the module. Every method is a collective over all ranks; only rank 0 knows the servers."""
 
     Config = SglangConfig
@@ -41,6 +59,8 @@ class SglangEngine:
         self.weights: Weights | None = None
         self.times = SyncTimes()
         self.sent_again = 0
+        self.under_way: SglangJob | None = None
+        self.thread = ThreadPoolExecutor(1, "sglang requests")
         self.fleet: Fleet | None = None
         if dist.get_rank() == 0:
             self.fleet = Fleet(config, model_folder, dtype, Path(config.log_folder))
@@ -48,6 +68,7 @@ class SglangEngine:
 
     def update_weights(self, weights: Weights, version: int) -> None:
         """See `Engine.update_weights`. UserError if no server can be had."""
+        self._settle()
         self.weights, self.version = weights, version
         self._sync()
 
@@ -59,45 +80,66 @@ class SglangEngine:
             self.fleet.wake("kv_cache", "cuda_graph")
             self.fleet.resting = []
 
-    def generate(self, requests: list[Request], sampling: Sampling) -> list[Sample]:
-        """See `Engine.generate`. UserError, naming it, for a token outside the vocabulary: it would kill a server."""
+    # --- generation: rank 0 asks the servers, in a thread; only `begin` and `finish` have collectives --------------
+
+    def begin(self, requests: list[Request], sampling: Sampling) -> SglangJob:
+        """See `Engine.begin`. UserError, naming it, for a token outside the vocabulary: it would kill a server."""
         self._check(requests)
         shares: list[list[Request]] = [[] for _ in range(dist.get_world_size())]
         dist.gather_object(requests, shares if self.fleet else None)
-        everything = [request for share in shares for request in share]
-        found: dict[int, Sample] = {}
-        while not self._ask(everything, found, sampling):
+        job = SglangJob(requests, sampling, shares, self.version)
+        if self.fleet:
+            self._settle()
+            job.asking = self.thread.submit(self._ask, job)
+            self.under_way = job
+        return job
+
+    def finish(self, job: SglangJob) -> list[Sample]:
+        """See `Engine.finish`."""
+        while not self._is_done(job):
             self._sync()  # every server was lost; those that came back have no weights
+            if self.fleet:
+                job.version = self.version
+                job.asking = self.thread.submit(self._ask, job)
         answers = None
         if self.fleet:
-            rows = iter(range(len(everything)))
-            answers = [[found[next(rows)] for _ in share] for share in shares]
+            rows = iter(range(len(job.everything)))
+            answers = [[job.found[next(rows)] for _ in share] for share in job.shares]
         mine: list[list[Sample]] = [[]]
         dist.scatter_object_list(mine, answers)
         return mine[0]
 
-    def _ask(self, requests: list[Request], found: dict[int, Sample], sampling: Sampling) -> bool:
-        """Adds to `found` what the serving servers answer; whether that is all."""
-        is_done = True
+    def _is_done(self, job: SglangJob) -> bool:
+        """Whether the servers answered everything, once they are at an end with it."""
+        shared = [True]
         if self.fleet:
-            missing = [number for number in range(len(requests)) if number not in found]
-            if missing and self.fleet.serving:
-                dispatch = Dispatch(
-                    self.config,
-                    self.fleet.serving,
-                    [requests[number] for number in missing],
-                    sampling,
-                    self.stop,
-                    self.version,
-                    self.decode,
-                    self.fleet.lose,
-                )
-                found.update({missing[number]: sample for number, sample in dispatch.run().items()})
-                self.sent_again += dispatch.again
-            is_done = len(found) == len(requests)
-        shared = [is_done]
+            job.asking.result()
+            shared = [len(job.found) == len(job.everything)]
         dist.broadcast_object_list(shared)
         return shared[0]
+
+    def _settle(self) -> None:
+        """Waits until the servers have nothing under way."""
+        if self.under_way is not None and self.under_way.asking is not None:
+            wait([self.under_way.asking])
+            self.under_way = None
+
+    def _ask(self, job: SglangJob) -> None:
+        """Adds to the job's samples what the serving servers answer."""
+        missing = [number for number in range(len(job.everything)) if number not in job.found]
+        if missing and self.fleet.serving:
+            job.dispatch = Dispatch(
+                self.config,
+                self.fleet.serving,
+                [job.everything[number] for number in missing],
+                job.sampling,
+                self.stop,
+                job.version,
+                self.decode,
+                self.fleet.lose,
+            )
+            job.found.update({missing[number]: sample for number, sample in job.dispatch.run().items()})
+            self.sent_again += job.dispatch.again
 
     def _check(self, requests: list[Request]) -> None:
         for request in requests:
@@ -125,7 +167,10 @@ class SglangEngine:
         return shared[0]
 
     def close(self) -> None:
-        """Ends the servers that the run started."""
+        """Drops what is under way and ends the servers that the run started."""
+        if self.under_way is not None and self.under_way.dispatch is not None:
+            self.under_way.dispatch.cancel()
+        self.thread.shutdown(cancel_futures=True)
         if self.fleet:
             self.fleet.close()
 

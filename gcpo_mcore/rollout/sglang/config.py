@@ -17,6 +17,7 @@ class SglangConfig(RolloutConfig):
     broadcast group, 'disk' through a folder that the servers can read (`weights_folder`).
     """
 
+    uncorrected: bool
     servers: list[str]
     router: str | None
     start_servers: NonNegativeInt
@@ -46,6 +47,10 @@ class SglangConfig(RolloutConfig):
                 "rollout.servers names SGLang servers that run, rollout.start_servers says how many to start: "
                 "give one of the two"
             )
+        if self.max_staleness > 1:
+            raise UserError(f"rollout.max_staleness={self.max_staleness}: 0 or 1 is built")
+        if self.max_staleness and self.memory_saver:
+            raise UserError("rollout.max_staleness=1 samples while the actor trains: rollout.memory_saver must be off")
         if self.router and not self.servers:
             raise UserError("rollout.router needs rollout.servers, the servers behind it: weights go to each of them")
         if self.memory_saver and not self.start_servers:

@@ -5,7 +5,8 @@ done helps where most are left. What a lost server had under way is sent again e
 """
 
 import asyncio
-from collections import Counter, deque
+import contextlib
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 
 import aiohttp
@@ -42,8 +43,10 @@ class Dispatch:
         self.servers = list(servers)
         self.samples: dict[int, Sample] = {}
         self.tries: Counter[int] = Counter()
-        self.failures: Counter[str] = Counter()
+        self.failed_at: defaultdict[int, set[str]] = defaultdict(set)  # request -> servers
+        self.failures: Counter[str] = Counter()  # of a server, in a row
         self.again = 0
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.waiting: dict[str, deque[int]] = {}
         self.bells: list[asyncio.Event] = []  # one for each server's loop: something has changed
 
@@ -52,11 +55,22 @@ class Dispatch:
         asyncio.run(self._run())
         return self.samples
 
+    def cancel(self) -> None:
+        """Lets `run`, in another thread, end soon with what it has."""
+        if self.loop is not None:
+            with contextlib.suppress(RuntimeError):  # it is at its end already
+                self.loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        self.servers.clear()
+        self._ring()
+
     async def _run(self) -> None:
+        self.loop = asyncio.get_running_loop()
         asked = [self.router] if self.router else self.servers
         self.waiting = {server.url: deque() for server in asked}
         lanes: dict[str, str] = {}  # prompt -> server
-        for number, request in enumerate(self.requests):
+        for number, request in enumerate(self.requests):  # prompts are dealt to the servers in turn
             url = lanes.setdefault(request.prompt.id, asked[len(lanes) % len(asked)].url)
             self.waiting[url].append(number)
         connector = aiohttp.TCPConnector(limit=0)
@@ -103,12 +117,21 @@ class Dispatch:
         return (server is self.router and bool(self.servers)) or server in self.servers
 
     def _next(self, server: Server) -> int | None:
-        """The next request for it: its own, else of the server with most left."""
-        mine = self.waiting[server.url] or max(self.waiting.values(), key=len)
-        return mine.popleft() if mine else None
+        """The next request for it: of its own, else of the server with most left."""
+        for waiting in [self.waiting[server.url], *sorted(self.waiting.values(), key=len, reverse=True)]:
+            for number in waiting:
+                if self._may_ask(server, number):
+                    waiting.remove(number)
+                    return number
+        return None
+
+    def _may_ask(self, server: Server, number: int) -> bool:
+        """Whether the server has not failed the request before, or all have."""
+        better = {s.url for s in self.servers} - self.failed_at[number]
+        return server is self.router or server.url in better or not better
 
     def _put_back(self, numbers: list[int]) -> None:
-        """Requests of a server that is lost, its waiting ones among them, go to whoever is left."""
+        """Requests without an answer wait again, before all others."""
         left = [number for number in numbers if number not in self.samples]
         self.again += len(left)
         min(self.waiting.values(), key=len).extendleft(reversed(left))
@@ -137,6 +160,7 @@ class Dispatch:
         if not isinstance(error, ServerLost):
             raise error
         self.failures[server.url] += 1
+        self.failed_at[number].add(server.url)
         if self.tries[number] >= self.config.attempts:
             raise UserError(
                 f"phase sample: {self.tries[number]} tries for prompt {self.requests[number].prompt.id} failed, "

@@ -1,0 +1,113 @@
+"""A server that answers as SGLang 0.5.23 was recorded to, with a fault of choice: `python fake_sglang.py FOLDER FAULT`.
+
+FAULT: none, 500 (each second reply), slow (3 s each), truncated (each second reply lacks its last log-probs), aborted
+(each second reply), garbage (no JSON), hang (no reply, nor to health checks, after the fifth request), stale (other
+weights' version). FOLDER/port says where it listens, FOLDER/asked.jsonl what it was asked to generate.
+"""
+
+import json
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+FOLDER, FAULT = Path(sys.argv[1]), sys.argv[2]
+LOCK = threading.Lock()
+STATE = {"asked": 0, "version": "default"}
+
+
+def reply(asked: dict) -> dict:
+    """Four tokens that follow from the prompt's last one, as the real server words it."""
+    last = asked["input_ids"][-1]
+    ids = [(last + k) % 16 for k in (1, 2, 3, 4)]
+    version = STATE["version"]
+    meta = {
+        "id": asked["rid"],
+        "finish_reason": {"type": "stop", "matched": ids[-1]},
+        "prompt_tokens": len(asked["input_ids"]),
+        "weight_version": version,
+        "num_retractions": 0,
+        "input_token_logprobs": [],
+        "output_token_logprobs": [[-0.5 - 0.25 * k, token, None] for k, token in enumerate(ids)],
+        "output_token_logprobs_length": len(ids),
+        "reasoning_tokens": 0,
+        "completion_tokens": len(ids),
+        "cached_tokens": 0,
+        "weight_versions": [{"version": version, "start": 0, "end": len(ids)}],
+        "cached_tokens_details": None,
+        "dp_rank": None,
+        "e2e_latency": 0.73,
+        "response_sent_to_client_ts": 1795257235.6,
+    }
+    return {"text": "ignored", "output_ids": ids, "meta_info": meta}
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        if self.path == "/server_info":
+            return self.say({"version": "0.5.23", "tp_size": 1, "device": "cuda"})
+        if self.path == "/model_info":
+            return self.say({"weight_version": STATE["version"]})
+        if FAULT == "hang" and STATE["asked"] > 5:
+            time.sleep(600)
+        return self.say(None)
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/update_weights_from_disk":
+            STATE["version"] = asked["weight_version"]
+            return self.say(
+                {"success": True, "message": "Succeeded to update model weights.", "num_paused_requests": 0}
+            )
+        if self.path != "/generate":
+            return self.say({"success": True, "message": "Success"})
+        with LOCK, open(FOLDER / "asked.jsonl", "a") as file:
+            STATE["asked"] += 1
+            count = STATE["asked"]
+            file.write(json.dumps(asked) + "\n")
+        answer = reply(asked)
+        if FAULT == "slow":
+            time.sleep(3)
+        if FAULT == "hang" and count > 5:
+            time.sleep(600)
+        if FAULT == "stale":
+            answer["meta_info"]["weight_version"] = "other"
+        if FAULT == "500" and count % 2:
+            return self.say({"error": {"message": "internal"}}, status=500)
+        if FAULT == "truncated" and count % 2:
+            answer["meta_info"]["output_token_logprobs"].pop()
+        if FAULT == "aborted" and count % 2:
+            answer["output_ids"] = answer["output_ids"][:2]
+            answer["meta_info"]["output_token_logprobs"] = answer["meta_info"]["output_token_logprobs"][:2]
+            answer["meta_info"]["finish_reason"] = {"type": "abort", "message": "Abort", "status_code": None}
+        return self.say(answer)
+
+    def say(self, answer, status=200):
+        body = (
+            b"{"
+            if FAULT == "garbage" and self.path == "/generate"
+            else b""
+            if answer is None
+            else json.dumps(answer).encode()
+        )
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    request_queue_size = 256
+
+
+if __name__ == "__main__":
+    server = Server(("127.0.0.1", 0), Handler)
+    (FOLDER / "new_port").write_text(str(server.server_address[1]))
+    (FOLDER / "new_port").rename(FOLDER / "port")
+    server.serve_forever()

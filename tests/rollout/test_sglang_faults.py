@@ -1,0 +1,179 @@
+"""SGLang servers that misbehave: every request is answered once, by whoever can.
+
+The servers here are small processes that answer as the real one was recorded to; tests/sglang/ has the real one.
+"""
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gcpo_mcore.config.load import load_config
+from gcpo_mcore.errors import UserError
+from gcpo_mcore.rollout.engine import Request
+from gcpo_mcore.rollout.engines.sglang import SglangEngine
+from gcpo_mcore.samples import Prompt
+from gcpo_mcore.setup import process_group
+
+FAKE = Path(__file__).with_name("fake_sglang.py")
+WANTED = 60
+
+
+@contextlib.contextmanager
+def servers(folder: Path, *faults: str):
+    """(folder, address, process) of a fake server for each fault."""
+    with contextlib.ExitStack() as stack:
+        made = []
+        for number, fault in enumerate(faults):
+            place = folder / f"{number}_{fault}"
+            place.mkdir()
+            process = stack.enter_context(subprocess.Popen([sys.executable, str(FAKE), str(place), fault]))
+            stack.callback(process.kill)
+            made.append((place, process))
+        found = []
+        for place, process in made:
+            for _ in range(300):
+                if (place / "port").is_file():
+                    break
+                time.sleep(0.05)
+            found.append((place, f"http://127.0.0.1:{(place / 'port').read_text()}", process))
+        yield found
+
+
+@contextlib.contextmanager
+def engine(model: Path, folder: Path, addresses: list[str], *overrides: str, decode=str):
+    """An engine whose servers have weights of version 3."""
+    config = load_config(
+        [
+            "rollout=sglang",
+            f"rollout.servers=[{','.join(json.dumps(a) for a in addresses)}]",
+            "rollout.start_servers=0",
+            "rollout.transport=disk",
+            f"rollout.weights_folder={folder}/weights",
+            "rollout.health_every_s=0.2",
+            "rollout.health_deadline_s=1",
+            "rollout.requests_per_server=4",
+            *overrides,
+        ]
+    ).rollout
+    with process_group(1, 60), contextlib.closing(SglangEngine(config, str(model), "float32", [1], decode)) as made:
+        from transformers import AutoModelForCausalLM
+
+        weights = AutoModelForCausalLM.from_pretrained(model).state_dict()
+        made.update_weights(lambda: ((n, t) for n, t in weights.items() if n != "lm_head.weight"), version=3)
+        yield made, config
+
+
+def requests(count: int = WANTED) -> list[Request]:
+    return [Request(Prompt(f"p:{i // 4}", "p", "", [5, 6, i // 4], ""), i % 4, seed=i) for i in range(count)]
+
+
+def check(samples, wanted) -> None:
+    """Each request has its own answer, in its place."""
+    assert len(samples) == len(wanted)
+    for request, sample in zip(wanted, samples, strict=True):
+        last = request.prompt.token_ids[-1]
+        assert sample.index == request.index
+        assert sample.response_ids == [(last + k) % 16 for k in (1, 2, 3, 4)]
+        assert sample.rollout_logp.tolist() == [-0.5, -0.75, -1.0, -1.25]
+        assert sample.weight_version == 3 and not sample.truncated
+
+
+@pytest.mark.parametrize("fault", ["500", "truncated", "aborted", "garbage", "stale", "hang", "slow"])
+def test_the_good_server_answers_what_the_other_does_not(tmp_path, tiny_models, fault, capfd):
+    with (
+        servers(tmp_path, fault, "none") as (bad, good),
+        engine(tiny_models["qwen2-tied"], tmp_path, [bad[1], good[1]]) as (made, config),
+    ):
+        wanted = requests()
+        check(made.generate(wanted, config.sampling), wanted)
+        metrics = made.metrics()
+        lost = metrics["rollout/servers_lost"]
+        if fault in ("garbage", "stale", "hang"):  # always wrong
+            assert lost == 1
+        if fault == "slow":
+            assert lost == 0
+        assert (metrics["rollout/sent_again"] > 0) == (fault != "slow")
+        assert ("is lost" in capfd.readouterr().err) == bool(lost)
+        asked = [json.loads(line) for line in (good[0] / "asked.jsonl").read_text().splitlines()]
+        assert len(asked) >= WANTED // 2
+        assert len({a["rid"] for a in asked}) == len(asked)
+        seeds = {a["sampling_params"]["sampling_seed"] for a in asked}
+        assert seeds <= set(range(WANTED)) and all(a["sampling_params"]["stop_token_ids"] == [1] for a in asked)
+
+
+def test_a_killed_server_costs_nothing_but_its_requests(tmp_path, tiny_models):
+    with servers(tmp_path, "none", "none") as (one, two):
+        done = []
+
+        def decode(ids):  # called for every answer: the second server dies in the middle of the work
+            done.append(ids)
+            if len(done) == 10:
+                two[2].kill()
+            return "text"
+
+        with engine(tiny_models["qwen2-tied"], tmp_path, [one[1], two[1]], decode=decode) as (made, config):
+            wanted = requests()
+            check(made.generate(wanted, config.sampling), wanted)
+            assert len(done) == WANTED  # an answer is taken once
+            assert made.metrics()["rollout/servers_lost"] == 1
+            check(made.generate(wanted, config.sampling), wanted)
+            assert made.metrics()["rollout/servers_lost"] == 0
+
+
+def test_servers_that_all_fail_now_and_then_still_answer_everything(tmp_path, tiny_models):
+    with (
+        servers(tmp_path, "500", "truncated") as (one, two),
+        engine(tiny_models["qwen2-tied"], tmp_path, [one[1], two[1]], "rollout.attempts=50") as (made, config),
+    ):
+        wanted = requests(12)
+        check(made.generate(wanted, config.sampling), wanted)
+
+
+def test_prompts_of_a_group_stay_together(tmp_path, tiny_models):
+    with (
+        servers(tmp_path, "none", "none") as (one, two),
+        engine(tiny_models["qwen2-tied"], tmp_path, [one[1], two[1]]) as (made, config),
+    ):
+        made.generate(requests(16), config.sampling)
+        groups = [
+            {tuple(json.loads(line)["input_ids"]) for line in (place / "asked.jsonl").read_text().splitlines()}
+            for place, _, _ in (one, two)
+        ]
+        assert len(groups[0] | groups[1]) == 4
+        assert len(groups[0] & groups[1]) <= 1  # but for the last ones, which an idle server takes over
+
+
+def test_no_server_left_is_one_clear_error(tmp_path, tiny_models):
+    with (
+        servers(tmp_path, "hang", "stale") as (one, two),
+        engine(tiny_models["qwen2-tied"], tmp_path, [one[1], two[1]]) as (made, config),
+    ):
+        one[2].kill()
+        two[2].kill()
+        with pytest.raises(UserError, match=r"rollout: no SGLang server is left of http://127.0.0.1:\d+, http://"):
+            made.generate(requests(), config.sampling)
+
+
+def test_a_request_that_always_fails_ends_the_run_by_name(tmp_path, tiny_models):
+    with (
+        servers(tmp_path, "aborted") as (one,),
+        engine(tiny_models["qwen2-tied"], tmp_path, [one[1]], "rollout.attempts=1") as (made, config),
+        pytest.raises(UserError, match=r"phase sample: 1 tries for prompt p:0 failed, the last: a reply of 2 of 22"),
+    ):
+        made.generate(requests(4), config.sampling)
+
+
+def test_a_token_outside_the_vocabulary_never_leaves(tmp_path, tiny_models):
+    with (
+        servers(tmp_path, "none") as (one,),
+        engine(tiny_models["qwen2-tied"], tmp_path, [one[1]]) as (made, config),
+    ):
+        bad = Request(Prompt("p:7", "p", "", [5, 131], ""), 0, seed=1)
+        with pytest.raises(UserError, match="phase sample: prompt p:7 has token 131, the model 131 tokens"):
+            made.generate([bad], config.sampling)
+        assert not (one[0] / "asked.jsonl").exists()

@@ -1,0 +1,75 @@
+"""rollout.max_staleness=1: the next step's samples are made while this step trains, with the weights before it."""
+
+import json
+
+import pytest
+
+from gcpo_mcore.config.load import load_config
+from gcpo_mcore.errors import UserError
+from tests.conftest import launch, run
+from tests.rollout.test_sglang_faults import servers
+
+
+def overrides(carry, folder, address, *more: str) -> list[str]:
+    return [
+        "rollout=sglang",
+        f'rollout.servers=["{address}"]',
+        "rollout.start_servers=0",
+        "rollout.transport=disk",
+        f"rollout.weights_folder={folder}/weights",
+        f"prepared={carry}",
+        f"model.path={carry}/init",
+        f"run.folder={folder}",
+        "run.name=run",
+        "trainer.prompts_per_step=4",
+        "trainer.samples_per_prompt=2",
+        "evaluation.every_steps=0",
+        "evaluation.at_start=false",
+        *more,
+    ]
+
+
+def versions(folder) -> dict[int, set[int]]:
+    """step -> the versions of the weights that its samples were made with."""
+    found: dict[int, set[int]] = {}
+    for path in (folder / "run/rollouts").iterdir():
+        for row in map(json.loads, path.read_text().splitlines()):
+            if not row["is_golden"]:
+                found.setdefault(row["step"], set()).add(row["weight_version"])
+    return found
+
+
+def test_samples_are_one_version_old_and_a_resumed_run_draws_the_same_prompts(carry, tmp_path):
+    with servers(tmp_path, "none") as (one,):
+        stale = overrides(carry, tmp_path, one[1], "rollout.max_staleness=1", "algorithm/mismatch=tis")
+        run("tools/train.py", *stale, "trainer.steps=6", "trainer.stop_at_step=4", processes=2)
+        assert versions(tmp_path) == {1: {0}, 2: {0}, 3: {1}, 4: {2}}
+        run("tools/train.py", *stale, "trainer.steps=6", processes=2)
+        # What was under way at the stop is sampled anew, for the same prompts, with the weights of then.
+        assert versions(tmp_path) == {1: {0}, 2: {0}, 3: {1}, 4: {2}, 5: {4}, 6: {4}}
+        rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+        assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+        seen = [
+            tuple(sorted(json.loads(line)["input_ids"])) for line in (one[0] / "asked.jsonl").read_text().splitlines()
+        ]
+        assert len(seen) == 6 * 8
+
+
+def test_a_run_that_fails_in_between_ends_with_one_line(carry, tmp_path):
+    with servers(tmp_path, "none") as (one,):
+        stale = overrides(carry, tmp_path, one[1], "rollout.max_staleness=1", "algorithm/mismatch=tis")
+        run("tools/train.py", *stale, "trainer.steps=4", "trainer.stop_at_step=2")
+    done = launch("tools/train.py", *stale, "trainer.steps=4")  # the server is gone
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1] == f"error: rollout: no SGLang server is left of {one[1]}"
+    assert (tmp_path / "run/checkpoints/step_000002/manifest.json").is_file()
+
+
+def test_staleness_wants_a_correction_and_an_engine_of_other_processes():
+    with pytest.raises(UserError, match=r"algorithm/mismatch=tis, or rollout\.uncorrected=true"):
+        load_config(["rollout=sglang", "rollout.max_staleness=1"])
+    load_config(["rollout=sglang", "rollout.max_staleness=1", "algorithm/mismatch=tis"])
+    with pytest.raises(UserError, match=r"rollout.max_staleness=1: the embedded engine works in the training process"):
+        load_config(["rollout.max_staleness=1", "algorithm/mismatch=tis"])
+    with pytest.raises(UserError, match=r"rollout.max_staleness=2: 0 or 1 is built"):
+        load_config(["rollout=sglang", "rollout.max_staleness=2", "algorithm/mismatch=tis"])
