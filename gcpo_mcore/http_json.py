@@ -40,6 +40,11 @@ def get(url: str, timeout_s: float, may_be_empty: bool = False) -> Any:
     return _ask(urllib.request.Request(url), timeout_s, may_be_empty)
 
 
+def delete(url: str, timeout_s: float, may_be_empty: bool = False) -> Any:
+    """As `post`, with DELETE."""
+    return _ask(urllib.request.Request(url, method="DELETE"), timeout_s, may_be_empty)
+
+
 def _ask(request: urllib.request.Request, timeout_s: float, may_be_empty: bool) -> Any:
     url = request.full_url
     try:

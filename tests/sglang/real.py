@@ -2,5 +2,30 @@
 
 from pathlib import Path
 
+from gcpo_mcore.rollout.engine import Request
+from gcpo_mcore.samples import Prompt
+
 ROOT = Path(__file__).resolve().parents[2]
 STARTER = ROOT / "prepared/carry-seed0/starter"
+
+
+class Tokenizer:
+    """Calls `on_answer` when so many answers have come."""
+
+    eos_token_id = 1
+
+    def __init__(self):
+        self.at, self.on_answer, self.answers = 0, None, 0
+
+    def decode(self, ids, skip_special_tokens):
+        self.answers += 1
+        if self.answers == self.at:
+            self.on_answer()
+        return "text"
+
+
+def requests() -> list[Request]:
+    return [
+        Request(Prompt(f"p:{i // 8}", "p", "", [5 + i // 8 % 7, 6, 7, 8 + i // 8 % 3], ""), i % 8, i)
+        for i in range(192)
+    ]

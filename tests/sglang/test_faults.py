@@ -12,10 +12,8 @@ import torch
 from gcpo_mcore.actor.architecture import read_architecture
 from gcpo_mcore.actor.hf_mapping import HfWeights
 from gcpo_mcore.config.load import load_config
-from gcpo_mcore.rollout.engine import Request
-from gcpo_mcore.samples import Prompt
 from gcpo_mcore.setup import build_engine, process_group
-from tests.sglang.real import ROOT, STARTER
+from tests.sglang.real import ROOT, STARTER, Tokenizer, requests
 
 OVERRIDES = [
     "rollout=sglang_cpu",
@@ -26,21 +24,6 @@ OVERRIDES = [
 ]
 
 
-class Tokenizer:
-    """Calls `on_answer` when so many answers have come."""
-
-    eos_token_id = 1
-
-    def __init__(self):
-        self.at, self.on_answer, self.answers = 0, None, 0
-
-    def decode(self, ids, skip_special_tokens):
-        self.answers += 1
-        if self.answers == self.at:
-            self.on_answer()
-        return "text"
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """(engine, tokenizer, version -> weights), with two servers that take part after a sync."""
@@ -49,13 +32,6 @@ def made(tmp_path_factory):
     tokenizer, read = Tokenizer(), HfWeights(str(STARTER), read_architecture(str(STARTER)))
     with process_group(1, 900), contextlib.closing(build_engine(config, str(STARTER), tokenizer)) as engine:
         yield engine, tokenizer, lambda version: ((name, read(name) * (1 + version / 100)) for name in read.names())
-
-
-def requests() -> list[Request]:
-    return [
-        Request(Prompt(f"p:{i // 8}", "p", "", [5 + i // 8 % 7, 6, 7, 8 + i // 8 % 3], ""), i % 8, i)
-        for i in range(192)
-    ]
 
 
 def check(samples, wanted, weights, version) -> None:

@@ -18,6 +18,8 @@ from gcpo_mcore.rollout.sglang.config import SglangConfig
 from gcpo_mcore.rollout.sglang.dispatch import Dispatch
 from gcpo_mcore.rollout.sglang.fleet import Fleet
 from gcpo_mcore.rollout.sglang.push import SyncTimes
+from gcpo_mcore.rollout.sglang.router import Router
+from gcpo_mcore.rollout.sglang.server import Server
 from gcpo_mcore.rollout.sglang.transports import build_transport
 from gcpo_mcore.samples import Sample
 
@@ -59,6 +61,7 @@ class SglangEngine(Engine):
         self.weights: Weights | None = None
         self.times = SyncTimes()
         self.sent_again = 0
+        self.router = Router(config.router, config.sync_deadline_s) if config.router else None
         self.under_way: SglangJob | None = None
         self.thread = ThreadPoolExecutor(1, "sglang requests")
         self.fleet: Fleet | None = None
@@ -79,6 +82,13 @@ class SglangEngine(Engine):
         if self.fleet:
             self.fleet.wake("kv_cache", "cuda_graph")
             self.fleet.resting = []
+            if self.router:
+                self.router.admit(self.fleet.serving)
+
+    def _lose(self, server: Server, reason: str) -> None:
+        if self.router:
+            self.router.remove(server)
+        self.fleet.lose(server, reason)
 
     # --- generation: rank 0 asks the servers, in a thread; only `begin` and `finish` have collectives --------------
 
@@ -136,7 +146,8 @@ class SglangEngine(Engine):
                 self.stop,
                 job.version,
                 self.decode,
-                self.fleet.lose,
+                self._lose,
+                self.router,
             )
             job.found.update({missing[number]: sample for number, sample in job.dispatch.run().items()})
             self.sent_again += job.dispatch.again

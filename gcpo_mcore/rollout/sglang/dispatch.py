@@ -16,6 +16,7 @@ from gcpo_mcore.rollout.config import Sampling
 from gcpo_mcore.rollout.engine import Request
 from gcpo_mcore.rollout.sglang.config import SglangConfig
 from gcpo_mcore.rollout.sglang.replies import payload, sample
+from gcpo_mcore.rollout.sglang.router import Router
 from gcpo_mcore.rollout.sglang.server import Server, ServerLost
 from gcpo_mcore.samples import Sample
 
@@ -35,11 +36,12 @@ class Dispatch:
         version: int,
         decode: Callable[[list[int]], str],
         lose: Callable[[Server, str], None],
+        router: Router | None = None,
     ):
         self.config, self.requests, self.sampling = config, requests, sampling
         self.stop, self.version, self.decode, self.lose = stop, version, decode, lose
         # Behind a router, which chooses the server itself, only the router is asked.
-        self.router = Server(config.router, config.sync_deadline_s) if config.router else None
+        self.router = router
         self.servers = list(servers)
         self.samples: dict[int, Sample] = {}
         self.tries: Counter[int] = Counter()
@@ -97,9 +99,14 @@ class Dispatch:
         running: dict[asyncio.Task, int] = {}
         bell = asyncio.Event()
         self.bells.append(bell)
+        known = len(self.servers)
         try:
             while not self.is_done and self._is_used(server):
                 bell.clear()
+                if server is self.router and len(self.servers) < known:
+                    # Which of its requests the lost server had is not known: all are sent again.
+                    known = len(self.servers)
+                    await self._call_off(running)
                 while len(running) < slots and (number := self._next(server)) is not None:
                     running[asyncio.create_task(self._ask(http, server, number))] = number
                 wake = asyncio.create_task(bell.wait())
@@ -108,10 +115,14 @@ class Dispatch:
                 for task in [t for t in running if t.done()]:
                     self._take(server, running.pop(task), task)
         finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
-            self._put_back(list(running.values()))
+            await self._call_off(running)
+
+    async def _call_off(self, running: dict[asyncio.Task, int]) -> None:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        self._put_back(list(running.values()))
+        running.clear()
 
     def _is_used(self, server: Server) -> bool:
         return (server is self.router and bool(self.servers)) or server in self.servers
