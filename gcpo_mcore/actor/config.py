@@ -28,6 +28,16 @@ class ParallelConfig(Config):
     threads: PositiveInt | None  # CPU threads of a rank; null: torch decides
 
 
+class ActorConfig(Config):
+    """What the actor does with its device's memory.
+
+    offload: what waits in host memory while the engine samples: nothing, what only the optimizer needs (its state, fp32
+    main weights, gradient buffers), or the weights too.
+    """
+
+    offload: Literal["none", "optimizer", "all"]
+
+
 class OptimizerConfig(Config):
     """AdamW and its learning-rate schedule (see actor/optimizer.py)."""
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, NonNegativeInt, PositiveInt, model_validator
 
-from gcpo_mcore.actor.config import ModelConfig, OptimizerConfig, ParallelConfig
+from gcpo_mcore.actor.config import ActorConfig, ModelConfig, OptimizerConfig, ParallelConfig
 from gcpo_mcore.benchmark.config import Benchmark
 from gcpo_mcore.config.part import Config
 from gcpo_mcore.data.config import DataConfig
@@ -81,6 +81,7 @@ class RunConfig(Config):
     reward: RewardConfig
     rollout: RolloutConfig
     evaluation: EvaluationConfig
+    actor: ActorConfig
     parallel: ParallelConfig
     optimizer: OptimizerConfig
     monitor: MonitorConfig

@@ -109,14 +109,15 @@ def _of_stage(config: RunConfig, arch: Architecture, layout: Layout, stage: int,
     head = [head_bytes(arch, layout, b, p, is_backward) if is_last else 0 for is_backward in (False, True)]
     step = held.stepped * FP32 if with_cuda else 0  # AdamW's square roots, of all parameters at once
     weights, cache, drawing = _engine(config, arch, b)
+    away = config.actor.offload
     return Estimate(
         arch=arch,
         layout=layout,
         stage=stage,
         parts=[
-            Part("parameters", (held.parameters,) * 4),
-            Part("gradients, fp32", (held.gradients,) * 4),
-            Part("optimizer state", (held.optimizer,) * 4),
+            Part("parameters", (0 if away == "all" else held.parameters, *(held.parameters,) * 3)),
+            Part("gradients, fp32", (held.gradients if away == "none" else 0, *(held.gradients,) * 3)),
+            Part("optimizer state", (held.optimizer if away == "none" else 0, *(held.optimizer,) * 3)),
             # Without a backward pass a layer's activations are gone when the next one starts.
             Part("activations", (0, whole_layer, activations, 0)),
             # The gradients of a layer's activations are as large as these; the last stage starts with the head's.
@@ -142,4 +143,7 @@ def _engine(config: RunConfig, arch: Architecture, dtype_bytes: int) -> tuple[in
 
 
 def _host(config: RunConfig, held: Static) -> list[tuple[str, int]]:
-    return [("reference policy", held.parameters)] if config.algorithm.needs_reference else []
+    """What waits there; a reference policy changes places with the weights, so it takes room for both."""
+    away = {"none": 0, "optimizer": held.optimizer, "all": held.optimizer + held.parameters}[config.actor.offload]
+    reference = 2 * held.parameters if config.algorithm.needs_reference else 0
+    return [(name, size) for name, size in (("reference policy", reference), ("actor", away)) if size]

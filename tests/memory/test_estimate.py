@@ -136,6 +136,9 @@ def test_what_saves_memory_saves_what_it_should(tmp_path):
     assert plain["optimizer state"][0] == pytest.approx(12 * parameters / 8, rel=0.01)
     assert parts["sharded"]["optimizer state"][0] == pytest.approx(plain["optimizer state"][0] / 4, rel=0.01)
     assert parts["pipeline"]["parameters"][0] == pytest.approx(plain["parameters"][0] / 2, rel=0.02)
+    away = {p.name: p.in_phase for p in of(folder, 32, "parallel.tensor=8", "actor.offload=all").parts}
+    for name in ("parameters", "gradients, fp32", "optimizer state"):
+        assert away[name] == (0, *plain[name][1:])
     # By hand: 2 x 60 layers x 8 kv heads x 128 x 2 bytes a token, and a layer's once more while it is joined.
     a_token = 2 * 60 * 8 * 128 * 2
     more = of(folder, 32, "parallel.tensor=8", "rollout.sequences_per_batch=64", "data.max_prompt_tokens=1002")
@@ -153,7 +156,7 @@ def test_command_line(tmp_path):
     done = launch("tools/doctor.py", "plan", *options, "--gpu-memory-gib", "80")
     assert done.returncode == 0, done.stderr
     assert "1.54B parameters" in done.stdout and "engine: KV cache" in done.stdout
-    assert "\nfits: " in done.stdout and "in host memory: reference policy, 2.88 GiB" in done.stdout
+    assert "\nfits: " in done.stdout and "in host memory: reference policy, 5.75 GiB" in done.stdout
     done = launch("tools/doctor.py", "plan", *options, "--gpu-memory-gib", "40")
     assert done.returncode == 1 and "\ndoes not fit: " in done.stdout
     done = launch("tools/doctor.py", "plan", *options, "parallel.tensor=16")
