@@ -13,6 +13,7 @@ from megatron.core.tensor_parallel import reduce_from_tensor_model_parallel_regi
 from gcpo_mcore import platform
 from gcpo_mcore.actor import hf_mapping
 from gcpo_mcore.actor.architecture import Architecture
+from gcpo_mcore.actor.backend import choose_backend
 from gcpo_mcore.actor.config import ActorConfig, ModelConfig, OptimizerConfig, ParallelConfig
 from gcpo_mcore.actor.layout import Layout
 from gcpo_mcore.actor.logprobs import LOGITS_PER_CHUNK, token_logprobs
@@ -22,7 +23,7 @@ from gcpo_mcore.actor.offload import Offloader
 from gcpo_mcore.actor.optimizer import Stepper, build_optimizer, learning_rate
 from gcpo_mcore.batch import Batch
 
-PLAIN = ActorConfig(offload="none")
+PLAIN = ActorConfig(backend="local", offload="none")
 LossFunction = Callable[[torch.Tensor, torch.Tensor, Batch], tuple[torch.Tensor, dict]]
 
 
@@ -48,16 +49,15 @@ class Actor:
         self.arch, self.layout, self.temperature = arch, layout, temperature
         self.sequences_per_microbatch, self.tokens_per_microbatch = sequences_per_microbatch, tokens_per_microbatch
         self.length_multiple = layout.tensor if parallel.sequence else 1
-        if layout.context > 1:
-            assert tokens_per_microbatch is None, "a pack is not cut over context ranks (refused by the configuration)"
-            self.length_multiple *= 2 * layout.context  # two pieces a rank
+        self.row_multiple = 2 * layout.context if layout.context > 1 else 1  # two pieces a rank
+        self.length_multiple *= self.row_multiple
         self.logits_per_chunk = LOGITS_PER_CHUNK
         self.device = platform.device()
         dtype = getattr(torch, model.dtype)
         self.hf_folder = model.path
         self.version = 0
 
-        self._chunks = build_chunks(arch, parallel, layout, dtype)
+        self._chunks = build_chunks(arch, parallel, layout, dtype, choose_backend(settings.backend, arch))
         hf_mapping.mark_tensor_parallel(self._chunks, arch)
         hf_mapping.load(self._chunks, arch, hf_mapping.HfWeights(model.path, arch))
         self._ddp = [wrap_data_parallel(chunk, parallel) for chunk in self._chunks]
@@ -142,6 +142,7 @@ class Actor:
             tokens=self.tokens_per_microbatch,
             is_one_shape=self.layout.pipeline > 1,
             multiple_of=self.length_multiple,
+            row_multiple_of=self.row_multiple,
             # Chunks take turns with as many micro-batches as there are stages.
             count_multiple_of=self.layout.pipeline if len(self.chunks) > 1 else 1,
             device=self.device,

@@ -29,12 +29,14 @@ class ParallelConfig(Config):
 
 
 class ActorConfig(Config):
-    """What the actor does with its device's memory.
+    """How the actor uses its device.
 
+    backend: the layers are megatron-core's own, Transformer Engine's, or those if they can be (actor/backend.py).
     offload: what waits in host memory while the engine samples: nothing, what only the optimizer needs (its state, fp32
     main weights, gradient buffers), or the weights too.
     """
 
+    backend: Literal["local", "te", "auto"]
     offload: Literal["none", "optimizer", "all"]
 
 

@@ -116,11 +116,6 @@ class RunConfig(Config):
             raise UserError(
                 "rollout.sampling.temperature=0: greedy samples of a prompt are all the same; training needs > 0"
             )
-        if self.parallel.context > 1 and trainer.tokens_per_microbatch is not None:
-            raise UserError(
-                f"parallel.context={self.parallel.context} cuts padded sequences only, not packs: it needs "
-                "trainer.tokens_per_microbatch=null"
-            )
         engines.check(self.rollout.engine)
         if self.optimizer.final_lr_fraction > 1:
             raise UserError(f"optimizer.final_lr_fraction={self.optimizer.final_lr_fraction} is above 1")

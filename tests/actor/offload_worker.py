@@ -30,7 +30,7 @@ def build(model: str, options: dict[str, str], offload: str) -> Actor:
     return Actor(
         ModelConfig(path=model, dtype=options.get("dtype", "float32")), arch, parallel, check_layout(parallel, arch),
         OPTIMIZER, temperature=1.0, sequences_per_microbatch=4, tokens_per_microbatch=None,
-        settings=ActorConfig(offload=offload),
+        settings=ActorConfig(backend="local", offload=offload),
     )  # fmt: skip
 
 
