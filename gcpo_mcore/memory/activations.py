@@ -22,15 +22,15 @@ class Pass:
     tokens          of a micro-batch, on all context ranks together
     response_tokens of them those whose log-probs are wanted
     micro_batches   of an update, on a data-parallel rank
-    rows_are_joined rows of a pack are attended one by one and their results copied together
-    norm_is_fused   torch has one kernel for RMSNorm (with CUDA): it keeps its input and no fp32 copies
+    is_packed       rows stand behind each other
+    with_cuda       torch has one kernel for RMSNorm, which keeps no fp32 copies, and in half precision one for packs
     """
 
     tokens: int
     response_tokens: int
     micro_batches: int
-    rows_are_joined: bool
-    norm_is_fused: bool
+    is_packed: bool
+    with_cuda: bool
 
 
 def layer_bytes(
@@ -43,13 +43,22 @@ def layer_bytes(
     if recompute == "full":
         return stream * b
     queries, keys = n * arch.heads * arch.head_dim // t, n * max(arch.kv_heads // t, 1) * arch.head_dim
-    attention = (queries + 2 * keys) * b  # as projected: the values are a view of it
-    attention += (queries + keys) * b  # rotated
-    attention += (2 if p.rows_are_joined else 1) * queries * b + n * arch.heads // t * FP32  # result, log of the sums
+    projected, rotated = (queries + 2 * keys) * b, queries * b
+    if layout.context == 1:
+        attention = projected + rotated + keys * b  # the values are a view of what was projected
+    else:  # keys and values of all ranks; without a norm on the keys nothing needs what was projected
+        gathered = 2 * keys * layout.context * b
+        # The two pieces of a row have their own copies: of all before the first, and of all before the second.
+        gathered += gathered // (2 * layout.context) if p.is_packed else 0
+        attention = rotated + gathered + (projected if arch.qk_norm else 0)
+    # The result, the log of the sums, and the result once more where it is put together of rows or pieces.
+    is_at_once = p.is_packed and p.with_cuda and b < FP32
+    is_joined = (p.is_packed or layout.context > 1) and not is_at_once
+    attention += (2 if is_joined else 1) * queries * b + n * arch.heads // t * FP32
     if arch.qk_norm:
         # The queries are copied out of the projection; the keys, like the values, are a view of it.
-        attention += queries * b if p.norm_is_fused else queries * FP32 + (queries + keys) * FP32
-        attention += keys * FP32 if b < FP32 and not p.norm_is_fused else 0
+        attention += queries * b if p.with_cuda else queries * FP32 + (queries + keys) * FP32
+        attention += keys * FP32 if b < FP32 and not p.with_cuda else 0
         attention += (queries + keys) // arch.head_dim * FP32
     # Each norm's input, scale and result.
     norms = 2 * (_norm_input(stream, b, p) + n // spread * FP32 + stream * b)
@@ -57,7 +66,7 @@ def layer_bytes(
 
 
 def _norm_input(elements: int, dtype_bytes: int, p: Pass) -> int:
-    return elements * (dtype_bytes if p.norm_is_fused else 2 * FP32)
+    return elements * (dtype_bytes if p.with_cuda else 2 * FP32)
 
 
 def _mlp(arch: Architecture, layout: Layout, n: int, spread: int, dtype_bytes: int) -> int:

@@ -94,8 +94,8 @@ def update_pass(config: RunConfig, layout: Layout, with_cuda: bool) -> Pass:
         tokens,
         response_tokens=sequences * response,
         micro_batches=-(-per_rank // sequences),
-        rows_are_joined=trainer.tokens_per_microbatch is not None and not with_cuda,
-        norm_is_fused=with_cuda,
+        is_packed=trainer.tokens_per_microbatch is not None,
+        with_cuda=with_cuda,
     )
 
 

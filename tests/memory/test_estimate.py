@@ -33,6 +33,7 @@ CASES = {
     "PP2 in 2 chunks": "qwen3:pipeline=2,virtual_pipeline=2",
     "PP2, one micro-batch": "qwen3:pipeline=2,sequences=16",
     "CP2, distributed optimizer": "qwen2:context=2,distributed_optimizer=1",
+    "CP2, one pack": "qwen3:context=2,tokens=400",
     "EP2": "qwen3-moe:expert=2,sequences=8",
     "EP2, bf16, distributed optimizer": "qwen3-moe:expert=2,distributed_optimizer=1,dtype=bfloat16,sequences=8",
     "experts, not dealt": "qwen3-moe:sequences=8",
@@ -82,8 +83,10 @@ def test_a_built_model(name, measured, models):
 
 def one_pass(batch: Batch, layout: Layout, parallel: ParallelConfig, options: dict[str, str]) -> Pass:
     """The micro-batches that the worker's actor makes of the batch."""
+    row_multiple = 2 * layout.context if layout.context > 1 else 1
     rows = [len(p) + len(r) for p, r in zip(batch.prompt_ids, batch.response_ids, strict=True)]
-    multiple = (layout.tensor if parallel.sequence else 1) * (2 * layout.context if layout.context > 1 else 1)
+    rows = [-(-n // row_multiple) * row_multiple for n in rows]
+    multiple = (layout.tensor if parallel.sequence else 1) * row_multiple
     length = -(-max(rows) // multiple) * multiple
     sequences, tokens = int(options.get("sequences", 4)), int(options.get("tokens", 0))
     count = -(-len(batch) // layout.data // sequences)
@@ -94,8 +97,8 @@ def one_pass(batch: Batch, layout: Layout, parallel: ParallelConfig, options: di
         tokens=sum(rows) // layout.data if tokens else sequences * length,
         response_tokens=int(batch.lengths.mean() * sequences),
         micro_batches=count,
-        rows_are_joined=bool(tokens),
-        norm_is_fused=False,
+        is_packed=bool(tokens),
+        with_cuda=False,
     )
 
 
