@@ -28,6 +28,10 @@ from tests.actor.worker import actor_of, off_policy_batch  # noqa: E402
 DOC = ROOT / "docs" / "parallelism.md"
 HEADER = "| layout | processes | loss | gradient norm | gradient | weights |\n|---|---|---|---|---|---|\n"
 BEGIN, END = "<!-- table -->\n", "<!-- end of table -->\n"
+MORE = {  # the tests take them packed only
+    "CP2xTP2 sequence parallel": (4, ["context=2", "tensor=2", "sequence=1"]),
+    "CP2xPP2": (4, ["context=2", "pipeline=2"]),
+}
 SHARDED = {
     "DP2 distributed optimizer": (2, ["distributed_optimizer=1"]),
     "CP2 distributed optimizer": (2, ["context=2", "distributed_optimizer=1"]),
@@ -98,14 +102,14 @@ def main() -> None:
         folder = Path(name)
         dense = make_model("qwen2", folder / "dense", num_hidden_layers=4)
         experts = make_model("qwen3-moe", folder / "experts", num_hidden_layers=4)
-        for model, layouts in ((dense, LAYOUTS | SHARDED), (experts, EXPERTS)):
+        for model, layouts in ((dense, LAYOUTS | MORE | SHARDED), (experts, EXPERTS)):
             chosen = {n: layout for n, layout in layouts.items() if args.only in n}
             expected = measure(model, folder, 1, []) if chosen else None
             for layout, (processes, options) in chosen.items():
                 found = measure(model, folder, processes, options)
                 rows[f"| {layout}"] = row(layout, processes, options, found, expected)
                 print(rows[f"| {layout}"], end="", flush=True)
-    names = [f"| {n}" for n in LAYOUTS | SHARDED | EXPERTS]
+    names = [f"| {n}" for n in LAYOUTS | MORE | SHARDED | EXPERTS]
     DOC.write_text(head + HEADER + "".join(rows[n] for n in names if n in rows) + tail)
 
 

@@ -3,7 +3,8 @@
     python bench/train_step.py --out results.json                     # a small size, as on a CPU
     python bench/train_step.py --size 1.5b --tokens 262144 --out ...  # a Qwen2.5-1.5B shape with random weights, bf16
 
-First the packed log-probs of the actor are compared with transformers' on the same device; then packed sequences of
+First the packed log-probs of the actor are compared with transformers' on the same device and, with CUDA, the attention
+kernel for whole packs with a call per row, both ways: the bench stops if they differ. Then packed sequences of
 `--length` tokens, `--tokens` in all, go through score and update (`--repeats` times after one to warm up; the median
 counts). With torchrun, data parallel.
 """
@@ -25,6 +26,7 @@ from gcpo_mcore.actor.architecture import read_architecture
 from gcpo_mcore.actor.config import ModelConfig
 from gcpo_mcore.actor.layout import check_layout
 from gcpo_mcore.actor.model import start_parallel
+from gcpo_mcore.actor.packed_attention import all_at_once, one_by_one
 from gcpo_mcore.batch import Batch
 from gcpo_mcore.config.load import load_config
 from gcpo_mcore.flops import forward_flops, training_flops
@@ -71,6 +73,27 @@ def difference_to_transformers(folder: str, dtype: str, batch: Batch, logp: torc
     return float((logp[0, : len(response)] - theirs.cpu()).abs().max())
 
 
+KERNEL_TOLERANCE = 0.02  # of the largest value: bf16 has 8 bits, and the two ways add up in different orders
+
+
+def kernel_difference(heads: int, kv_heads: int, head_dim: int, length: int) -> float | None:
+    """Largest difference of the kernel for whole packs to a call per row, bf16, result and gradients, as a fraction of
+    the largest value; None without CUDA. Ragged rows, some with more keys than queries (context parallelism)."""
+    if not platform.HAS_CUDA:
+        return None
+    torch.manual_seed(0)
+    sizes = [(length, length), (1, 1), (length // 3, length), (length // 2 + 1, length // 2 + 1), (7, 64)]
+    queries, keys = (sum(n) for n in zip(*sizes, strict=True))
+    shapes = [(queries, heads, head_dim), (keys, kv_heads, head_dim), (keys, kv_heads, head_dim)]
+    inputs = [torch.randn(s, device=platform.device(), dtype=torch.bfloat16, requires_grad=True) for s in shapes]
+    upstream = torch.randn(shapes[0], device=platform.device(), dtype=torch.bfloat16)
+    found = []
+    for attend in (all_at_once, one_by_one):
+        result = attend(*inputs, sizes, head_dim**-0.5)
+        found.append([result, *torch.autograd.grad(result, inputs, upstream)])
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(*found, strict=True))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="small")
@@ -95,6 +118,9 @@ def main() -> None:
         batch = make_batch(arch.vocabulary, args.tokens, args.length)
         batch.old_logp = batch.rollout_logp = actor.score(batch)
         difference = difference_to_transformers(folder, dtype, batch, batch.old_logp)
+        kernel = kernel_difference(arch.heads, arch.kv_heads, arch.head_dim, args.length)
+        if kernel is not None and not kernel < KERNEL_TOLERANCE:
+            raise SystemExit(f"attention of whole packs differs from row by row: {kernel:.1e} of the largest value")
         config.algorithm.weigh(batch)
         config.algorithm.begin_update(batch, None, 0.0)
         seconds: dict[str, list[float]] = {"score": [], "update": []}
@@ -122,6 +148,7 @@ def main() -> None:
             "processes": layout.world,
             "parameters": arch.parameters,
             "logp_difference_to_transformers": difference,
+            "kernel_difference_to_rows": kernel,
             "peak_memory_gib": round(platform.memory_gib(), 3),
         }
         for phase, times in seconds.items():

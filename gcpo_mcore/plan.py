@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gcpo_mcore.actor.architecture import Architecture, read_architecture
+from gcpo_mcore.actor.backend import choose_backend
 from gcpo_mcore.actor.layout import Layout, check_layout
 from gcpo_mcore.config.schema import RunConfig
 from gcpo_mcore.data.dataset import Loaded, load_eval, load_train
@@ -68,6 +69,7 @@ def make_plan(config: RunConfig, resolved: dict[str, Any]) -> Plan:
     config = _with_local_model(config)
     arch = read_architecture(config.model.path)
     layout = check_layout(config.parallel, arch)
+    choose_backend(config.actor.backend, arch)
     longest = config.data.max_prompt_tokens + max(
         config.rollout.sampling.max_response_tokens, config.evaluation.sampling.max_response_tokens
     )

@@ -10,10 +10,13 @@ import contextlib
 import ctypes
 import multiprocessing.dummy
 import os
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
+import psutil
 import torch
 from torch.overrides import TorchFunctionMode
 
@@ -51,11 +54,55 @@ def start(threads: int | None) -> None:
 
 def memory_gib() -> float:
     """Peak memory of this rank: of the GPU where there is one, else resident memory."""
+    return max(_Peak.before_reset_gib, phase_memory_gib())
+
+
+def phase_memory_gib() -> float:
+    """Peak memory of this rank, as `memory_gib`, since the last `reset_phase_memory`.
+
+    Where the system cannot forget a peak of resident memory (it is Linux that can): what is resident now.
+    """
     if HAS_CUDA:
         return torch.cuda.max_memory_allocated() / 2**30
-    import resource
+    if not _Peak.can_reset:
+        return psutil.Process().memory_info().rss / 2**30
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) / 2**20
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+def reset_phase_memory() -> None:
+    """Forgets the peak so far, but for `memory_gib`."""
+    _Peak.before_reset_gib = memory_gib()
+    if HAS_CUDA:
+        torch.cuda.reset_peak_memory_stats()
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): 5 resets the peak of resident memory
+    except OSError:
+        _Peak.can_reset = False
+
+
+class _Peak:
+    before_reset_gib = 0.0
+    can_reset = Path("/proc/self/clear_refs").exists()
+
+
+def device_memory_gib() -> float:
+    """All memory of this rank's device: of the GPU where there is one, else of the machine."""
+    if HAS_CUDA:
+        return torch.cuda.get_device_properties(device()).total_memory / 2**30
+    return psutil.virtual_memory().total / 2**30
+
+
+def host_buffer(nbytes: int) -> torch.Tensor:
+    """[nbytes] uint8 in host memory, pinned where a GPU copies to it."""
+    return torch.empty(nbytes, dtype=torch.uint8, pin_memory=HAS_CUDA)
+
+
+def free_cached_memory() -> None:
+    """Gives the device memory that torch keeps for later to whoever else is on the device."""
+    if HAS_CUDA:
+        torch.cuda.empty_cache()
 
 
 def give_memory_back() -> None:

@@ -27,6 +27,7 @@ FREE_KEYS = (
     "monitor",
     "evaluation",
     "benchmark",
+    "actor.offload",
     "parallel.tensor",
     "parallel.pipeline",
     "parallel.sequence",

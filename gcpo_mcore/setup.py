@@ -71,6 +71,7 @@ def trainer(plan: Plan) -> Iterator[Trainer]:
             temperature=config.rollout.sampling.temperature,
             sequences_per_microbatch=config.trainer.sequences_per_microbatch,
             tokens_per_microbatch=config.trainer.tokens_per_microbatch,
+            settings=config.actor,
         )
         reference = Reference(actor) if config.algorithm.needs_reference else None
         with contextlib.closing(build_engine(config, config.model.path, plan.tokenizer)) as engine:

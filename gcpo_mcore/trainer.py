@@ -16,6 +16,7 @@ from gcpo_mcore.collector import Collector
 from gcpo_mcore.data.cursor import Mixture
 from gcpo_mcore.evaluation import evaluate
 from gcpo_mcore.hf_export import write_hf
+from gcpo_mcore.monitor.ledger import Ledger
 from gcpo_mcore.monitor.watchdog import Phases
 from gcpo_mcore.plan import Plan
 from gcpo_mcore.report import Report
@@ -41,7 +42,8 @@ class Trainer:
         self.report = report
         self.is_writer = dist.get_rank() == 0
         self.exports = BackgroundExports(plan.folder, plan.config.trainer.hf_every_steps)
-        self.phases = Phases(dist.get_rank(), plan.config.monitor.phase_deadline_s)
+        self.memory = Ledger()
+        self.phases = Phases(dist.get_rank(), plan.config.monitor.phase_deadline_s, self.memory)
         cursor = Mixture(
             {name: loaded.prompts for name, loaded in plan.train.items()},
             {name: plan.config.data.train[name].weight for name in plan.train},
@@ -68,6 +70,7 @@ class Trainer:
             is_last, is_stop = self.step == trainer.steps, self.step == end
             if evaluation.every_steps and (is_last or self.step % evaluation.every_steps == 0):
                 result = self.evaluate()
+            metrics |= self.memory.take()
             self.report.step(self.step, metrics | result, groups, batch, self.phases.take(), time.monotonic() - started)
             if is_stop or (trainer.checkpoint_every_steps and self.step % trainer.checkpoint_every_steps == 0):
                 self.save()
@@ -107,6 +110,7 @@ class Trainer:
         if self.engine.version != self.actor.version:
             with self.phases.phase("sync"):
                 self.engine.update_weights(self.actor.export, self.actor.version)
+        self.actor.offload()  # what follows is the engine's turn; the actor is back when it is used
 
     def evaluate(self) -> dict[str, float]:
         """Accuracy of the present weights on every held-out source."""

@@ -5,21 +5,25 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
-from megatron.core.distributed import finalize_model_grads
+from megatron.core.distributed import DistributedDataParallel, finalize_model_grads
+from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.tensor_parallel import reduce_from_tensor_model_parallel_region
 
 from gcpo_mcore import platform
 from gcpo_mcore.actor import hf_mapping
 from gcpo_mcore.actor.architecture import Architecture
-from gcpo_mcore.actor.config import ModelConfig, OptimizerConfig, ParallelConfig
+from gcpo_mcore.actor.backend import choose_backend
+from gcpo_mcore.actor.config import ActorConfig, ModelConfig, OptimizerConfig, ParallelConfig
 from gcpo_mcore.actor.layout import Layout
 from gcpo_mcore.actor.logprobs import LOGITS_PER_CHUNK, token_logprobs
 from gcpo_mcore.actor.microbatch import MicroBatch, split
 from gcpo_mcore.actor.model import build_chunks, wrap_data_parallel
+from gcpo_mcore.actor.offload import Offloader
 from gcpo_mcore.actor.optimizer import Stepper, build_optimizer, learning_rate
 from gcpo_mcore.batch import Batch
 
+PLAIN = ActorConfig(backend="local", offload="none")
 LossFunction = Callable[[torch.Tensor, torch.Tensor, Batch], tuple[torch.Tensor, dict]]
 
 
@@ -27,6 +31,7 @@ class Actor:
     """The policy on this rank's share of the layout. Every method is a collective over all ranks.
 
     `version` counts the updates since the start of the run: the weights' name on samples.
+    After `offload` the device is free for others; whoever reaches for `chunks`, `ddp` or `optimizer` has them back.
     """
 
     def __init__(
@@ -39,29 +44,54 @@ class Actor:
         temperature: float,
         sequences_per_microbatch: int,
         tokens_per_microbatch: int | None,
+        settings: ActorConfig = PLAIN,
     ):
         self.arch, self.layout, self.temperature = arch, layout, temperature
         self.sequences_per_microbatch, self.tokens_per_microbatch = sequences_per_microbatch, tokens_per_microbatch
         self.length_multiple = layout.tensor if parallel.sequence else 1
-        if layout.context > 1:
-            assert tokens_per_microbatch is None, "a pack is not cut over context ranks (refused by the configuration)"
-            self.length_multiple *= 2 * layout.context  # two pieces a rank
+        self.row_multiple = 2 * layout.context if layout.context > 1 else 1  # two pieces a rank
+        self.length_multiple *= self.row_multiple
         self.logits_per_chunk = LOGITS_PER_CHUNK
         self.device = platform.device()
         dtype = getattr(torch, model.dtype)
         self.hf_folder = model.path
         self.version = 0
 
-        self.chunks = build_chunks(arch, parallel, layout, dtype)
-        hf_mapping.mark_tensor_parallel(self.chunks, arch)
-        hf_mapping.load(self.chunks, arch, hf_mapping.HfWeights(model.path, arch))
-        self.ddp = [wrap_data_parallel(chunk, parallel) for chunk in self.chunks]
+        self._chunks = build_chunks(arch, parallel, layout, dtype, choose_backend(settings.backend, arch))
+        hf_mapping.mark_tensor_parallel(self._chunks, arch)
+        hf_mapping.load(self._chunks, arch, hf_mapping.HfWeights(model.path, arch))
+        self._ddp = [wrap_data_parallel(chunk, parallel) for chunk in self._chunks]
         self.optimizer_config = optimizer
-        self.optimizer = build_optimizer(optimizer, parallel, self.ddp, dtype)
-        self.stepper = Stepper(optimizer, self.optimizer)
-        for chunk in self.chunks:
+        self._optimizer = build_optimizer(optimizer, parallel, self._ddp, dtype)
+        self._offloader = Offloader(settings.offload, self._ddp, self._optimizer)
+        self.stepper = Stepper(optimizer, self._optimizer)
+        for chunk in self._chunks:
             chunk.config.finalize_model_grads_func = _finalize_sums
-            chunk.config.grad_scale_func = self.optimizer.scale_loss
+            chunk.config.grad_scale_func = self._optimizer.scale_loss
+
+    # --- memory ------------------------------------------------------------------------------------------------
+
+    def offload(self) -> None:
+        """Moves to host memory what `actor.offload` names, until it is used again."""
+        self._offloader.offload()
+
+    @property
+    def chunks(self) -> torch.nn.ModuleList:
+        """This rank's stage, on the device."""
+        self._offloader.onload()
+        return self._chunks
+
+    @property
+    def ddp(self) -> list[DistributedDataParallel]:
+        """The chunks with their gradient buffers, on the device."""
+        self._offloader.onload()
+        return self._ddp
+
+    @property
+    def optimizer(self) -> MegatronOptimizer:
+        """megatron-core's optimizer with its state, on the device."""
+        self._offloader.onload()
+        return self._optimizer
 
     # --- log-probs ---------------------------------------------------------------------------------------------
 
@@ -112,6 +142,7 @@ class Actor:
             tokens=self.tokens_per_microbatch,
             is_one_shape=self.layout.pipeline > 1,
             multiple_of=self.length_multiple,
+            row_multiple_of=self.row_multiple,
             # Chunks take turns with as many micro-batches as there are stages.
             count_multiple_of=self.layout.pipeline if len(self.chunks) > 1 else 1,
             device=self.device,

@@ -11,13 +11,14 @@ from megatron.core.transformer.module import MegatronModule
 from torch.nn.attention.bias import causal_lower_right
 
 from gcpo_mcore.actor import context
+from gcpo_mcore.actor.packed_attention import attend_rows
 
 
 class SdpaAttention(MegatronModule):
     """Causal attention with torch's scaled_dot_product_attention (flash kernels on a GPU).
 
     Padded sequences are filled on the right, so the causal mask alone keeps real tokens from seeing padding. The rows
-    of a pack are attended one by one: nothing is computed between two rows, so nothing has to be masked.
+    of a pack see nothing of each other (gcpo_mcore/actor/packed_attention.py).
     """
 
     def __init__(self, config: TransformerConfig, softmax_scale: float | None = None, **_):
@@ -26,26 +27,29 @@ class SdpaAttention(MegatronModule):
 
     def forward(self, query, key, value, attention_mask=None, packed_seq_params=None, **_) -> torch.Tensor:
         """Padded: query [s, b, heads/tp, head_dim], key and value [s, b, kv_heads/tp, head_dim]
-        -> [s, b, heads/tp * head_dim]. Packed: the same without b. Under context parallelism s is this rank's part."""
-        if self.config.context_parallel_size > 1:
+        -> [s, b, heads/tp * head_dim]. Packed: the same without b. Under context parallelism s is this rank's part,
+        the row lengths of a pack are the whole ones'."""
+        over_ranks = self.config.context_parallel_size > 1
+        if packed_seq_params is not None:
+            rows = tuple(packed_seq_params.cu_seqlens_q.diff().tolist())
+            if over_ranks:
+                return self._attend_pack_over_ranks(query, key, value, rows)
+            return attend_rows(query, key, value, [(n, n) for n in rows], self.scale).flatten(1)
+        if over_ranks:
             return self._attend_over_ranks(query, key, value)
-        if packed_seq_params is None:
-            return self._attend(*(x.permute(1, 2, 0, 3) for x in (query, key, value))).permute(2, 0, 1, 3).flatten(2)
-        rows = packed_seq_params.cu_seqlens_q.diff().tolist()
-        parts = zip(*(x.transpose(0, 1).split(rows, dim=1) for x in (query, key, value)), strict=True)
-        return torch.cat([self._attend(*part) for part in parts], dim=1).transpose(0, 1).flatten(1)
+        q, k, v = (x.permute(1, 2, 0, 3) for x in (query, key, value))
+        result = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale, enable_gqa=True)
+        return result.permute(2, 0, 1, 3).flatten(2)
 
     def _attend_over_ranks(self, query, key, value) -> torch.Tensor:
-        """This rank's queries against the keys and values of all ranks; their gradients are summed on the way back."""
-        group = parallel_state.get_context_parallel_group()
-        order = context.natural_order(group.size() * len(key), group.size()).to(key.device)
-        keys_values = torch.stack([key, value], dim=1)  # one message; megatron gathers along the first dimension
-        k, v = gather_from_sequence_parallel_region(keys_values, group=group)[order].permute(1, 2, 3, 0, 4)
-        piece = len(query) // 2
-        first, second = group.rank(), 2 * group.size() - 1 - group.rank()
+        """This rank's queries against the keys and values of all ranks."""
+        k, v = _gather(key, value)
+        ranks, rank = self._ranks()
+        order = context.natural_order((len(k),), ranks).to(key.device)
+        k, v = k[order].permute(1, 2, 0, 3), v[order].permute(1, 2, 0, 3)
+        sizes, _ = context.seen((len(order),), rank, ranks)
         parts = []
-        for number, q in zip((first, second), query.permute(1, 2, 0, 3).split(piece, dim=2), strict=True):
-            seen = (number + 1) * piece  # a piece sees those before it, and itself causally
+        for (piece, seen), q in zip(sizes, query.permute(1, 2, 0, 3).chunk(2, dim=2), strict=True):
             mask = causal_lower_right(piece, seen)
             parts.append(
                 F.scaled_dot_product_attention(
@@ -54,11 +58,24 @@ class SdpaAttention(MegatronModule):
             )
         return torch.cat(parts, dim=2).permute(2, 0, 1, 3).flatten(2)
 
-    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """[..., heads, s, head_dim] -> the same shape."""
-        if q.dim() == 3:  # a batch of one: without it, grouped queries are refused
-            return self._attend(q[None], k[None], v[None])[0]
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale, enable_gqa=True)
+    def _attend_pack_over_ranks(self, query, key, value, rows: tuple[int, ...]) -> torch.Tensor:
+        """The same, of every row of a pack. Keys that both pieces of a row see are there twice."""
+        k, v = _gather(key, value)
+        ranks, rank = self._ranks()
+        sizes, keys = context.seen(rows, rank, ranks)
+        keys = keys.to(key.device)
+        return attend_rows(query, k[keys], v[keys], sizes, self.scale).flatten(1)
+
+    def _ranks(self) -> tuple[int, int]:
+        group = parallel_state.get_context_parallel_group()
+        return group.size(), group.rank()
+
+
+def _gather(key: torch.Tensor, value: torch.Tensor) -> list[torch.Tensor]:
+    """Keys and values of all context ranks behind each other; their gradients are summed on the way back."""
+    group = parallel_state.get_context_parallel_group()
+    both = torch.stack([key, value], dim=1)  # one message; megatron gathers along the first dimension
+    return gather_from_sequence_parallel_region(both, group=group).unbind(1)
 
 
 class RMSNorm(torch.nn.RMSNorm):

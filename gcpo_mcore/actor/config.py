@@ -28,6 +28,18 @@ class ParallelConfig(Config):
     threads: PositiveInt | None  # CPU threads of a rank; null: torch decides
 
 
+class ActorConfig(Config):
+    """How the actor uses its device.
+
+    backend: the layers are megatron-core's own, Transformer Engine's, or those if they can be (actor/backend.py).
+    offload: what waits in host memory while the engine samples: nothing, what only the optimizer needs (its state, fp32
+    main weights, gradient buffers), or the weights too.
+    """
+
+    backend: Literal["local", "te", "auto"]
+    offload: Literal["none", "optimizer", "all"]
+
+
 class OptimizerConfig(Config):
     """AdamW and its learning-rate schedule (see actor/optimizer.py)."""
 

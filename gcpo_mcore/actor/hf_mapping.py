@@ -57,6 +57,9 @@ def rules(arch: Architecture) -> dict[str, Rule]:
         mc_mlp + "linear_fc2.weight": Rule((mlp + "down_proj.weight",), "columns"),
         "decoder.final_layernorm.weight": Rule(("model.norm.weight",), "whole"),
     }
+    if not arch.experts:  # Transformer Engine's linear layers hold the norms that stand before them
+        table[mc + "self_attention.linear_qkv.layer_norm_weight"] = table[mc + "input_layernorm.weight"]
+        table[mc + "mlp.linear_fc1.layer_norm_weight"] = table[mc + "pre_mlp_layernorm.weight"]
     if arch.qkv_bias:
         table[mc + "self_attention.linear_qkv.bias"] = Rule(tuple(attention + f"{x}_proj.bias" for x in "qkv"), "qkv")
     if arch.qk_norm:

@@ -2,7 +2,8 @@
 
 Padded: so many rows each, every row filled up to the longest of the batch. Packed: rows behind each other up to a
 number of tokens, nothing between them; attention and positions keep to a row (gcpo_mcore/actor/attention.py).
-Under context parallelism every padded row is cut over the context ranks (gcpo_mcore/actor/context.py).
+Under context parallelism every row is cut over the context ranks (gcpo_mcore/actor/context.py); those of a pack are
+filled up one by one so that they can be.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ class MicroBatch:
 
     tokens     [b, s] prompt + response, zeros as filling
     positions  [b, s]
-    packed     where the rows of a pack begin; None if padded
+    packed     where the (whole) rows of a pack begin; None if padded
     source     [n] flat position (in b*s) whose logits predict each response token, row by row
     targets    [n] the response tokens
     is_mine    [N] bool, which of the rows' N response tokens are predicted here: all, but for context parallelism
@@ -44,10 +45,11 @@ class MicroBatch:
         return out.masked_scatter(self.rows.mask.bool(), whole)
 
     def part(self, rank: int, ranks: int) -> "MicroBatch":
-        """The part of context-parallel `rank` of `ranks`; padded micro-batches only."""
+        """The part of context-parallel `rank` of `ranks`."""
         length = self.tokens.shape[1]
-        mine = context.columns(length, rank, ranks).to(self.tokens.device)
-        local = context.local_positions(self.source.cpu() % length, length, rank, ranks).to(self.source.device)
+        rows = (length,) if self.packed is None else tuple(self.packed.cu_seqlens_q.diff().tolist())
+        mine = context.columns(rows, rank, ranks).to(self.tokens.device)
+        local = context.local_positions(self.source.cpu() % length, rows, rank, ranks).to(self.source.device)
         is_mine = local >= 0
         source = self.source // length * len(mine) + local
         return replace(
@@ -96,6 +98,7 @@ def split(
     sequences: int,
     tokens: int | None,
     multiple_of: int,
+    row_multiple_of: int,
     count_multiple_of: int,
     is_one_shape: bool,
     device: torch.device,
@@ -105,7 +108,8 @@ def split(
     sequences     rows of a padded micro-batch
     tokens        tokens of a pack; None: padded
     count_multiple_of  the number of micro-batches is a multiple of this; what is missing is empty
-    multiple_of   the length of a micro-batch is a multiple of this (sequence parallelism)
+    multiple_of   the length of a micro-batch is a multiple of this (sequence and context parallelism)
+    row_multiple_of  every row of a pack is filled up to a multiple of this (context parallelism)
     is_one_shape  packs are filled up to the longest of all ranks (pipeline stages expect one shape)
     """
     lengths = [len(p) + len(r) for p, r in zip(batch.prompt_ids, batch.response_ids, strict=True)]
@@ -115,6 +119,7 @@ def split(
         count = _round_up(-(-max(len(share) for share in shares) // sequences), count_multiple_of)
         chunks = [shares[rank][i * sequences : (i + 1) * sequences] for i in range(count)]
         return [_padded(batch, numbers, sequences, length, device) for numbers in chunks]
+    lengths = [_round_up(n, row_multiple_of) for n in lengths]
     packs = [pack(share, lengths, tokens) for share in shares]
     count = _round_up(max(len(of_rank) for of_rank in packs), count_multiple_of)
     mine = packs[rank] + [[] for _ in range(count - len(packs[rank]))]
@@ -122,7 +127,8 @@ def split(
     made = []
     for numbers in mine:
         length = longest if is_one_shape else max(sum(lengths[i] for i in numbers), 1)
-        made.append(_packed(batch, numbers, _round_up(length, multiple_of), device))
+        rows = [lengths[i] for i in numbers]
+        made.append(_packed(batch, numbers, rows, _round_up(length, multiple_of), device))
     return made
 
 
@@ -132,8 +138,7 @@ def _padded(batch: Batch, numbers: list[int], sequences: int, length: int, devic
     return _filled(batch, numbers, starts, (sequences, length), positions, None, device)
 
 
-def _packed(batch: Batch, numbers: list[int], length: int, device: torch.device) -> MicroBatch:
-    rows = [len(batch.prompt_ids[i]) + len(batch.response_ids[i]) for i in numbers]
+def _packed(batch: Batch, numbers: list[int], rows: list[int], length: int, device: torch.device) -> MicroBatch:
     if length > sum(rows):
         rows.append(length - sum(rows))  # the filling is a row by itself
     ends = torch.tensor([0, *rows]).cumsum(0)

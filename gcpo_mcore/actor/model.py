@@ -3,7 +3,10 @@
 import torch
 from megatron.core import parallel_state, tensor_parallel
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
-from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+from megatron.core.models.gpt.gpt_layer_specs import (
+    get_gpt_layer_local_spec,
+    get_gpt_layer_with_transformer_engine_spec,
+)
 from megatron.core.transformer import TransformerConfig
 from megatron.core.transformer.moe import moe_utils
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
@@ -11,6 +14,7 @@ from megatron.core.transformer.transformer_block import TransformerBlockSubmodul
 from gcpo_mcore import platform
 from gcpo_mcore.actor.architecture import Architecture
 from gcpo_mcore.actor.attention import RMSNorm, SdpaAttention
+from gcpo_mcore.actor.backend import Backend
 from gcpo_mcore.actor.config import ParallelConfig
 from gcpo_mcore.actor.layout import Layout
 from gcpo_mcore.actor.policy_model import PolicyModel
@@ -135,13 +139,20 @@ def rotary_frequencies(arch: Architecture) -> torch.Tensor:
     return frequencies
 
 
-def block_spec(arch: Architecture, layers: int) -> TransformerBlockSubmodules:
-    """`layers` of megatron-core's local layer spec, and a final norm, with our core attention and norm."""
-    spec = get_gpt_layer_local_spec(
-        num_experts=arch.experts, moe_grouped_gemm=False, qk_layernorm=arch.qk_norm, normalization="RMSNorm"
-    )
-    parts = spec.submodules
-    parts.input_layernorm = parts.pre_mlp_layernorm = RMSNorm
+def block_spec(arch: Architecture, layers: int, backend: Backend) -> TransformerBlockSubmodules:
+    """`layers` of megatron-core's layer spec for the backend, and a final norm, with our core attention and norm.
+
+    Transformer Engine has the norms before attention and MLP in its linear layers.
+    """
+    if backend == "te":
+        spec = get_gpt_layer_with_transformer_engine_spec(qk_layernorm=arch.qk_norm)
+        parts = spec.submodules
+    else:
+        spec = get_gpt_layer_local_spec(
+            num_experts=arch.experts, moe_grouped_gemm=False, qk_layernorm=arch.qk_norm, normalization="RMSNorm"
+        )
+        parts = spec.submodules
+        parts.input_layernorm = parts.pre_mlp_layernorm = RMSNorm
     attention = parts.self_attention.submodules
     attention.core_attention = SdpaAttention
     if arch.qk_norm:
@@ -161,6 +172,7 @@ def build_model(
     dtype: torch.dtype,
     device: torch.device | None = None,
     chunk: int = 0,
+    backend: Backend = "local",
 ) -> PolicyModel:
     """A chunk of this rank's stage of the model, on `device` (None: the rank's), weights not yet loaded."""
     device = device or platform.device()
@@ -169,7 +181,9 @@ def build_model(
     with platform.megatron():
         model = PolicyModel(
             config=transformer_config(arch, parallel, dtype, on_gpu=device.type == "cuda"),
-            transformer_layer_spec=block_spec(arch, arch.layers // (layout.pipeline * layout.virtual_pipeline)),
+            transformer_layer_spec=block_spec(
+                arch, arch.layers // (layout.pipeline * layout.virtual_pipeline), backend
+            ),
             vocab_size=padded_vocabulary(arch, layout.tensor),
             max_sequence_length=arch.max_positions,
             pre_process=is_first,
@@ -187,10 +201,12 @@ def build_model(
 
 
 def build_chunks(
-    arch: Architecture, parallel: ParallelConfig, layout: Layout, dtype: torch.dtype
+    arch: Architecture, parallel: ParallelConfig, layout: Layout, dtype: torch.dtype, backend: Backend
 ) -> torch.nn.ModuleList:
     """This rank's stage: its PolicyModels in the order in which a micro-batch passes them."""
-    chunks = [build_model(arch, parallel, layout, dtype, chunk=i) for i in range(layout.virtual_pipeline)]
+    chunks = [
+        build_model(arch, parallel, layout, dtype, chunk=i, backend=backend) for i in range(layout.virtual_pipeline)
+    ]
     return torch.nn.ModuleList(chunks)
 
 

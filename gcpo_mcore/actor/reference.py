@@ -1,27 +1,40 @@
-"""The reference policy of a KL penalty: the starting weights, kept on the CPU between uses."""
+"""The reference policy of a KL penalty: the starting weights, kept in host memory between uses."""
 
 import torch
 
+from gcpo_mcore import platform
 from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.batch import Batch
 
 
 class Reference:
-    """Made from an actor that still has its starting weights (before a checkpoint is loaded)."""
+    """Made from an actor that still has its starting weights (before a checkpoint is loaded).
+
+    While it scores, the actor's own weights wait in host memory: the device never holds both.
+    """
 
     def __init__(self, actor: Actor):
         self.actor = actor
-        self.weights = [p.detach().cpu().clone() for p in actor.chunks.parameters()]
+        self.weights = [_on_host(p) for p in actor.chunks.parameters()]
+        self._own: list[torch.Tensor] = []
 
     @torch.no_grad()
     def score(self, batch: Batch) -> torch.Tensor:
         """[B, T] log-probs of the batch under the reference weights; the actor's own are back when it returns."""
         parameters = list(self.actor.chunks.parameters())
-        own = [p.detach().clone() for p in parameters]
+        self._own = self._own or [_on_host(p) for p in parameters]
+        for parameter, own in zip(parameters, self._own, strict=True):
+            own.copy_(parameter)
         try:
             for parameter, weight in zip(parameters, self.weights, strict=True):
                 parameter.copy_(weight)
             return self.actor.score(batch)
         finally:
-            for parameter, weight in zip(parameters, own, strict=True):
-                parameter.copy_(weight)
+            for parameter, own in zip(parameters, self._own, strict=True):
+                parameter.copy_(own)
+
+
+def _on_host(parameter: torch.Tensor) -> torch.Tensor:
+    """A copy in host memory."""
+    buffer = platform.host_buffer(parameter.nbytes).view(parameter.dtype).view(parameter.shape)
+    return buffer.copy_(parameter.detach())

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, NonNegativeInt, PositiveInt, model_validator
 
-from gcpo_mcore.actor.config import ModelConfig, OptimizerConfig, ParallelConfig
+from gcpo_mcore.actor.config import ActorConfig, ModelConfig, OptimizerConfig, ParallelConfig
 from gcpo_mcore.benchmark.config import Benchmark
 from gcpo_mcore.config.part import Config
 from gcpo_mcore.data.config import DataConfig
@@ -87,6 +87,7 @@ class RunConfig(Config):
     reward: RewardConfig
     rollout: Annotated[RolloutConfig, BeforeValidator(_build_rollout)]
     evaluation: EvaluationConfig
+    actor: ActorConfig
     parallel: ParallelConfig
     optimizer: OptimizerConfig
     monitor: MonitorConfig
@@ -120,11 +121,6 @@ class RunConfig(Config):
         if sampled and self.rollout.sampling.temperature == 0:
             raise UserError(
                 "rollout.sampling.temperature=0: greedy samples of a prompt are all the same; training needs > 0"
-            )
-        if self.parallel.context > 1 and trainer.tokens_per_microbatch is not None:
-            raise UserError(
-                f"parallel.context={self.parallel.context} cuts padded sequences only, not packs: it needs "
-                "trainer.tokens_per_microbatch=null"
             )
         if self.rollout.max_staleness and algorithm.mismatch.name == "off" and not self.rollout.uncorrected:
             raise UserError(

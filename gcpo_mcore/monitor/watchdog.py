@@ -16,7 +16,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # this module is imported without torch
+    from gcpo_mcore.monitor.ledger import Ledger
 
 EXIT_CODE = 3
 # A call that holds the interpreter lock stops Python threads, this module's timer among them. faulthandler's own
@@ -45,10 +49,13 @@ def phase(name: str, deadline_s: float, rank: int) -> Iterator[None]:
 
 
 class Phases:
-    """The phases of a rank, with a common deadline, and the seconds each took in this step."""
+    """The phases of a rank, with a common deadline, and the seconds each took in this step.
 
-    def __init__(self, rank: int, deadline_s: float):
-        self.rank = rank
+    `memory`, if there is one, is told of every phase (monitor/ledger.py).
+    """
+
+    def __init__(self, rank: int, deadline_s: float, memory: "Ledger | None" = None):
+        self.rank, self.memory = rank, memory
         self.deadline_s = deadline_s
         self.seconds: dict[str, float] = {}
 
@@ -57,7 +64,10 @@ class Phases:
         """`phase` with this rank and, unless another is given, the common deadline. Times of one name add up."""
         started = time.monotonic()
         try:
-            with phase(name, self.deadline_s if deadline_s is None else deadline_s, self.rank):
+            with (
+                phase(name, self.deadline_s if deadline_s is None else deadline_s, self.rank),
+                self.memory.phase(name) if self.memory else nullcontext(),
+            ):
                 yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started

@@ -1,5 +1,8 @@
 """What every engine's configuration has. Each engine adds its own; defaults: configs/rollout/*.yaml."""
 
+from dataclasses import dataclass
+from typing import Any
+
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from gcpo_mcore.config.part import Config
@@ -14,6 +17,20 @@ class Sampling(Config):
     max_response_tokens: PositiveInt
 
 
+@dataclass(frozen=True)
+class EngineMemory:
+    """Bytes of an engine on each of the trainer's GPUs.
+
+    rests: it gives all of it back while the run trains; keeps_cache: if it does not, whether the cache stays too.
+    """
+
+    weights: int = 0
+    cache: int = 0
+    drawing: int = 0
+    rests: bool = False
+    keeps_cache: bool = False
+
+
 class RolloutConfig(Config):
     """The engine and its sampling in training. An engine's `Config` extends it.
 
@@ -25,3 +42,12 @@ class RolloutConfig(Config):
     sampling: Sampling
     stop_token_ids: list[NonNegativeInt]
     max_staleness: NonNegativeInt
+
+    def memory(self, arch: Any, max_prompt_tokens: int, dtype_bytes: int) -> EngineMemory:
+        """What the engine takes of a GPU for a model (actor.architecture.Architecture): nothing, if it is elsewhere."""
+        return EngineMemory()
+
+    def _cache_bytes(self, arch: Any, max_prompt_tokens: int, sequences: int, dtype_bytes: int) -> int:
+        """Of keys and values of so many sequences of full length."""
+        length = max_prompt_tokens + self.sampling.max_response_tokens
+        return sequences * length * 2 * arch.layers * arch.kv_heads * arch.head_dim * dtype_bytes

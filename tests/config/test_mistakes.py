@@ -60,10 +60,6 @@ MISTAKES = {
         "trainer.updates_per_step=3 does not divide trainer.prompts_per_step=32",
     ),
     "exports without checkpoints": (["trainer.hf_every_steps=30"], "trainer.hf_every_steps=30 is no multiple of "),
-    "packs over context ranks": (
-        ["parallel.context=2", "trainer.tokens_per_microbatch=4096"],
-        "parallel.context=2 cuts padded sequences only, not packs: it needs trainer.tokens_per_microbatch=null",
-    ),
     "greedy training": (["rollout.sampling.temperature=0"], "rollout.sampling.temperature=0: greedy"),
     "rising lr": (["optimizer.final_lr_fraction=2"], "optimizer.final_lr_fraction=2"),
     "useless KL": (["algorithm/kl=k1"], "algorithm.kl: estimator k1 as a loss has an expected gradient of zero"),

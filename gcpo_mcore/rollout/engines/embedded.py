@@ -6,6 +6,7 @@ SGLang.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from pydantic import PositiveInt, model_validator
@@ -14,10 +15,13 @@ from gcpo_mcore import platform
 from gcpo_mcore.errors import UserError
 from gcpo_mcore.hf_tensors import tensors_on_disk
 from gcpo_mcore.registry import engines
-from gcpo_mcore.rollout.config import RolloutConfig, Sampling
+from gcpo_mcore.rollout.config import EngineMemory, RolloutConfig, Sampling
 from gcpo_mcore.rollout.engine import Engine, Job, Request, Weights
 from gcpo_mcore.rollout.sampling import draw, uniforms
 from gcpo_mcore.samples import Sample
+
+# Of a draw, for each token of the vocabulary: logits as they come and in fp32, log-probs, the cumulative sum in fp64.
+DRAW_BYTES = 36
 
 
 class EmbeddedConfig(RolloutConfig):
@@ -33,6 +37,13 @@ class EmbeddedConfig(RolloutConfig):
                 "it cannot sample while that trains; use rollout=sglang"
             )
         return self
+
+    def memory(self, arch: Any, max_prompt_tokens: int, dtype_bytes: int) -> EngineMemory:
+        """A whole model of its own, and the cache of a batch."""
+        cache = self._cache_bytes(arch, max_prompt_tokens, self.sequences_per_batch, dtype_bytes)
+        cache += cache // arch.layers  # a step's keys and values are joined to a layer's by copying them
+        drawing = self.sequences_per_batch * arch.vocabulary * DRAW_BYTES
+        return EngineMemory(arch.parameters * dtype_bytes, cache, drawing)
 
 
 @engines.register

@@ -1,11 +1,11 @@
 """The SGLang engine's configuration. Defaults and comments: configs/rollout/sglang.yaml."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from gcpo_mcore.errors import UserError
-from gcpo_mcore.rollout.config import RolloutConfig
+from gcpo_mcore.rollout.config import EngineMemory, RolloutConfig
 
 Transport = Literal["tensor", "distributed", "disk"]
 
@@ -60,6 +60,21 @@ class SglangConfig(RolloutConfig):
         if self.transport == "tensor" and self.servers and not all(_is_local(url) for url in self.servers):
             raise UserError("rollout.transport=tensor shares memory of one machine: use distributed or disk")
         return self
+
+    def memory(self, arch: Any, max_prompt_tokens: int, dtype_bytes: int) -> EngineMemory:
+        """Of a server on the trainer's GPUs: its share of the model, and the cache of all requests under way.
+
+        SGLang itself takes a fraction of the GPU (rollout.arguments.mem-fraction-static), which must hold both.
+        """
+        if not self.start_servers:
+            return EngineMemory()
+        cache = self._cache_bytes(arch, max_prompt_tokens, self.requests_per_server, dtype_bytes)
+        return EngineMemory(
+            arch.parameters * dtype_bytes // self.tensor_parallel,
+            cache // self.tensor_parallel,
+            rests=self.memory_saver,
+            keeps_cache=True,
+        )
 
 
 def _is_local(url: str) -> bool:

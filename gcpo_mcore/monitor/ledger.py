@@ -1,0 +1,47 @@
+"""The memory ledger: the peak of every phase of a step, the largest over ranks.
+
+ledger = Ledger()
+with ledger.phase("score"):
+    ...
+ledger.take()   # {'memory/score_peak_gib': 1.3}, and starts anew for the next step
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch.distributed as dist
+
+from gcpo_mcore import platform
+
+
+class Ledger:
+    """Peaks of this rank by phase: memory allocated on the GPU, or resident on a CPU. Phases may nest."""
+
+    def __init__(self):
+        self.peaks: dict[str, float] = {}
+        self._open: list[str] = []
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """The body's peak counts for `name`, and for the phases around it."""
+        self._note()
+        self._open.append(name)
+        try:
+            yield
+        finally:
+            self._note()
+            self._open.pop()
+
+    def take(self) -> dict[str, float]:
+        """'memory/PHASE_peak_gib' of each phase since the last call, the largest over ranks. A collective."""
+        everyone: list[dict[str, float]] = [{}] * dist.get_world_size()
+        dist.all_gather_object(everyone, self.peaks)
+        self.peaks = {}
+        names = sorted({name for peaks in everyone for name in peaks})
+        return {f"memory/{name}_peak_gib": max(peaks.get(name, 0.0) for peaks in everyone) for name in names}
+
+    def _note(self) -> None:
+        """Books the peak so far on the phases that are open, and forgets it."""
+        for name in self._open:
+            self.peaks[name] = max(self.peaks.get(name, 0.0), platform.phase_memory_gib())
+        platform.reset_phase_memory()
