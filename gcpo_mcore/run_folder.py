@@ -33,6 +33,8 @@ FREE_KEYS = (
     "trainer.hf_every_steps",
     "trainer.checkpoint_every_steps",
     "trainer.keep_checkpoints",
+    "trainer.keep_every_steps",
+    "trainer.async_checkpoints",
     "trainer.sequences_per_microbatch",
     "trainer.tokens_per_microbatch",
     "rollout.sequences_per_batch",
@@ -65,7 +67,7 @@ class RunFolder:
         return self.path / "hf"
 
     def state(self, step: int) -> dict[str, Any]:
-        """What `finish_checkpoint` was given for `step`."""
+        """What `begin_checkpoint` was given for `step`."""
         return json.loads((self.folder(step) / "state.json").read_text())
 
     def newest_good(self) -> Path | None:
@@ -110,16 +112,16 @@ class RunFolder:
 
     # --- checkpoints -------------------------------------------------------------------------------------------
 
-    def begin_checkpoint(self, step: int) -> None:
-        """Makes an empty temporary folder to write the checkpoint of `step` into."""
+    def begin_checkpoint(self, step: int, state: dict[str, Any]) -> None:
+        """Makes a temporary folder to write the checkpoint of `step` into, with the loop's `state` (JSON) in it."""
         temporary = self.temporary(step)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-
-    def finish_checkpoint(self, step: int, state: dict[str, Any], arch: Architecture) -> None:
-        """Adds state and manifest, makes it durable, and gives it its name."""
-        temporary = self.temporary(step)
         write_atomically(temporary / "state.json", json.dumps(state))
+
+    def finish_checkpoint(self, step: int, arch: Architecture) -> None:
+        """Adds the manifest, makes it durable, and gives the folder its name."""
+        temporary = self.temporary(step)
         files = {str(p.relative_to(temporary)): _sum(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
         manifest = {"step": step, "architecture": asdict(arch), "files": files}
         write_atomically(temporary / "manifest.json", json.dumps(manifest, indent=1))
@@ -127,11 +129,16 @@ class RunFolder:
         temporary.rename(self.folder(step))
         sync_folder(self.checkpoints)
 
-    def drop_old(self, keep: int, in_use: Collection[int] = ()) -> None:
-        """Removes all checkpoints but the newest `keep` and those of the steps `in_use`."""
+    def drop_old(self, keep: int, keep_every: int | None = None, in_use: Collection[int] = ()) -> None:
+        """Removes all checkpoints but the newest `keep`, those of every `keep_every`th step and of the steps `in_use`.
+
+        Unfinished ones, of a run that died, go as well: none may be on its way.
+        """
         for old in self.steps()[keep:]:
-            if old not in in_use:
+            if old not in in_use and not (keep_every and old % keep_every == 0):
                 shutil.rmtree(self.folder(old))
+        for unfinished in self.checkpoints.glob("tmp_step_*"):
+            shutil.rmtree(unfinished)
 
 
 def check(checkpoint: Path) -> str | None:

@@ -18,10 +18,10 @@ SHARDED = "distributed_optimizer=1"
 CASES = {
     "tp": f"dense:tensor=2:{SHARDED}",
     "tp to pp": f"dense@tp:pipeline=2:{SHARDED}",
-    "dp": f"dense:{SHARDED}",
+    "dp": f"dense:{SHARDED}:late=1",
     "dp to tp": f"dense@dp:tensor=2:{SHARDED}",
     "dp to dp": f"dense@dp:{SHARDED}",
-    "dp to plain": "dense@dp",
+    "dp to plain": "dense@dp:late=1",
     "plain to chunks": f"dense@dp to plain:pipeline=2:virtual_pipeline=2:{SHARDED}",
     "chunks to chunks": f"dense@plain to chunks:pipeline=2:virtual_pipeline=2:{SHARDED}",
     "chunks to cp": f"dense@plain to chunks:context=2:{SHARDED}",
@@ -59,13 +59,13 @@ ROUNDED = [
 
 @pytest.fixture(scope="module")
 def results(tiny_models, tmp_path_factory) -> dict[str, dict]:
-    """{case: {state: the checkpoint's tensors, weights: after the update that follows}}"""
+    """{case: {folder: the checkpoint, state: its tensors, weights: after the update that follows}}"""
     folder = tmp_path_factory.mktemp("relayout")
     models = {"dense": str(tiny_models["qwen2-tied"]), "experts": str(make_model("qwen3-moe", folder / "experts"))}
     (folder / "models.json").write_text(json.dumps(models))
     cases = [f"{name}:{case}" for name, case in CASES.items()]
     run(WORKER, str(folder), str(folder / "models.json"), *cases, processes=2, timeout_s=600)
-    return {name: torch.load(folder / f"{name}.pt") for name in CASES}
+    return {name: torch.load(folder / f"{name}.pt") | {"folder": folder / name} for name in CASES}
 
 
 def _next_update(results, case: str, before: str) -> float:
@@ -104,6 +104,18 @@ def test_chunks_again_are_bitwise(results):
 def test_the_next_update_at_another_layout(results, case):
     """Without the change of layout it would be the same, to rounding."""
     assert _next_update(results, case, ORIGIN.get(case, "dp")) < 1e-6
+
+
+@pytest.mark.parametrize("case", ["dp", "dp to plain"])
+def test_a_snapshot_written_after_another_update_is_the_same(results, case):
+    """Taken at the moment of the synchronous checkpoint, written when the weights had moved on: the same bytes, but for
+    the index, which names its folder."""
+    folder, late = results[case]["folder"], results[case]["folder"].with_name(f"{case} late")
+    names = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    assert sum(name.suffix == ".distcp" for name in names) >= 2
+    assert sorted(p.relative_to(late) for p in late.rglob("*") if p.is_file()) == names
+    different = [n for n in names if (folder / n).read_bytes() != (late / n).read_bytes()]
+    assert [n for n in different if n.name != ".metadata"] == []
 
 
 def test_without_the_repair_tied_stages_are_shifted(results):

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from gcpo_mcore.actor import checkpoint as checkpoint_module
 from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.architecture import read_architecture
+from gcpo_mcore.actor.checkpoint import load_actor
+from gcpo_mcore.actor.checkpoint_writer import save_actor
 from gcpo_mcore.actor.config import ModelConfig, OptimizerConfig, ParallelConfig
 from gcpo_mcore.actor.layout import check_layout
 from gcpo_mcore.actor.model import start_parallel
@@ -119,14 +120,14 @@ def main(model: str, out: str, *options: str) -> None:
         first = int(o.get("after", 0)) if "load" in o else 0
         result: dict = {"logp": actor.score(batch).tolist(), "metrics": []}
         if "load" in o:
-            checkpoint_module.load_actor(actor, Path(o["load"]))
+            load_actor(actor, Path(o["load"]))
         for update in range(first, int(o.get("updates", 3))):
             result["metrics"].append(take_update(actor, algorithm, batch, update))
             if "save" in o and update + 1 == int(o["after"]):
                 if dist.get_rank() == 0:
                     Path(o["save"]).mkdir()
                 dist.barrier()
-                checkpoint_module.save_actor(actor, Path(o["save"]))
+                save_actor(actor, Path(o["save"]))
         exported = {name: tensor.clone() for name, tensor in actor.export()}
         if dist.get_rank() == 0:
             if "weights" in o:
