@@ -71,12 +71,6 @@ def test_golden_answers_went_in(whole):
     assert all(line["update/count"] == 2 for line in whole[1])
 
 
-def test_stop_and_resume_is_bitwise(carry, tmp_path, whole):
-    assert "stopped at step 2 of 5" in run(TRAIN, *options(carry, tmp_path, 5, "trainer.stop_at_step=2"))
-    run(TRAIN, *options(carry, tmp_path, 5))
-    assert_same(outcome(tmp_path), whole)
-
-
 def test_kill_in_a_checkpoint_and_resume_is_bitwise(carry, tmp_path, whole, whole_folder):
     """kill -9 while the fourth step's checkpoint is written: the run goes on from step 2, and step 3 counts once.
 
@@ -111,19 +105,19 @@ def test_kill_in_a_checkpoint_and_resume_is_bitwise(carry, tmp_path, whole, whol
         assert set(different) <= {"shards/.metadata", "rank_00000.pt"}
 
 
-def test_failed_checkpoint_is_one_line(carry, tmp_path, whole):
-    """A file system that takes no more: the run ends, and goes on from the checkpoint before when there is room."""
-    asynchronous = options(carry, tmp_path, 5, "trainer.async_checkpoints=true")
-    run(TRAIN, *asynchronous, "trainer.stop_at_step=2")
+def test_stop_fail_and_resume_is_bitwise(carry, tmp_path, whole):
+    """A stop at step 2; a file system that takes no more at step 4: the run ends, and goes on from step 2 later."""
+    assert "stopped at step 2 of 5" in run(TRAIN, *options(carry, tmp_path, 5, "trainer.stop_at_step=2"))
     done = subprocess.run(
-        [sys.executable, TRAIN, *asynchronous], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True,
+        [sys.executable, TRAIN, *options(carry, tmp_path, 5, "trainer.async_checkpoints=true")],
+        cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**17, 2**17)),
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     assert "error: phase checkpoint: rank 0 could not write" in done.stderr and "Traceback" not in done.stderr
     assert "earlier checkpoints are intact" in done.stderr
     assert checkpoints(tmp_path) == ["step_000002", "tmp_step_000004"]
-    run(TRAIN, *asynchronous)
+    run(TRAIN, *options(carry, tmp_path, 5))
     assert_same(outcome(tmp_path), whole)
 
 
