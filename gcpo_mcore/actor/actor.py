@@ -59,7 +59,10 @@ class Actor:
         self.optimizer_config = optimizer
         self.optimizer = build_optimizer(optimizer, parallel, self.ddp, dtype)
         self.stepper = Stepper(optimizer, self.optimizer)
+        no_sync = [chunk.no_sync for chunk in self.ddp]
         for chunk in self.chunks:
+            if parallel.overlap:  # megatron leaves the sums to the last micro-batch
+                chunk.config.no_sync_func = no_sync if len(no_sync) > 1 else no_sync[0]
             chunk.config.finalize_model_grads_func = _finalize_sums
             chunk.config.grad_scale_func = self.optimizer.scale_loss
 

@@ -22,8 +22,11 @@ CASES = {
     "dp to tp": f"dense@dp:tensor=2:{SHARDED}",
     "dp to dp": f"dense@dp:{SHARDED}",
     "dp to plain": "dense@dp:late=1",
+    "dp to overlap": f"dense@dp:{SHARDED}:overlap=1",
+    "dp to plain overlap": "dense@dp:overlap=1:sequences=1",
     "plain to chunks": f"dense@dp to plain:pipeline=2:virtual_pipeline=2:{SHARDED}",
     "chunks to chunks": f"dense@plain to chunks:pipeline=2:virtual_pipeline=2:{SHARDED}",
+    "chunks to overlap": f"dense@plain to chunks:pipeline=2:virtual_pipeline=2:{SHARDED}:overlap=1",
     "chunks to cp": f"dense@plain to chunks:context=2:{SHARDED}",
     "chunks to plain tp": "dense@plain to chunks:tensor=2:sequence=1:recompute=full",
     "ep": "experts:expert=2",
@@ -45,10 +48,11 @@ ORIGIN = {
     "bf16 to plain": "bf16",
 }
 # The same layout and optimizer, but for where the optimizer's state lies.
-BITWISE = ["dp to dp", "dp to plain", "ep to ep", "bf16 to plain"]
+BITWISE = ["dp to dp", "dp to plain", "dp to overlap", "ep to ep", "bf16 to plain"]
 ROUNDED = [
     "tp to pp",
     "dp to tp",
+    "dp to plain overlap",
     "plain to chunks",
     "chunks to cp",
     "chunks to plain tp",
@@ -96,8 +100,9 @@ def test_the_next_update_is_bitwise_at_the_same_layout(results, case):
     assert _next_update(results, case, ORIGIN.get(case, "dp")) == 0.0
 
 
-def test_chunks_again_are_bitwise(results):
-    assert _next_update(results, "chunks to chunks", "plain to chunks") == 0.0
+@pytest.mark.parametrize("case", ["chunks to chunks", "chunks to overlap"])
+def test_chunks_again_are_bitwise(results, case):
+    assert _next_update(results, case, "plain to chunks") == 0.0
 
 
 @pytest.mark.parametrize("case", ROUNDED)
