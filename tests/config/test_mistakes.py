@@ -60,6 +60,10 @@ MISTAKES = {
         "trainer.updates_per_step=3 does not divide trainer.prompts_per_step=32",
     ),
     "exports without checkpoints": (["trainer.hf_every_steps=30"], "trainer.hf_every_steps=30 is no multiple of "),
+    "checkpoints kept that are not made": (
+        ["trainer.keep_every_steps=30"],
+        "trainer.keep_every_steps=30 is no multiple of trainer.checkpoint_every_steps=20",
+    ),
     "packs over context ranks": (
         ["parallel.context=2", "trainer.tokens_per_microbatch=4096"],
         "parallel.context=2 cuts padded sequences only, not packs: it needs trainer.tokens_per_microbatch=null",
