@@ -68,11 +68,11 @@ def hf_to_checkpoint(hf_folder: Path, dtype: str, out: Path) -> float:
         folder = RunFolder(unchecked)
         folder.write_config({"model": {"path": str(hf_folder), "dtype": dtype}})
         copy_model_files(hf_folder, unchecked / "model")
-        folder.begin_checkpoint(0)
+        folder.begin_checkpoint(0, {"step": 0, "version": 0})
         shards = folder.temporary(0) / "shards"
         shards.mkdir()
         write_shards(shards, model, megatron_reader(model, arch, weights, rounded))
-        folder.finish_checkpoint(0, {"step": 0, "version": 0}, arch)
+        folder.finish_checkpoint(0, arch)
         written = ShardReader(folder.folder(0) / "shards", model)
         return _compare(arch, written, hf_folder, out, rounded)
 

@@ -21,6 +21,30 @@ from gcpo_mcore.actor.architecture import Architecture
 from gcpo_mcore.errors import UserError
 from gcpo_mcore.files import copy_model_files, sync_folder, write_atomically
 
+# Where SGLang's servers are and how they are reached.
+SERVERS = [
+    "servers",
+    "router",
+    "start_servers",
+    "tensor_parallel",
+    "python",
+    "arguments",
+    "environment",
+    "restarts",
+    "memory_saver",
+    "log_folder",
+    "transport",
+    "weights_folder",
+    "bucket_mib",
+    "verify_sync",
+    "requests_per_server",
+    "attempts",
+    "start_deadline_s",
+    "sync_deadline_s",
+    "request_deadline_s",
+    "health_every_s",
+    "health_deadline_s",
+]
 # What may change between a run and its continuation without making it another run.
 FREE_KEYS = (
     "run",
@@ -28,18 +52,18 @@ FREE_KEYS = (
     "evaluation",
     "benchmark",
     "actor.offload",
-    "parallel.tensor",
-    "parallel.pipeline",
-    "parallel.sequence",
-    "parallel.threads",
+    "parallel",  # a checkpoint loads at any layout (tests/actor/test_checkpoint.py)
     "trainer.steps",
     "trainer.stop_at_step",
     "trainer.hf_every_steps",
     "trainer.checkpoint_every_steps",
     "trainer.keep_checkpoints",
+    "trainer.keep_every_steps",
+    "trainer.async_checkpoints",
     "trainer.sequences_per_microbatch",
     "trainer.tokens_per_microbatch",
     "rollout.sequences_per_batch",
+    *(f"rollout.{key}" for key in SERVERS),
 )
 
 
@@ -69,7 +93,7 @@ class RunFolder:
         return self.path / "hf"
 
     def state(self, step: int) -> dict[str, Any]:
-        """What `finish_checkpoint` was given for `step`."""
+        """What `begin_checkpoint` was given for `step`."""
         return json.loads((self.folder(step) / "state.json").read_text())
 
     def newest_good(self) -> Path | None:
@@ -114,16 +138,16 @@ class RunFolder:
 
     # --- checkpoints -------------------------------------------------------------------------------------------
 
-    def begin_checkpoint(self, step: int) -> None:
-        """Makes an empty temporary folder to write the checkpoint of `step` into."""
+    def begin_checkpoint(self, step: int, state: dict[str, Any]) -> None:
+        """Makes a temporary folder to write the checkpoint of `step` into, with the loop's `state` (JSON) in it."""
         temporary = self.temporary(step)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-
-    def finish_checkpoint(self, step: int, state: dict[str, Any], arch: Architecture) -> None:
-        """Adds state and manifest, makes it durable, and gives it its name."""
-        temporary = self.temporary(step)
         write_atomically(temporary / "state.json", json.dumps(state))
+
+    def finish_checkpoint(self, step: int, arch: Architecture) -> None:
+        """Adds the manifest, makes it durable, and gives the folder its name."""
+        temporary = self.temporary(step)
         files = {str(p.relative_to(temporary)): _sum(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
         manifest = {"step": step, "architecture": asdict(arch), "files": files}
         write_atomically(temporary / "manifest.json", json.dumps(manifest, indent=1))
@@ -131,11 +155,16 @@ class RunFolder:
         temporary.rename(self.folder(step))
         sync_folder(self.checkpoints)
 
-    def drop_old(self, keep: int, in_use: Collection[int] = ()) -> None:
-        """Removes all checkpoints but the newest `keep` and those of the steps `in_use`."""
+    def drop_old(self, keep: int, keep_every: int | None = None, in_use: Collection[int] = ()) -> None:
+        """Removes all checkpoints but the newest `keep`, those of every `keep_every`th step and of the steps `in_use`.
+
+        Unfinished ones, of a run that died, go as well: none may be on its way.
+        """
         for old in self.steps()[keep:]:
-            if old not in in_use:
+            if old not in in_use and not (keep_every and old % keep_every == 0):
                 shutil.rmtree(self.folder(old))
+        for unfinished in self.checkpoints.glob("tmp_step_*"):
+            shutil.rmtree(unfinished)
 
 
 def check(checkpoint: Path) -> str | None:

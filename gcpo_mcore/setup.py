@@ -12,6 +12,7 @@ from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.actor.reference import Reference
 from gcpo_mcore.config.schema import RunConfig
+from gcpo_mcore.errors import UserError
 from gcpo_mcore.monitor.run_log import RunLog
 from gcpo_mcore.plan import Plan
 from gcpo_mcore.registry import engines
@@ -26,8 +27,9 @@ from gcpo_mcore.trainer import Trainer
 def process_group(threads: int | None, deadline_s: float) -> Iterator[None]:
     """torch.distributed for this process: as torchrun launched it, or a group of one without torchrun.
 
-    A collective that waits longer than `deadline_s` ends the run.
+    A collective that waits longer than `deadline_s` ends the run. UserError if torchrun could not start it again.
     """
+    _check_restarts()
     platform.start(threads)
     timeout = timedelta(seconds=deadline_s)
     if "RANK" in os.environ:
@@ -38,6 +40,16 @@ def process_group(threads: int | None, deadline_s: float) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def _check_restarts() -> None:
+    """With torchrun's own store, which outlives the ranks, new ranks find addresses of dead ones and wait for ever."""
+    restarts = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")
+    if restarts != "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        raise UserError(
+            f"torchrun --max-restarts {restarts} needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in torchrun's environment: "
+            "without it, ranks that are started again hang (docs/launch.md)"
+        )
 
 
 def build_engine(config: RunConfig, model_folder: str, tokenizer) -> Engine:

@@ -8,9 +8,8 @@ import time
 import torch.distributed as dist
 
 from gcpo_mcore.actor.actor import Actor
-from gcpo_mcore.actor.checkpoint import load_actor, save_actor
+from gcpo_mcore.actor.checkpoint import load_actor
 from gcpo_mcore.actor.reference import Reference
-from gcpo_mcore.background_export import BackgroundExports
 from gcpo_mcore.batch import Batch
 from gcpo_mcore.collector import Collector
 from gcpo_mcore.data.cursor import Mixture
@@ -23,6 +22,7 @@ from gcpo_mcore.report import Report
 from gcpo_mcore.rollout.engine import Engine
 from gcpo_mcore.rollout.sampler import Sampler
 from gcpo_mcore.samples import Group
+from gcpo_mcore.saver import Saver
 
 
 class Trainer:
@@ -41,9 +41,9 @@ class Trainer:
         self.actor, self.engine, self.sampler, self.reference = actor, engine, sampler, reference
         self.report = report
         self.is_writer = dist.get_rank() == 0
-        self.exports = BackgroundExports(plan.folder, plan.config.trainer.hf_every_steps)
         self.memory = Ledger()
         self.phases = Phases(dist.get_rank(), plan.config.monitor.phase_deadline_s, self.memory)
+        self.saver = Saver(plan, actor, self.phases)
         cursor = Mixture(
             {name: loaded.prompts for name, loaded in plan.train.items()},
             {name: plan.config.data.train[name].weight for name in plan.train},
@@ -72,13 +72,12 @@ class Trainer:
                 result = self.evaluate()
             metrics |= self.memory.take()
             self.report.step(self.step, metrics | result, groups, batch, self.phases.take(), time.monotonic() - started)
+            self.saver.poll()
             if is_stop or (trainer.checkpoint_every_steps and self.step % trainer.checkpoint_every_steps == 0):
                 self.save()
             result = result if is_last else {}
         self.report.close()
-        if self.is_writer:
-            self.exports.close()
-            self.plan.folder.drop_old(trainer.keep_checkpoints)
+        self.saver.close()
         return result
 
     def train_step(self) -> tuple[dict[str, float], list[Group], Batch | None]:
@@ -119,19 +118,8 @@ class Trainer:
             return evaluate(self.sampler, self.plan.eval, self.config.evaluation)
 
     def save(self) -> None:
-        """A checkpoint of this step, whole or not at all."""
-        with self.phases.phase("checkpoint"):
-            if self.is_writer:
-                self.plan.folder.begin_checkpoint(self.step)
-            dist.barrier()
-            save_actor(self.actor, self.plan.folder.temporary(self.step))
-            dist.barrier()
-            if self.is_writer:
-                state = {"step": self.step, "version": self.actor.version, **self.collector.state()}
-                self.plan.folder.finish_checkpoint(self.step, state, self.plan.arch)
-                self.exports.after_checkpoint(self.step)
-                self.plan.folder.drop_old(self.config.trainer.keep_checkpoints, in_use=self.exports.reading)
-            dist.barrier()
+        """Takes a checkpoint of this step."""
+        self.saver.save(self.step, {"step": self.step, "version": self.actor.version, **self.collector.state()})
 
     def restore(self, step: int) -> None:
         """Goes on from the checkpoint of `step`."""

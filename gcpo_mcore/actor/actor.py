@@ -65,7 +65,10 @@ class Actor:
         self._optimizer = build_optimizer(optimizer, parallel, self._ddp, dtype)
         self._offloader = Offloader(settings.offload, self._ddp, self._optimizer)
         self.stepper = Stepper(optimizer, self._optimizer)
+        no_sync = [chunk.no_sync for chunk in self._ddp]
         for chunk in self._chunks:
+            if parallel.overlap:  # megatron leaves the sums to the last micro-batch
+                chunk.config.no_sync_func = no_sync if len(no_sync) > 1 else no_sync[0]
             chunk.config.finalize_model_grads_func = _finalize_sums
             chunk.config.grad_scale_func = self._optimizer.scale_loss
 

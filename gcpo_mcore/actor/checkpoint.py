@@ -1,4 +1,5 @@
-"""The actor's state on disk, through megatron-core's dist_checkpointing: it loads at any layout.
+"""The actor's state on disk, through megatron-core's dist_checkpointing: it loads at any layout. checkpoint_writer.py
+writes it.
 
 FOLDER/shards/    model and optimizer, sharded
 FOLDER/rank_*.pt  random-number states, one file per rank
@@ -17,48 +18,34 @@ from megatron.core.models.gpt import GPTModel
 
 from gcpo_mcore import platform
 from gcpo_mcore.actor.actor import Actor
-from gcpo_mcore.actor.optimizer import allocate_state, separate_steps
+from gcpo_mcore.actor.optimizer_state import load_optimizer
 
 # Stored by parameter, not by rank: the only form of the distributed optimizer that loads at another layout.
 SHARDING = {"distrib_optim_sharding_type": "fully_reshardable", "chained_optim_avoid_prefix": True}
 
 
-def save_actor(actor: Actor, folder: Path) -> None:
-    """Writes the actor's state below `folder` (which exists). A collective over all ranks."""
-    with platform.megatron(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        shards = folder / "shards"
-        if dist.get_rank() == 0:
-            shards.mkdir()
-        dist.barrier()
-        dist_checkpointing.save(_sharded_state(actor, is_loading=False), str(shards), content_metadata=SHARDING)
-    states = {"torch": torch.get_rng_state(), "numpy": np.random.get_state(), "python": random.getstate()}
-    if platform.HAS_CUDA:
-        states["cuda"] = torch.cuda.get_rng_state()
-    torch.save(states, folder / f"rank_{dist.get_rank():05d}.pt")
+def random_states_file(folder: Path) -> Path:
+    """Where this rank's random-number states lie in a checkpoint."""
+    return folder / f"rank_{dist.get_rank():05d}.pt"
 
 
 def load_weights(chunks: Sequence[GPTModel], folder: Path) -> None:
     """Only the weights of a checkpoint, into a stage's `chunks` at any layout. A collective over all ranks."""
     with platform.megatron(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        wanted = {"model": _sharded_chunks(chunks)}
-        _fill(chunks, dist_checkpointing.load(wanted, str(folder / "shards"))["model"])
+        _load_weights(chunks, folder / "shards")
 
 
 def load_actor(actor: Actor, folder: Path) -> None:
-    """Restores what `save_actor` wrote, whatever the layout it was written at. A collective over all ranks.
+    """Restores what a CheckpointWriter wrote, whatever the layout it was written at. A collective over all ranks.
 
     Random-number states come back only if this rank existed then.
     """
     with platform.megatron(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        allocate_state(actor.optimizer)
-        state = dist_checkpointing.load(_sharded_state(actor, is_loading=True), str(folder / "shards"))
-        _fill(actor.chunks, state["model"])
-        actor.optimizer.load_state_dict(state["optimizer"])
-        separate_steps(actor.optimizer)
-    states_file = folder / f"rank_{dist.get_rank():05d}.pt"
+        _load_weights(actor.chunks, folder / "shards")
+        load_optimizer(actor.optimizer, sharded_chunks(actor.chunks), folder / "shards")
+    states_file = random_states_file(folder)
     if states_file.is_file():
         states = torch.load(states_file, weights_only=False)
         torch.set_rng_state(states["torch"])
@@ -68,18 +55,12 @@ def load_actor(actor: Actor, folder: Path) -> None:
             torch.cuda.set_rng_state(states["cuda"])
 
 
-def _sharded_state(actor: Actor, is_loading: bool) -> dict:
-    # The optimizer finds its parameters by the model's entries, so it gets a dictionary of its own.
-    optimizer = actor.optimizer.sharded_state_dict(
-        _sharded_chunks(actor.chunks), is_loading=is_loading, metadata=SHARDING
-    )
-    return {"model": _sharded_chunks(actor.chunks), "optimizer": optimizer}
-
-
-def _sharded_chunks(chunks: Sequence[GPTModel]) -> dict:
+def sharded_chunks(chunks: Sequence[GPTModel]) -> dict:
+    """megatron-core's description of the weights of a stage's chunks: which piece of which tensor each of them is."""
     return {str(number): chunk.sharded_state_dict(prefix="") for number, chunk in enumerate(chunks)}
 
 
-def _fill(chunks: Sequence[GPTModel], state: dict) -> None:
+def _load_weights(chunks: Sequence[GPTModel], shards: Path) -> None:
+    state = dist_checkpointing.load({"model": sharded_chunks(chunks)}, str(shards))["model"]
     for number, chunk in enumerate(chunks):
         chunk.load_state_dict(state[str(number)])

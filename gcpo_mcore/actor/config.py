@@ -24,6 +24,7 @@ class ParallelConfig(Config):
     expert: PositiveInt  # a layer's experts are shared out over so many processes of a pipeline stage
     sequence: bool  # sequence parallel: split activations of norms and residuals over the tensor group
     distributed_optimizer: bool  # shard the optimizer state over the data-parallel group
+    overlap: bool  # sum gradients over the data-parallel group during the backward pass
     recompute: Literal["none", "selective", "full"]  # activations made again in the backward pass: none, of MLPs, all
     threads: PositiveInt | None  # CPU threads of a rank; null: torch decides
 

@@ -79,6 +79,9 @@ def _check_experts(parallel: ParallelConfig, model: Architecture, ranks: int) ->
         raise UserError(f"parallel.expert={e} does not divide the model's experts ({model.experts})")
     if ranks % e:
         raise UserError(f"parallel.expert={e} does not divide the processes of a pipeline stage ({ranks})")
+    if model.experts and parallel.overlap:
+        # An expert without tokens has no gradient, and megatron would wait for it.
+        raise UserError("parallel.overlap=true does not go with a model with experts")
     # With one expert rank megatron would leave the experts' gradients unsummed over the tensor group, silently.
     if model.experts and parallel.tensor > 1 and not (parallel.sequence and e > 1):
         raise UserError(

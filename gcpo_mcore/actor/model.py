@@ -217,7 +217,8 @@ def wrap_data_parallel(model: PolicyModel, parallel: ParallelConfig) -> Distribu
             config=model.config,
             ddp_config=DistributedDataParallelConfig(
                 grad_reduce_in_fp32=True,
-                overlap_grad_reduce=False,
+                # Not the weights' gather: the head's weight is read outside its module, which would wait for it.
+                overlap_grad_reduce=parallel.overlap,
                 use_distributed_optimizer=parallel.distributed_optimizer,
                 check_for_nan_in_grad=False,  # a non-finite norm is counted and its update left out (optimizer.py)
             ),

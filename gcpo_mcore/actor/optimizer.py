@@ -35,8 +35,9 @@ def build_optimizer(
         )
     for part in optimizer.chained_optimizers:
         if isinstance(part, DistributedOptimizer):
-            _keep_torch_step(part)
             _keep_padding(part)
+    with platform.megatron():
+        allocate_state(optimizer)
     return optimizer
 
 
@@ -86,45 +87,21 @@ class Stepper:
         return {"actor/grad_norm": norm, "actor/lr": lr, "actor/update_skipped": float(not is_finite)}
 
 
-# --- four repairs that megatron-core 0.16's DistributedOptimizer needs -----------------------------------------
-# Three for torch's AdamW, which keeps a 'step' tensor per parameter; megatron's checkpoint code was written for fused
-# Adams that do not. Each of the four has a test that fails without it (tests/actor/test_checkpoint.py).
-
-
 def allocate_state(optimizer: MegatronOptimizer) -> None:
-    """Repair 1: torch's AdamW has no state before its first step, but loading wants tensors to fill."""
+    """Zero moments and step, as the first update would make them: a checkpoint can be written before it and filled
+    from one.
+    """
     for part in optimizer.chained_optimizers:
-        if isinstance(part, DistributedOptimizer):
-            part.init_state_fn(part.optimizer, part.config)
+        part.init_state_fn(part.optimizer, part.config)
+        if isinstance(part.optimizer, torch.optim.AdamW):  # fused ones count per group
             for state in part.optimizer.state.values():
                 state.setdefault("step", torch.zeros(()))
 
 
-def _keep_torch_step(part: DistributedOptimizer) -> None:
-    """Repair 2: loading copies every state tensor, and the checkpoint holds no 'step' for them."""
-    original = part._set_main_param_and_optimizer_states
-
-    def with_step(model_param, tensors):
-        group, order = part.model_param_group_index_map[model_param]
-        main_param = part.optimizer.param_groups[group]["params"][order]
-        present = part.optimizer.state[main_param]
-        return original(model_param, {**{k: v for k, v in present.items() if k == "step"}, **tensors})
-
-    part._set_main_param_and_optimizer_states = with_step
-
-
-def separate_steps(optimizer: MegatronOptimizer) -> None:
-    """Repair 3: after loading all parameters share one step tensor, which every one of them would advance."""
-    for part in optimizer.chained_optimizers:
-        for state in part.optimizer.state.values():
-            if "step" in state:
-                state["step"] = state["step"].clone()
-
-
 def _keep_padding(part: DistributedOptimizer) -> None:
-    """Repair 4: a checkpoint's tensors are found in the gradient buffer by places that count the padding between its
-    buckets, but the buffer is gathered without it. Tied embeddings over pipeline stages have a bucket of their own:
-    what lies behind it was shifted, with a warning at most.
+    """A repair of megatron-core 0.16: a checkpoint's tensors are found in the gradient buffer by places that count the
+    padding between its buckets, but the buffer is gathered without it. Tied embeddings over pipeline stages have a
+    bucket of their own: what lies behind it was shifted, with a warning at most.
     """
     original = part.get_parameter_state_dp_zero
 

@@ -27,6 +27,7 @@ from gcpo_mcore.actor.model import build_model
 
 ONE_PROCESS = ParallelConfig(
     tensor=1, pipeline=1, virtual_pipeline=1, context=1, expert=1, sequence=False, distributed_optimizer=False,
+    overlap=False,
     recompute="none", threads=None,
 )  # fmt: skip
 ONE_LAYOUT = Layout(world=1, tensor=1, pipeline=1, virtual_pipeline=1, context=1, data=1, expert=1)

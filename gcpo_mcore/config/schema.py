@@ -41,7 +41,9 @@ class TrainerConfig(Config):
     sequences_per_microbatch: PositiveInt
     tokens_per_microbatch: PositiveInt | None  # packs of so many tokens in place of padded sequences
     checkpoint_every_steps: NonNegativeInt  # 0: only at the end
-    keep_checkpoints: PositiveInt
+    async_checkpoints: bool  # written while training goes on
+    keep_checkpoints: PositiveInt  # the newest so many
+    keep_every_steps: NonNegativeInt | None  # and those of every so many steps for good; 0, null: none
     hf_every_steps: NonNegativeInt  # Hugging Face exports in the background; 0: only at the end
 
 
@@ -112,6 +114,11 @@ class RunConfig(Config):
             raise UserError(
                 f"trainer.hf_every_steps={trainer.hf_every_steps} is no multiple of "
                 f"trainer.checkpoint_every_steps={every}: an export is made from a checkpoint"
+            )
+        if trainer.keep_every_steps and (not every or trainer.keep_every_steps % every):
+            raise UserError(
+                f"trainer.keep_every_steps={trainer.keep_every_steps} is no multiple of "
+                f"trainer.checkpoint_every_steps={every}: there would be no checkpoint to keep"
             )
         if trainer.prompts_per_step % trainer.updates_per_step:
             raise UserError(

@@ -30,6 +30,8 @@ CASES = [
     (EXPERTS, 6, {"expert": 4}, "parallel.expert=4 does not divide the processes of a pipeline stage (6)"),
     (EXPERTS, 2, {"tensor": 2, "sequence": True, "expert": 2}, None),
     (EXPERTS, 2, {"tensor": 2, "sequence": True}, "needs parallel.sequence=true and parallel.expert above 1"),
+    (EXPERTS, 2, {"overlap": True}, "parallel.overlap=true does not go with a model with experts"),
+    (DENSE, 2, {"overlap": True}, None),
     (EXPERTS, 2, {"tensor": 2, "expert": 2}, "needs parallel.sequence=true and parallel.expert above 1"),
 ]
 

@@ -4,7 +4,6 @@ sequences, tokens, and every key of ParallelConfig   the layout
 updates=3          updates to take (the loss is GCPO's)
 save=DIR after=2   write a checkpoint after that many updates
 load=DIR after=2   start from it: the first `after` updates are left out
-break=1|2|3|4       leave out a repair of the distributed optimizer
 weights=FILE       save the exported weights at the end
 """
 
@@ -18,10 +17,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from gcpo_mcore.actor import checkpoint as checkpoint_module
-from gcpo_mcore.actor import optimizer as optimizer_module
 from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.architecture import read_architecture
+from gcpo_mcore.actor.checkpoint import load_actor
+from gcpo_mcore.actor.checkpoint_writer import save_actor
 from gcpo_mcore.actor.config import ModelConfig, OptimizerConfig, ParallelConfig
 from gcpo_mcore.actor.layout import check_layout
 from gcpo_mcore.actor.model import start_parallel
@@ -64,17 +63,40 @@ def parallel_of(options: dict) -> ParallelConfig:
 @contextlib.contextmanager
 def actor_of(model: str, options: dict[str, str]) -> Iterator[Actor]:
     """An actor in the layout of `options`, in process groups of its own."""
+    with process_group(parallel_of(options).threads, deadline_s=120):
+        yield build_actor(model, options)
+
+
+def build_actor(model: str, options: dict[str, str]) -> Actor:
+    """An actor in the layout of `options`, in the process group that is there."""
     parallel, arch = parallel_of(options), read_architecture(model)
     layout = check_layout(parallel, arch)
-    with process_group(parallel.threads, deadline_s=120):
-        start_parallel(layout, seed=0)
-        actor = Actor(
-            ModelConfig(path=model, dtype="float32"), arch, parallel, layout, OPTIMIZER, temperature=1.3,
-            sequences_per_microbatch=int(options.get("sequences", 4)),
-            tokens_per_microbatch=int(options["tokens"]) if "tokens" in options else None,
-        )  # fmt: skip
-        actor.logits_per_chunk = int(options.get("logits", actor.logits_per_chunk))
-        yield actor
+    start_parallel(layout, seed=0)
+    actor = Actor(
+        ModelConfig(path=model, dtype=options.get("dtype", "float32")), arch, parallel, layout, OPTIMIZER,
+        temperature=1.3, sequences_per_microbatch=int(options.get("sequences", 4)),
+        tokens_per_microbatch=int(options["tokens"]) if "tokens" in options else None,
+    )  # fmt: skip
+    actor.logits_per_chunk = int(options.get("logits", actor.logits_per_chunk))
+    return actor
+
+
+def gcpo() -> Algorithm:
+    """GCPO with every term that a loss can have."""
+    return load_config(["algorithm=gcpo", "algorithm.entropy_coefficient=0.01", "algorithm/kl=k3"]).algorithm
+
+
+def take_update(actor: Actor, algorithm: Algorithm, batch: Batch, update: int) -> dict[str, float]:
+    """Update number `update` of 3 on `batch`. Off policy from the second on: old log-probs stay those of a fixed,
+    slightly wrong policy. Returns the metrics.
+    """
+    noise = torch.randn(batch.mask.shape, generator=torch.Generator().manual_seed(update))
+    batch.old_logp = (actor.score(batch) + 1e-3 * noise) * batch.mask
+    batch.ref_logp = batch.old_logp - 0.1 * batch.mask
+    batch.rollout_logp = batch.old_logp.clone()
+    algorithm.weigh(batch)
+    algorithm.begin_update(batch, None, update / 3)
+    return actor.update(batch, algorithm.loss, update, 3)
 
 
 def off_policy_batch(actor: Actor, algorithm: Algorithm) -> tuple[Batch, torch.Tensor]:
@@ -92,44 +114,25 @@ def off_policy_batch(actor: Actor, algorithm: Algorithm) -> tuple[Batch, torch.T
 
 def main(model: str, out: str, *options: str) -> None:
     o = dict(option.split("=", 1) for option in options)
-    _break(o.get("break"))
     with actor_of(model, o) as actor:
-        algorithm = load_config(["algorithm=gcpo", "algorithm.entropy_coefficient=0.01", "algorithm/kl=k3"]).algorithm
+        algorithm = gcpo()
         batch = make_batch(actor.arch.vocabulary)
         first = int(o.get("after", 0)) if "load" in o else 0
         result: dict = {"logp": actor.score(batch).tolist(), "metrics": []}
         if "load" in o:
-            checkpoint_module.load_actor(actor, Path(o["load"]))
+            load_actor(actor, Path(o["load"]))
         for update in range(first, int(o.get("updates", 3))):
-            # Off policy from the second update on: old log-probs stay those of a fixed, slightly wrong policy.
-            noise = torch.randn(batch.mask.shape, generator=torch.Generator().manual_seed(update))
-            batch.old_logp = (actor.score(batch) + 1e-3 * noise) * batch.mask
-            batch.ref_logp = batch.old_logp - 0.1 * batch.mask
-            batch.rollout_logp = batch.old_logp.clone()
-            algorithm.weigh(batch)
-            algorithm.begin_update(batch, None, update / 3)
-            result["metrics"].append(actor.update(batch, algorithm.loss, update, 3))
+            result["metrics"].append(take_update(actor, algorithm, batch, update))
             if "save" in o and update + 1 == int(o["after"]):
                 if dist.get_rank() == 0:
                     Path(o["save"]).mkdir()
                 dist.barrier()
-                checkpoint_module.save_actor(actor, Path(o["save"]))
+                save_actor(actor, Path(o["save"]))
         exported = {name: tensor.clone() for name, tensor in actor.export()}
         if dist.get_rank() == 0:
             if "weights" in o:
                 torch.save(exported, o["weights"])
             Path(out).write_text(json.dumps(result))
-
-
-def _break(repair: str | None) -> None:
-    if repair == "1":
-        checkpoint_module.allocate_state = lambda optimizer: None
-    if repair == "2":
-        optimizer_module._keep_torch_step = lambda part: None
-    if repair == "3":
-        checkpoint_module.separate_steps = lambda optimizer: None
-    if repair == "4":
-        optimizer_module._keep_padding = lambda part: None
 
 
 if __name__ == "__main__":

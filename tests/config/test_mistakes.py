@@ -60,6 +60,10 @@ MISTAKES = {
         "trainer.updates_per_step=3 does not divide trainer.prompts_per_step=32",
     ),
     "exports without checkpoints": (["trainer.hf_every_steps=30"], "trainer.hf_every_steps=30 is no multiple of "),
+    "checkpoints kept that are not made": (
+        ["trainer.keep_every_steps=30"],
+        "trainer.keep_every_steps=30 is no multiple of trainer.checkpoint_every_steps=20",
+    ),
     "greedy training": (["rollout.sampling.temperature=0"], "rollout.sampling.temperature=0: greedy"),
     "rising lr": (["optimizer.final_lr_fraction=2"], "optimizer.final_lr_fraction=2"),
     "useless KL": (["algorithm/kl=k1"], "algorithm.kl: estimator k1 as a loss has an expected gradient of zero"),

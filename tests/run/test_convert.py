@@ -79,13 +79,12 @@ def test_made_checkpoint_loads_at_other_layouts(models, checkpoints, tmp_path):
 def test_trained_checkpoint_of_another_layout(models, tmp_path):
     """Written by training at EP2 x PP2, converted by one process."""
     folder = RunFolder(tmp_path / "run")
-    folder.begin_checkpoint(1)
-    shutil.rmtree(folder.temporary(1))
+    folder.checkpoints.mkdir(parents=True)
     run(
         "tests/actor/worker.py", str(models["qwen3-moe"]), f"{tmp_path}/out.json", "updates=1", "after=1",
         f"save={folder.temporary(1)}", f"weights={tmp_path}/w.pt", "expert=2", "pipeline=2", processes=4,
     )  # fmt: skip
-    folder.finish_checkpoint(1, {"step": 1}, read_architecture(str(models["qwen3-moe"])))
+    folder.finish_checkpoint(1, read_architecture(str(models["qwen3-moe"])))
     folder.write_config({"model": {"dtype": "float32"}})
     folder.keep_model_files(str(models["qwen3-moe"]))
     run("tools/convert.py", "to-hf", str(folder.path), str(tmp_path / "hf"))

@@ -31,6 +31,7 @@ def test_log_probs_agree_after_every_sync(servers, tmp_path, transport):
         "evaluation.every_steps=0",
         "evaluation.at_start=false",
         processes=2,
+        timeout_s=900,
     )
     steps = metrics(tmp_path / "run")
     assert [m["step"] for m in steps] == [1, 2, 3]

@@ -1,0 +1,102 @@
+"""Two nodes, a killed rank and an elastic restart, by the Slurm script: the same run as on one node, unbroken.
+
+Slurm is not there: `srun` and `scontrol` are stand-ins that start what the script says twice on this machine, as on two
+nodes.
+"""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gcpo_mcore.errors import UserError
+from gcpo_mcore.monitor.metrics import read_metrics
+from gcpo_mcore.setup import process_group
+from tests.conftest import ENVIRONMENT, ROOT, run
+from tests.run.test_resume import TRAIN, assert_same, options, outcome
+
+SCRIPT = "tools/slurm/train.sbatch"
+SRUN = """#!/bin/bash
+while [[ $1 == --* ]]; do shift; done
+"$@" & first=$!
+"$@" & second=$!
+wait $first && wait $second
+"""
+
+
+def test_the_script_is_bash():
+    subprocess.run(["bash", "-n", SCRIPT], cwd=ROOT, check=True)
+
+
+def test_restarts_that_would_hang_are_refused(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "2")
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    with (
+        pytest.raises(UserError, match="--max-restarts 2 needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"),
+        process_group(threads=1, deadline_s=1),
+    ):
+        pass
+
+
+@pytest.fixture
+def slurm(tmp_path) -> dict[str, str]:
+    """The environment of a job of two nodes with a process each."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in (("srun", SRUN), ("scontrol", "#!/bin/bash\necho localhost\n")):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    return {
+        **ENVIRONMENT,
+        "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "SLURM_JOB_ID": "4711", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "node[1-2]",
+        "SLURM_SUBMIT_DIR": str(ROOT), "RENDEZVOUS_PORT": str(port), "PROCESSES_PER_NODE": "1", "MAX_RESTARTS": "1",
+    }  # fmt: skip
+
+
+def test_two_nodes_go_on_after_a_rank_was_killed(carry, slurm, tmp_path):
+    """The second node's rank is killed after step 3; torchrun starts all ranks again, which go on from step 2."""
+    run(TRAIN, *options(carry, tmp_path / "one", 5), processes=2)
+    nodes = tmp_path / "two"
+    log = tmp_path / "job.log"
+    with open(log, "w") as file:
+        job = subprocess.Popen(
+            ["bash", SCRIPT, *options(carry, nodes, 5, "trainer.async_checkpoints=true")],
+            cwd=ROOT, env=slurm, stdout=file, stderr=file,
+        )  # fmt: skip
+    try:
+        _wait_for(lambda: any(line["step"] >= 3 for line in read_metrics(nodes / "r")), job, log)
+        _wait_for((nodes / "r/checkpoints/step_000002").is_dir, job, log)
+        _rank(job, "1").kill()
+        assert job.wait(timeout=240) == 0, log.read_text()[-4000:]
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended, and all below it
+            for process in [*psutil.Process(job.pid).children(recursive=True), psutil.Process(job.pid)]:
+                process.kill()
+        job.wait()
+    assert "start at step 2 of 5" in (nodes / "r/logs/rank_00001.log").read_text()
+    assert_same(outcome(nodes), outcome(tmp_path / "one"))
+
+
+def _wait_for(condition, job: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert job.poll() is None and time.monotonic() < deadline, log.read_text()[-4000:]
+        time.sleep(0.01)
+
+
+def _rank(job: subprocess.Popen, rank: str) -> psutil.Process:
+    """The job's process of that rank: not a node's torchrun, which has no rank, and no grading worker."""
+    for process in psutil.Process(job.pid).children(recursive=True):
+        if any(TRAIN in word for word in process.cmdline()) and process.environ().get("RANK") == rank:
+            return process
+    raise AssertionError(f"no rank {rank} below the job")
