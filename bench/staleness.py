@@ -1,8 +1,8 @@
-"""Sampling while training against sampling and training in turn: `python bench/staleness.py [OUT.json] [OVERRIDE ...]`.
+"""Sampling while training against one after the other: `python bench/staleness.py [OUT.json] [OVERRIDE ...]`.
 
-Two runs of the quick start on one real SGLang server (make sglang-cpu) and one training process, rollout.max_staleness 0
-and 1, in turns, twice each. A step's wall time is the median of steps 4 on. For the comparison to be fair, generation and
-training should take about as long; both are printed, so that OVERRIDE (trainer.updates_per_step=2 ...) can be chosen.
+Two runs of the quick start on one real SGLang server (make sglang-cpu) and one training process, with
+rollout.max_staleness 0 and 1, in turns, twice each. A step's wall time is the median of steps 4 on. For the comparison
+to be fair, generation and training should take about as long; both are printed, so that OVERRIDE can be chosen.
 """
 
 import json

@@ -1,5 +1,6 @@
 """Fills a step's batch: sample -> grade -> golden answers and filter, again until it is full or the cap is reached."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -90,19 +91,22 @@ class Collector:
         with self.phases.phase("sample"):
             before = self.cursor.state()
             skipped: list[Prompt] = []
-            prompts = self.cursor.take(self.config.trainer.prompts_per_step, skip=partial(self._skips, into=skipped))
-            started = self.sampler.begin(prompts, per_prompt, sampling, f"train|{step}|{number}")
+            wanted, more = self.config.trainer.prompts_per_step, self.config.rollout.oversampling
+            prompts = self.cursor.take(math.ceil(wanted * more), skip=partial(self._skips, into=skipped))
+            enough = wanted if more > 1 else None
+            started = self.sampler.begin(prompts, per_prompt, sampling, f"train|{step}|{number}", enough)
             return Round(started, before, len(skipped))
 
     def _finish(self, round_: Round) -> tuple[list[Group], dict[str, float]]:
         """Graded groups of the round, with their graded golden answers if they are wanted."""
         with self.phases.phase("sample"):
-            groups = self.sampler.finish(round_.started)
+            groups, left = self.sampler.finish(round_.started)
+            self.cursor.give_back(left)
         if self.config.algorithm.golden.needs_golden:
             self.sampler.add_golden(groups, self.config.rollout.sampling.max_response_tokens)
         with self.phases.phase("grade"):
             graded, counts = self.sampler.grade(groups)
-        return graded, counts | {"skipped": float(round_.skipped)}
+        return graded, counts | {"skipped": float(round_.skipped), "given_back": float(len(left))}
 
     def _skips(self, prompt: Prompt, epoch: int, into: list[Prompt]) -> bool:
         last = self.history.get(prompt.id)
@@ -138,6 +142,7 @@ def _means(totals: dict[str, float], rounds: int) -> dict[str, float]:
         "groups/all_wrong_fraction": totals["all_wrong"] / groups,
         "groups/all_right_fraction": totals["all_right"] / groups,
         "groups/skipped": totals["skipped"],
+        "rollout/prompts_given_back": totals["given_back"],
         **{f"groups/{name}": totals[name] for name in SELECTION_COUNTS},
         **{name: value for name, value in totals.items() if name.startswith("grading/")},
     }

@@ -89,13 +89,20 @@ class Mixture:
                 raise UserError(f"source '{name}' has weight {weights[name]}; it must be above 0 and finite")
         self.seed = seed
         self._streams = [_Stream(name, prompts, weights[name], seed, order) for name, prompts in sources.items()]
+        self._given_back: list[Prompt] = []
 
     def take(self, n: int, skip: Skip = lambda prompt, epoch: False) -> list[Prompt]:
         """The next n prompts, interleaved over the sources, without those that `skip` says.
 
-        Where it would skip a whole source, a prompt of that source is taken all the same.
+        Where it would skip a whole source, a prompt of that source is taken all the same. Those that were given back
+        come first.
         """
-        return [min(self._streams, key=lambda s: s.taken / s.weight).next(skip) for _ in range(n)]
+        first, self._given_back = self._given_back[:n], self._given_back[n:]
+        return first + [min(self._streams, key=lambda s: s.taken / s.weight).next(skip) for _ in range(n - len(first))]
+
+    def give_back(self, prompts: list[Prompt]) -> None:
+        """These were taken and not used: they are the next ones."""
+        self._given_back = prompts + self._given_back
 
     def state(self) -> dict[str, Any]:
         """Where the stream stands, in plain json values: counters, and what `restore` compares."""
@@ -111,7 +118,7 @@ class Mixture:
             }
             for s in self._streams
         }
-        return {"seed": self.seed, "sources": sources}
+        return {"seed": self.seed, "sources": sources, "given_back": [prompt.id for prompt in self._given_back]}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go to where `state` was taken. UserError, and nothing moved, if seed or sources are not those of then."""
@@ -126,6 +133,9 @@ class Mixture:
                     raise UserError(
                         f"source '{name}' has {field} {now[name][field]}, the data cursor was saved with {then}"
                     )
+        ids = state.get("given_back", [])
+        by_id = {prompt.id: prompt for s in self._streams for prompt in s.prompts} if ids else {}
+        self._given_back = [by_id[name] for name in ids]
         for stream in self._streams:
             stream.taken = saved[stream.name]["taken"]
             stream.seek(saved[stream.name]["epoch"], saved[stream.name]["offset"])

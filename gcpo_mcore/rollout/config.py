@@ -35,6 +35,8 @@ class RolloutConfig(Config):
     """The engine and its sampling in training. An engine's `Config` extends it.
 
     stop_token_ids: besides the tokenizer's end token.
+    oversampling: so many times the prompts of a step are begun; the first to be whole make the step, the rest is
+        dropped and its prompts come again.
     max_staleness: updates' worth of steps that a sample's weights may lag behind; 0 samples and trains in turn.
     """
 
@@ -42,6 +44,7 @@ class RolloutConfig(Config):
     sampling: Sampling
     stop_token_ids: list[NonNegativeInt]
     max_staleness: NonNegativeInt
+    oversampling: float = Field(ge=1)
 
     def memory(self, arch: Any, max_prompt_tokens: int, dtype_bytes: int) -> EngineMemory:
         """What the engine takes of a GPU for a model (actor.architecture.Architecture): nothing, if it is elsewhere."""

@@ -49,12 +49,15 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def begin(self, requests: list[Request], sampling: Sampling) -> Job:
-        """Takes this rank's requests; an engine of other processes starts on them while the caller goes on."""
+    def begin(self, requests: list[Request], sampling: Sampling, enough: int | None = None) -> Job:
+        """Takes this rank's requests; an engine of other processes starts on them while the caller goes on.
+
+        enough: it may stop when all requests of so many prompts are answered, over all ranks.
+        """
 
     @abstractmethod
-    def finish(self, job: Job) -> list[Sample]:
-        """One sample per request of the job, in order; [] for none."""
+    def finish(self, job: Job) -> list[Sample | None]:
+        """A sample for each request of the job, in order; None where it stopped before there was one."""
 
     def generate(self, requests: list[Request], sampling: Sampling) -> list[Sample]:
         """Both at once."""

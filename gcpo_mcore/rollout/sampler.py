@@ -18,6 +18,7 @@ class Started:
     prompts: list[Prompt]
     places: list[int]
     job: Job
+    enough: int | None
 
 
 class Sampler:
@@ -28,10 +29,12 @@ class Sampler:
 
     def generate(self, prompts: list[Prompt], samples_per_prompt: int, sampling: Sampling, key: str) -> list[Group]:
         """Groups of this rank's share of the work, still ungraded: `key` names the occasion ('train|12|0')."""
-        return self.finish(self.begin(prompts, samples_per_prompt, sampling, key))
+        return self.finish(self.begin(prompts, samples_per_prompt, sampling, key))[0]
 
-    def begin(self, prompts: list[Prompt], samples_per_prompt: int, sampling: Sampling, key: str) -> Started:
-        """Gives the engine this rank's share of the work.
+    def begin(
+        self, prompts: list[Prompt], samples_per_prompt: int, sampling: Sampling, key: str, enough: int | None = None
+    ) -> Started:
+        """Gives the engine this rank's share of the work, of which `enough` whole groups will do.
 
         Responses of all prompts are dealt in one row over the ranks, so that a group may lie on several.
         """
@@ -40,14 +43,24 @@ class Sampler:
         per_rank = -(-len(work) // world)
         mine = work[rank * per_rank : (rank + 1) * per_rank]
         requests = [Request(prompts[p], i, request_seed(key, self.seed, p, prompts[p].id, i)) for p, i in mine]
-        return Started(prompts, [p for p, _ in mine], self.engine.begin(requests, sampling))
+        return Started(prompts, [p for p, _ in mine], self.engine.begin(requests, sampling, enough), enough)
 
-    def finish(self, started: Started) -> list[Group]:
-        """The groups of what was begun, with this rank's share of the samples."""
+    def finish(self, started: Started) -> tuple[list[Group], list[Prompt]]:
+        """The groups of what was begun, with this rank's share of the samples; the prompts left unfinished."""
         groups = [Group(prompt, []) for prompt in started.prompts]
+        open_: set[int] = set()
         for p, sample in zip(started.places, self.engine.finish(started.job), strict=True):
-            groups[p].samples.append(sample)
-        return groups
+            if sample is None:
+                open_.add(p)
+            else:
+                groups[p].samples.append(sample)
+        if started.enough is not None:
+            everywhere: list[set[int]] = [set()] * dist.get_world_size()
+            dist.all_gather_object(everywhere, open_)
+            whole = [p for p in range(len(groups)) if not any(p in places for places in everywhere)]
+            open_ = set(range(len(groups))) - set(whole[: started.enough])
+        left = [groups[p].prompt for p in sorted(open_)]
+        return [group for p, group in enumerate(groups) if p not in open_], left
 
     def add_golden(self, groups: list[Group], max_response_tokens: int) -> None:
         """Puts the golden answer beside the groups that this rank grades for; one too long counts as missing."""

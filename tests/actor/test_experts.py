@@ -63,6 +63,7 @@ def test_engine_takes_weights_by_their_names_on_disk(model):
         sequences_per_batch=4,
         stop_token_ids=[],
         max_staleness=0,
+        oversampling=1,
     )
     engine = engines.get("embedded")(config, str(model), "float32", [0], repr)
     weights = HfWeights(str(model), read_architecture(str(model)))

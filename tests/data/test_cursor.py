@@ -125,3 +125,13 @@ def test_skipped_prompts_are_passed_over_and_the_stream_goes_on():
 
 def test_a_source_that_is_skipped_whole_still_gives_prompts():
     assert len(mixture().take(6, skip=lambda prompt, epoch: True)) == 6
+
+
+def test_what_is_given_back_comes_first_also_after_a_resume():
+    cursor, untouched = mixture(), mixture()
+    first = cursor.take(6)
+    cursor.give_back(first[4:])
+    resumed = mixture()
+    resumed.restore(json.loads(json.dumps(cursor.state())))
+    assert ids(cursor.take(6)) == ids(resumed.take(6)) == ids(untouched.take(10))[4:]
+    assert ids(cursor.take(3)) == ids(resumed.take(3)) == ids(untouched.take(3))

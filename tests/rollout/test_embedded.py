@@ -54,6 +54,7 @@ class Made:
             sequences_per_batch=sequences_per_batch,
             stop_token_ids=[],
             max_staleness=0,
+            oversampling=1,
         )
         self.engine = engines.get("embedded")(rollout, str(folder), "float32", list(stop), lambda ids: repr(ids))
         self.engine.update_weights(lambda: weights_of(self.model), version=7)

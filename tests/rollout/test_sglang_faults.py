@@ -134,6 +134,23 @@ def test_servers_that_all_fail_now_and_then_still_answer_everything(tmp_path, ti
         check(made.generate(wanted, config.sampling), wanted)
 
 
+def test_with_enough_prompts_whole_the_slow_ones_are_called_off(tmp_path, tiny_models):
+    with (
+        servers(tmp_path, "slow", "none") as (slow, fast),
+        engine(tiny_models["qwen2-tied"], tmp_path, [slow[1], fast[1]]) as (made, config),
+    ):
+        wanted = requests(24)  # of six prompts, in turn on both servers
+        started = time.monotonic()
+        samples = made.finish(made.begin(wanted, config.sampling, enough=2))
+        assert time.monotonic() - started < 2.5  # the slow server's first answers come after 3 s
+        answered = [number for number, sample in enumerate(samples) if sample is not None]
+        check([samples[number] for number in answered], [wanted[number] for number in answered])
+        whole = [p for p in range(6) if all(4 * p + i in answered for i in range(4))]
+        assert len(whole) >= 2 and len(answered) < 24
+        assert made.metrics()["rollout/servers_lost"] == 0
+        check(made.generate(wanted[:8], config.sampling), wanted[:8])
+
+
 def test_prompts_of_a_group_stay_together(tmp_path, tiny_models):
     with (
         servers(tmp_path, "none", "none") as (one, two),

@@ -55,6 +55,27 @@ def test_samples_are_one_version_old_and_a_resumed_run_draws_the_same_prompts(ca
         assert len(seen) == 6 * 8
 
 
+def test_what_oversampling_drops_comes_first_in_the_next_step(carry, tmp_path):
+    with servers(tmp_path, "slow", "none") as (slow, fast):
+        both = overrides(carry, tmp_path, f'{slow[1]}","{fast[1]}', "rollout.oversampling=2", "trainer.steps=3")
+        run("tools/train.py", *both, "rollout.requests_per_server=2", "trainer.stop_at_step=2")
+        run("tools/train.py", *both, "rollout.requests_per_server=2", processes=2)
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["rollout/prompts_given_back"] for line in lines] == [4, 4, 4]
+    trained, begun = [], []
+    for step in (1, 2, 3):
+        rows = map(json.loads, next((tmp_path / "run/rollouts").glob(f"*{step}.jsonl")).read_text().splitlines())
+        groups = [row["prompt_id"] for row in rows if not row["is_golden"]]
+        assert len(set(groups)) == 4
+        trained.append(set(groups))
+    for place in (slow[0], fast[0]):
+        asked = [json.loads(line) for line in (place / "asked.jsonl").read_text().splitlines()]
+        begun += [tuple(row["input_ids"]) for row in asked]
+    assert not trained[0] & trained[1] and not trained[1] & trained[2]
+    # 8 prompts, then the 4 that were left and 4 new ones, twice: 16 in all, where 24 were begun.
+    assert len(set(begun)) <= 16
+
+
 def test_a_run_that_fails_in_between_ends_with_one_line(carry, tmp_path):
     with servers(tmp_path, "none") as (one,):
         stale = overrides(carry, tmp_path, one[1], "rollout.max_staleness=1", "algorithm/mismatch=tis")

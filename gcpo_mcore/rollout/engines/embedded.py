@@ -30,7 +30,12 @@ class EmbeddedConfig(RolloutConfig):
     sequences_per_batch: PositiveInt
 
     @model_validator(mode="after")
-    def _refuse_staleness(self):
+    def _refuse_what_needs_other_processes(self):
+        if self.oversampling > 1:
+            raise UserError(
+                f"rollout.oversampling={self.oversampling}: the embedded engine decodes its requests side by side, so "
+                "that none is slow; use rollout=sglang"
+            )
         if self.max_staleness:
             raise UserError(
                 f"rollout.max_staleness={self.max_staleness}: the embedded engine works in the training process, so "
@@ -88,7 +93,7 @@ class EmbeddedEngine(Engine):
             raise RuntimeError(f"phase sync: the engine never received {sorted(mine)[0]}")
         self.version = version
 
-    def begin(self, requests: list[Request], sampling: Sampling) -> Job:
+    def begin(self, requests: list[Request], sampling: Sampling, enough: int | None = None) -> Job:
         """Only notes them down."""
         return Job(requests, sampling)
 

@@ -30,6 +30,7 @@ class SglangJob(Job):
 
     shares: list[list[Request]]
     version: int
+    enough: int | None = None
     found: dict[int, Sample] = field(default_factory=dict)
     asking: Future | None = None
     dispatch: Dispatch | None = None
@@ -38,6 +39,12 @@ class SglangJob(Job):
     def everything(self) -> list[Request]:
         """All ranks' requests in one row."""
         return [request for share in self.shares for request in share]
+
+    def wanted(self) -> int:
+        """How many prompts must still become whole."""
+        prompts = {request.prompt.id for request in self.everything}
+        open_ = {request.prompt.id for number, request in enumerate(self.everything) if number not in self.found}
+        return min(self.enough or len(prompts), len(prompts)) - len(prompts - open_)
 
 
 @engines.register
@@ -92,19 +99,19 @@ class SglangEngine(Engine):
 
     # --- generation: rank 0 asks the servers, in a thread; only `begin` and `finish` have collectives --------------
 
-    def begin(self, requests: list[Request], sampling: Sampling) -> SglangJob:
+    def begin(self, requests: list[Request], sampling: Sampling, enough: int | None = None) -> SglangJob:
         """See `Engine.begin`. UserError, naming it, for a token outside the vocabulary: it would kill a server."""
         self._check(requests)
         shares: list[list[Request]] = [[] for _ in range(dist.get_world_size())]
         dist.gather_object(requests, shares if self.fleet else None)
-        job = SglangJob(requests, sampling, shares, self.version)
+        job = SglangJob(requests, sampling, shares, self.version, enough)
         if self.fleet:
             self._settle()
             job.asking = self.thread.submit(self._ask, job)
             self.under_way = job
         return job
 
-    def finish(self, job: SglangJob) -> list[Sample]:
+    def finish(self, job: SglangJob) -> list[Sample | None]:
         """See `Engine.finish`."""
         while not self._is_done(job):
             self._sync()  # every server was lost; those that came back have no weights
@@ -114,8 +121,8 @@ class SglangEngine(Engine):
         answers = None
         if self.fleet:
             rows = iter(range(len(job.everything)))
-            answers = [[job.found[next(rows)] for _ in share] for share in job.shares]
-        mine: list[list[Sample]] = [[]]
+            answers = [[job.found.get(next(rows)) for _ in share] for share in job.shares]
+        mine: list[list[Sample | None]] = [[]]
         dist.scatter_object_list(mine, answers)
         return mine[0]
 
@@ -124,7 +131,7 @@ class SglangEngine(Engine):
         shared = [True]
         if self.fleet:
             job.asking.result()
-            shared = [len(job.found) == len(job.everything)]
+            shared = [job.wanted() <= 0]
         dist.broadcast_object_list(shared)
         return shared[0]
 
@@ -137,7 +144,7 @@ class SglangEngine(Engine):
     def _ask(self, job: SglangJob) -> None:
         """Adds to the job's samples what the serving servers answer."""
         missing = [number for number in range(len(job.everything)) if number not in job.found]
-        if missing and self.fleet.serving:
+        if job.wanted() > 0 and self.fleet.serving:
             job.dispatch = Dispatch(
                 self.config,
                 self.fleet.serving,
@@ -147,6 +154,7 @@ class SglangEngine(Engine):
                 job.version,
                 self.decode,
                 self._lose,
+                job.wanted(),
                 self.router,
             )
             job.found.update({missing[number]: sample for number, sample in job.dispatch.run().items()})

@@ -36,6 +36,7 @@ class Dispatch:
         version: int,
         decode: Callable[[list[int]], str],
         lose: Callable[[Server, str], None],
+        enough: int | None = None,
         router: Router | None = None,
     ):
         self.config, self.requests, self.sampling = config, requests, sampling
@@ -44,6 +45,8 @@ class Dispatch:
         self.router = router
         self.servers = list(servers)
         self.samples: dict[int, Sample] = {}
+        self.open = Counter(request.prompt.id for request in requests)  # prompt -> requests without an answer
+        self.wanted = enough or len(self.open)
         self.tries: Counter[int] = Counter()
         self.failed_at: defaultdict[int, set[str]] = defaultdict(set)  # request -> servers
         self.failures: Counter[str] = Counter()  # of a server, in a row
@@ -53,7 +56,8 @@ class Dispatch:
         self.bells: list[asyncio.Event] = []  # one for each server's loop: something has changed
 
     def run(self) -> dict[int, Sample]:
-        """The samples by number of the request: all of them, unless no server is left."""
+        """The samples by number of the request: all, or those of `enough` prompts and some more. Fewer if no server
+        is left."""
         asyncio.run(self._run())
         return self.samples
 
@@ -89,8 +93,8 @@ class Dispatch:
 
     @property
     def is_done(self) -> bool:
-        """Whether every request has its sample."""
-        return len(self.samples) == len(self.requests)
+        """Whether as many prompts as are wanted have all their samples."""
+        return self.wanted <= 0
 
     # --- one server --------------------------------------------------------------------------------------------
 
@@ -144,7 +148,7 @@ class Dispatch:
     def _put_back(self, numbers: list[int]) -> None:
         """Requests without an answer wait again, before all others."""
         left = [number for number in numbers if number not in self.samples]
-        self.again += len(left)
+        self.again += 0 if self.is_done else len(left)
         min(self.waiting.values(), key=len).extendleft(reversed(left))
         self._ring()
 
@@ -164,9 +168,7 @@ class Dispatch:
         error = task.exception()
         if error is None:
             self.failures[server.url] = 0
-            self.samples.setdefault(number, task.result())
-            if self.is_done:
-                self._ring()
+            self._keep(number, task.result())
             return
         if not isinstance(error, ServerLost):
             raise error
@@ -180,6 +182,17 @@ class Dispatch:
         self._put_back([number])
         if server is not self.router and self.failures[server.url] >= FAILURES_IN_A_ROW:
             self._drop(server, str(error))
+
+    def _keep(self, number: int, sample: Sample) -> None:
+        if number in self.samples:
+            return
+        self.samples[number] = sample
+        prompt = self.requests[number].prompt.id
+        self.open[prompt] -= 1
+        if not self.open[prompt]:
+            self.wanted -= 1
+            if self.is_done:
+                self._ring()
 
     # --- health ------------------------------------------------------------------------------------------------
 
