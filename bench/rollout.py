@@ -27,7 +27,7 @@ from gcpo_mcore.actor.architecture import read_architecture
 from gcpo_mcore.actor.hf_mapping import HfWeights
 from gcpo_mcore.config.load import load_config
 from gcpo_mcore.registry import engines
-from gcpo_mcore.rollout.engine import Request
+from gcpo_mcore.rollout.engine import FixedWeights, Request
 from gcpo_mcore.samples import Prompt
 from gcpo_mcore.setup import process_group
 
@@ -110,7 +110,7 @@ def measure(args, folder: str, dtype: str, config) -> dict:
             found["start_s"] = time.monotonic() - started
             found["sglang"] = ".".join(map(str, engine.fleet.ready()[0].version or ()))
             version = 0
-            engine.update_weights(weights.items, version)
+            engine.update_weights(FixedWeights(version, weights.items))
             asked = requests(arch.vocabulary, args.concurrency)
             samples = engine.generate(asked, config.sampling)
             found["logp_abs_diff_max"] = difference(folder, dtype, asked, samples)
@@ -119,7 +119,7 @@ def measure(args, folder: str, dtype: str, config) -> dict:
             syncs = []
             for version in range(1, args.repeats + 1):
                 started = time.monotonic()
-                engine.update_weights(weights.items, version)
+                engine.update_weights(FixedWeights(version, weights.items))
                 syncs.append(time.monotonic() - started)
             found["sync_s"] = statistics.median(syncs)
             found["sync_gb_per_s"] = size / found["sync_s"] / 1e9
@@ -127,7 +127,7 @@ def measure(args, folder: str, dtype: str, config) -> dict:
             if config.memory_saver:
                 engine.rest()
                 found["memory_gib_resting"] = gpu_memory_gib()
-                engine.update_weights(weights.items, version + 1)
+                engine.update_weights(FixedWeights(version + 1, weights.items))
             speeds = []
             for _ in range(3):
                 started = time.monotonic()

@@ -108,7 +108,7 @@ class Trainer:
         """Hands the actor's weights to the engine, unless it has them."""
         if self.engine.version != self.actor.version:
             with self.phases.phase("sync"):
-                self.engine.update_weights(self.actor.export, self.actor.version)
+                self.engine.update_weights(self.actor)
         self.actor.offload()  # what follows is the engine's turn; the actor is back when it is used
 
     def evaluate(self) -> dict[str, float]:

@@ -80,10 +80,11 @@ def on_benchmarks(config, models) -> None:
 @contextlib.contextmanager
 def _engine(config, folder: str, tokenizer, weights):
     """The engine with the folder's weights."""
+    from gcpo_mcore.rollout.engine import FixedWeights
     from gcpo_mcore.setup import build_engine
 
     with contextlib.closing(build_engine(config, folder, tokenizer)) as engine:
-        engine.update_weights(lambda: ((name, weights(name)) for name in weights.names()), version=0)
+        engine.update_weights(FixedWeights(0, lambda: ((name, weights(name)) for name in weights.names())))
         yield engine
 
 

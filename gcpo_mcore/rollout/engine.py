@@ -3,15 +3,33 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 
 from gcpo_mcore.rollout.config import RolloutConfig, Sampling
 from gcpo_mcore.samples import Prompt, Sample
 
-# Streams every (Hugging Face name, full tensor). A collective: every rank draws it to its end, in step.
-Weights = Callable[[], Iterable[tuple[str, torch.Tensor]]]
+
+class Weights(Protocol):
+    """Where an engine gets weights: the actor, or `FixedWeights`. `version` names what `export` would stream now."""
+
+    version: int
+
+    def export(self) -> Iterable[tuple[str, torch.Tensor]]:
+        """Every (Hugging Face name, full tensor). A collective: every rank draws it to its end, in step."""
+
+
+@dataclass(frozen=True)
+class FixedWeights:
+    """Weights that do not change, from a stream that can be made anew."""
+
+    version: int
+    stream: Callable[[], Iterable[tuple[str, torch.Tensor]]]
+
+    def export(self) -> Iterable[tuple[str, torch.Tensor]]:
+        """See `Weights`."""
+        return self.stream()
 
 
 @dataclass(frozen=True)
@@ -42,10 +60,10 @@ class Engine(ABC):
     version: int
 
     @abstractmethod
-    def update_weights(self, weights: Weights, version: int) -> None:
-        """Takes all weights; samples begun later carry `version`. It may stream them again until the next call.
+    def update_weights(self, weights: Weights) -> None:
+        """Takes all weights; samples begun later carry their version. Jobs under way end first.
 
-        Jobs under way end first.
+        It may export them again within `finish`, until the next call.
         """
 
     @abstractmethod

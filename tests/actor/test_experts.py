@@ -11,6 +11,7 @@ from gcpo_mcore.actor.architecture import read_architecture
 from gcpo_mcore.actor.hf_mapping import HfWeights
 from gcpo_mcore.registry import engines
 from gcpo_mcore.rollout.config import Sampling
+from gcpo_mcore.rollout.engine import FixedWeights
 from gcpo_mcore.rollout.engines.embedded import EmbeddedConfig
 from tests.actor.families import make_model
 from tests.conftest import run
@@ -67,10 +68,10 @@ def test_engine_takes_weights_by_their_names_on_disk(model):
     )
     engine = engines.get("embedded")(config, str(model), "float32", [0], repr)
     weights = HfWeights(str(model), read_architecture(str(model)))
-    engine.update_weights(lambda: ((name, weights(name)) for name in weights.names()), version=1)
+    engine.update_weights(FixedWeights(1, lambda: ((name, weights(name)) for name in weights.names())))
     expected = AutoModelForCausalLM.from_pretrained(model)
     for (name, mine), (_, wanted) in zip(engine.model.named_parameters(), expected.named_parameters(), strict=True):
         assert torch.equal(mine, wanted), name
     with pytest.raises(RuntimeError, match=r"never received model.layers.0.mlp.experts.3.up_proj.weight"):
         left_out = "model.layers.0.mlp.experts.3.up_proj.weight"
-        engine.update_weights(lambda: ((n, weights(n)) for n in weights.names() if n != left_out), version=2)
+        engine.update_weights(FixedWeights(2, lambda: ((n, weights(n)) for n in weights.names() if n != left_out)))

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Co
 
 from gcpo_mcore.registry import engines
 from gcpo_mcore.rollout.config import Sampling
-from gcpo_mcore.rollout.engine import Request
+from gcpo_mcore.rollout.engine import FixedWeights, Request
 from gcpo_mcore.rollout.engines.embedded import EmbeddedConfig
 from gcpo_mcore.rollout.sampling import request_seed
 from gcpo_mcore.samples import Prompt
@@ -57,7 +57,7 @@ class Made:
             oversampling=1,
         )
         self.engine = engines.get("embedded")(rollout, str(folder), "float32", list(stop), lambda ids: repr(ids))
-        self.engine.update_weights(lambda: weights_of(self.model), version=7)
+        self.engine.update_weights(FixedWeights(7, lambda: weights_of(self.model)))
 
 
 def weights_of(model):
@@ -172,11 +172,11 @@ def test_new_weights_change_what_is_generated(tmp_path):
     made, asked = Made(tmp_path), requests(4)
     before = tokens_of(made.engine.generate(asked, sampling()))
     other = random_model(FAMILIES["qwen2"], seed=1)
-    made.engine.update_weights(lambda: weights_of(other), version=8)
+    made.engine.update_weights(FixedWeights(8, lambda: weights_of(other)))
     after = made.engine.generate(asked, sampling())
     assert tokens_of(after) != before
     assert made.engine.version == 8 and all(s.weight_version == 8 for s in after)
-    made.engine.update_weights(lambda: weights_of(made.model), version=9)
+    made.engine.update_weights(FixedWeights(9, lambda: weights_of(made.model)))
     assert tokens_of(made.engine.generate(asked, sampling())) == before
 
 
@@ -201,5 +201,5 @@ def test_weights_are_copied_not_shared(tmp_path):
 def test_a_bad_sync_is_refused(tmp_path, change, message):
     made = Made(tmp_path)
     with pytest.raises(RuntimeError, match=message):
-        made.engine.update_weights(lambda: change(weights_of(made.model)), version=8)
+        made.engine.update_weights(FixedWeights(8, lambda: change(weights_of(made.model))))
     assert made.engine.version == 7

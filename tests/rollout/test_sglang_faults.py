@@ -14,7 +14,7 @@ import pytest
 
 from gcpo_mcore.config.load import load_config
 from gcpo_mcore.errors import UserError
-from gcpo_mcore.rollout.engine import Request
+from gcpo_mcore.rollout.engine import FixedWeights, Request
 from gcpo_mcore.rollout.engines.sglang import SglangEngine
 from gcpo_mcore.samples import Prompt
 from gcpo_mcore.setup import process_group
@@ -64,7 +64,7 @@ def engine(model: Path, folder: Path, addresses: list[str], *overrides: str, dec
         from transformers import AutoModelForCausalLM
 
         weights = AutoModelForCausalLM.from_pretrained(model).state_dict()
-        made.update_weights(lambda: ((n, t) for n, t in weights.items() if n != "lm_head.weight"), version=3)
+        made.update_weights(FixedWeights(3, lambda: ((n, t) for n, t in weights.items() if n != "lm_head.weight")))
         yield made, config
 
 

@@ -13,6 +13,7 @@ import torch
 from gcpo_mcore.actor.architecture import read_architecture
 from gcpo_mcore.actor.hf_mapping import HfWeights
 from gcpo_mcore.config.load import load_config
+from gcpo_mcore.rollout.engine import FixedWeights
 from gcpo_mcore.setup import build_engine, process_group
 from tests.sglang.real import ROOT, STARTER, Tokenizer, requests
 
@@ -54,7 +55,7 @@ def check(samples, wanted, weights, version) -> None:
 @pytest.mark.parametrize("fault, number", [(signal.SIGKILL, 0), (signal.SIGSTOP, 1)])
 def test_a_killed_or_stopped_server_costs_no_sample_and_comes_back(made, fault, number):
     engine, tokenizer, weights = made
-    engine.update_weights(lambda: weights(number), version=number)
+    engine.update_weights(FixedWeights(number, lambda: weights(number)))
     assert len(engine.fleet.serving) == 2
     engine.metrics()
 
@@ -75,14 +76,14 @@ def test_a_killed_or_stopped_server_costs_no_sample_and_comes_back(made, fault, 
         assert time.monotonic() - started < 600
         time.sleep(1)
     tokenizer.at = 0
-    engine.update_weights(lambda: weights(5), version=5)
+    engine.update_weights(FixedWeights(5, lambda: weights(5)))
     assert len(engine.fleet.serving) == 2
     check(engine.generate(wanted, load_config(OVERRIDES).rollout.sampling), wanted, weights, 5)
 
 
 def test_all_servers_dead_in_a_step_are_started_filled_and_the_step_ends(made):
     engine, tokenizer, weights = made
-    engine.update_weights(lambda: weights(7), version=7)
+    engine.update_weights(FixedWeights(7, lambda: weights(7)))
 
     def strike():
         for process in engine.fleet.processes:

@@ -15,6 +15,7 @@ from gcpo_mcore.actor.architecture import read_architecture
 from gcpo_mcore.actor.hf_mapping import HfWeights
 from gcpo_mcore.config.load import load_config
 from gcpo_mcore.http_json import HttpFailure, get
+from gcpo_mcore.rollout.engine import FixedWeights
 from gcpo_mcore.setup import build_engine, process_group
 from tests.sglang.real import ROOT, STARTER, Tokenizer, requests
 
@@ -75,7 +76,7 @@ def test_a_server_stopped_behind_the_router_costs_no_sample_and_comes_back(serve
         os.killpg(group, signal.SIGSTOP)
 
     with process_group(1, 900), contextlib.closing(build_engine(config, str(STARTER), tokenizer)) as engine:
-        engine.update_weights(weights, version=1)
+        engine.update_weights(FixedWeights(1, weights))
         tokenizer.at, tokenizer.on_answer = 20, strike
         try:
             samples = engine.generate(requests(), config.rollout.sampling)
@@ -85,6 +86,6 @@ def test_a_server_stopped_behind_the_router_costs_no_sample_and_comes_back(serve
         assert tokenizer.answers == len(samples)
         assert engine.metrics()["rollout/servers_lost"] == 1
         assert [worker["url"] for worker in get(f"{router}/workers", 10)["workers"]] == [servers[1]]
-        engine.update_weights(weights, version=2)
+        engine.update_weights(FixedWeights(2, weights))
         assert len(engine.fleet.serving) == 2
         assert len(engine.generate(requests(), config.rollout.sampling)) == len(samples)

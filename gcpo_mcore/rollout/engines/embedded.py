@@ -79,10 +79,10 @@ class EmbeddedEngine(Engine):
         self.model = AutoModelForCausalLM.from_config(hf, dtype=getattr(torch, dtype), attn_implementation="sdpa")
         self.model.to(self.device).eval().requires_grad_(False)
 
-    def update_weights(self, weights: Weights, version: int) -> None:
+    def update_weights(self, weights: Weights) -> None:
         """Copies the weights in. RuntimeError if a tensor is unknown, misshapen or left out."""
         mine = tensors_on_disk(self.model)
-        for name, tensor in weights():
+        for name, tensor in weights.export():
             if name not in mine:
                 raise RuntimeError(f"phase sync: the engine's model has no tensor {name}, or got it twice")
             target = mine.pop(name)
@@ -91,7 +91,7 @@ class EmbeddedEngine(Engine):
             target.copy_(tensor)
         if mine:
             raise RuntimeError(f"phase sync: the engine never received {sorted(mine)[0]}")
-        self.version = version
+        self.version = weights.version
 
     def begin(self, requests: list[Request], sampling: Sampling, enough: int | None = None) -> Job:
         """Only notes them down."""

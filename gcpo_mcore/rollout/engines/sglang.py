@@ -35,10 +35,8 @@ class SglangJob(Job):
     asking: Future | None = None
     dispatch: Dispatch | None = None
 
-    @property
-    def everything(self) -> list[Request]:
-        """All ranks' requests in one row."""
-        return [request for share in self.shares for request in share]
+    def __post_init__(self):
+        self.everything = [request for share in self.shares for request in share]
 
     def wanted(self) -> int:
         """How many prompts must still become whole."""
@@ -76,16 +74,17 @@ class SglangEngine(Engine):
             self.fleet = Fleet(config, model_folder, dtype, Path(config.log_folder))
         dist.barrier()
 
-    def update_weights(self, weights: Weights, version: int) -> None:
+    def update_weights(self, weights: Weights) -> None:
         """See `Engine.update_weights`. UserError if no server can be had."""
         self._settle()
-        self.weights, self.version = weights, version
+        self.weights = weights
         self._sync()
 
     def _sync(self) -> None:
         if self.fleet:
             self.fleet.wake("weights")
-        self.times.timed(self.weights, self.version, self.config, self.transport, self.fleet)
+        self.version = self.weights.version
+        self.times.timed(self.weights, self.config, self.transport, self.fleet)
         if self.fleet:
             self.fleet.wake("kv_cache", "cuda_graph")
             self.fleet.resting = []

@@ -19,7 +19,7 @@ from gcpo_mcore.rollout.sglang.server import Server, ServerLost
 from gcpo_mcore.rollout.sglang.transports.transport import Transport
 
 
-def push(weights: Weights, version: int, config: SglangConfig, transport: Transport, fleet: Fleet | None) -> float:
+def push(weights: Weights, config: SglangConfig, transport: Transport, fleet: Fleet | None) -> float:
     """Returns the bytes of the weights. `fleet` is rank 0's. UserError if no server can be had."""
     failure: ServerLost | None = None
     for _ in range(config.attempts):
@@ -27,7 +27,7 @@ def push(weights: Weights, version: int, config: SglangConfig, transport: Transp
         if fleet is not None:
             servers = fleet.ready()
             fleet.serving = []  # of what they have, nothing is served until the push has ended
-        failure, size = _try(weights, version, config, transport, servers)
+        failure, size = _try(weights, config, transport, servers)
         if fleet is not None:
             if failure is None:
                 fleet.serving = servers
@@ -39,7 +39,7 @@ def push(weights: Weights, version: int, config: SglangConfig, transport: Transp
     raise UserError(f"phase sync: {config.attempts} tries to hand over the weights failed, the last: {failure}")
 
 
-def _try(weights, version, config, transport, servers) -> tuple[ServerLost | None, int]:
+def _try(weights, config, transport, servers) -> tuple[ServerLost | None, int]:
     is_sender = bool(servers)
     failure: ServerLost | None = None
     sums = Checksums() if is_sender and config.verify_sync else None
@@ -48,8 +48,8 @@ def _try(weights, version, config, transport, servers) -> tuple[ServerLost | Non
     size = 0
     with ThreadPoolExecutor(1) as sender:
         if is_sender:
-            failure = _failure_of(transport.begin, servers, version)
-        for bucket in buckets(weights(), config.bucket_mib * 2**20):
+            failure = _failure_of(transport.begin, servers, weights.version)
+        for bucket in buckets(weights.export(), config.bucket_mib * 2**20):
             packed = transport.pack(bucket)
             size += bucket.flat.nbytes
             if sums is not None:
@@ -66,7 +66,7 @@ def _try(weights, version, config, transport, servers) -> tuple[ServerLost | Non
         dist.barrier()
         del under_way
     if is_sender and failure is None:
-        failure = _failure_of(_finish, transport, servers, version, sums)
+        failure = _failure_of(_finish, transport, servers, weights.version, sums)
     return failure, size
 
 
