@@ -46,7 +46,8 @@ class Sample:
     truncated       True if it was cut at the length limit (no stop token)
     rollout_logp    [tokens] the engine's log-prob under the model at the sampling temperature
     sampling_logp   [tokens] the same under the distribution sampled from (after top-k and top-p)
-    weight_version  the version of the actor's weights that produced it
+    weight_version  the version of the actor's weights that produced it, or its first token
+    token_versions  [tokens] of each token's, if they are not all `weight_version`; empty otherwise
     is_golden       True for a golden answer; its rollout_logp and sampling_logp are empty
     reward          the composed score; `reward_parts` its parts by name
     is_accurate     whether the part that decides accuracy calls it right
@@ -60,6 +61,7 @@ class Sample:
     rollout_logp: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     sampling_logp: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     weight_version: int = 0
+    token_versions: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     is_golden: bool = False
     reward: float = 0.0
     reward_parts: dict[str, float] = field(default_factory=dict)

@@ -1,10 +1,12 @@
 """A server that answers as SGLang 0.5.23 was recorded to, with a fault of choice: `python fake_sglang.py FOLDER FAULT`.
 
-FAULT: none, 500 (each second reply), slow (3 s each), truncated (each second reply lacks its last log-probs), aborted
-(each second reply), garbage (no JSON), hang (no reply, nor to health checks, after the fifth request), stale (other
-weights' version). FOLDER/port says where it listens, FOLDER/asked.jsonl what it was asked to generate.
+FAULT: none, 500 (each second reply), slow (3 s each, unless told to stop), truncated (each second reply lacks its last
+log-probs), aborted (each second reply), garbage (no JSON), hang (no reply, nor to health checks, after the fifth request),
+stale (other weights' version).
+FOLDER/port says where it listens, FOLDER/asked.jsonl what it was asked to generate.
 """
 
+import contextlib
 import json
 import sys
 import threading
@@ -14,6 +16,7 @@ from pathlib import Path
 
 FOLDER, FAULT = Path(sys.argv[1]), sys.argv[2]
 LOCK = threading.Lock()
+ABORTED: dict[str, threading.Event] = {}  # by request, of a slow server
 STATE = {"asked": 0, "version": "default"}
 
 
@@ -43,6 +46,15 @@ def reply(asked: dict) -> dict:
     return {"text": "ignored", "output_ids": ids, "meta_info": meta}
 
 
+def cut(answer: dict) -> dict:
+    """The answer as it is when the request was aborted after two tokens."""
+    meta = answer["meta_info"]
+    answer["output_ids"] = answer["output_ids"][:2]
+    meta["output_token_logprobs"] = meta["output_token_logprobs"][:2]
+    meta["finish_reason"] = {"type": "abort", "message": "Abort", "status_code": None, "err_type": None}
+    return answer
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -62,6 +74,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.say(
                 {"success": True, "message": "Succeeded to update model weights.", "num_paused_requests": 0}
             )
+        if self.path == "/abort_request" and asked["rid"] in ABORTED:
+            ABORTED[asked["rid"]].set()
         if self.path != "/generate":
             return self.say({"success": True, "message": "Success"})
         with LOCK, open(FOLDER / "asked.jsonl", "a") as file:
@@ -69,8 +83,8 @@ class Handler(BaseHTTPRequestHandler):
             count = STATE["asked"]
             file.write(json.dumps(asked) + "\n")
         answer = reply(asked)
-        if FAULT == "slow":
-            time.sleep(3)
+        if FAULT == "slow" and ABORTED.setdefault(asked["rid"], threading.Event()).wait(3):
+            return self.say(cut(answer))
         if FAULT == "hang" and count > 5:
             time.sleep(600)
         if FAULT == "stale":
@@ -80,9 +94,7 @@ class Handler(BaseHTTPRequestHandler):
         if FAULT == "truncated" and count % 2:
             answer["meta_info"]["output_token_logprobs"].pop()
         if FAULT == "aborted" and count % 2:
-            answer["output_ids"] = answer["output_ids"][:2]
-            answer["meta_info"]["output_token_logprobs"] = answer["meta_info"]["output_token_logprobs"][:2]
-            answer["meta_info"]["finish_reason"] = {"type": "abort", "message": "Abort", "status_code": None}
+            cut(answer)
         return self.say(answer)
 
     def say(self, answer, status=200):
@@ -96,7 +108,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(BrokenPipeError):  # who asked has hung up
+            self.wfile.write(body)
 
     def log_message(self, *args):
         pass

@@ -151,6 +151,34 @@ def test_with_enough_prompts_whole_the_slow_ones_are_called_off(tmp_path, tiny_m
         check(made.generate(wanted[:8], config.sampling), wanted[:8])
 
 
+def test_a_response_that_was_called_off_goes_on_under_the_weights_of_then(tmp_path, tiny_models):
+    with (
+        servers(tmp_path, "slow", "none") as (slow, fast),
+        engine(
+            tiny_models["qwen2-tied"], tmp_path, [slow[1], fast[1]], "rollout.oversampling=2", "rollout.partial=true",
+            "algorithm/mismatch=tis", "rollout.sampling.max_response_tokens=6",
+        ) as (made, config),
+    ):  # fmt: skip
+        wanted = requests(8)  # of two prompts: one on each server
+        samples = made.finish(made.begin(wanted, config.sampling, enough=1))
+        (unfinished,) = {r.prompt.id for r, s in zip(wanted, samples, strict=True) if s is None}
+        again = [request for request in wanted if request.prompt.id == unfinished]
+        made.metrics()
+        made.update_weights(FixedWeights(4, made.weights.stream))
+        samples = made.finish(made.begin(again, config.sampling, enough=1))
+        assert made.metrics()["rollout/continued"] == 4
+        asked = [json.loads(line) for place in (slow[0], fast[0]) for line in (place / "asked.jsonl").open()]
+        for request, sample in zip(again, samples, strict=True):
+            last = request.prompt.token_ids[-1]
+            # The server had two tokens when it was told to stop; the rest were asked for with these in front.
+            assert sample.response_ids == [(last + k) % 16 for k in range(1, 7)]
+            assert sample.rollout_logp.tolist() == [-0.5, -0.75, -0.5, -0.75, -1.0, -1.25]
+            assert sample.token_versions.tolist() == [3, 3, 4, 4, 4, 4] and sample.weight_version == 3
+            (rest,) = [a for a in asked if a["input_ids"] == request.prompt.token_ids + sample.response_ids[:2]
+                       and a["sampling_params"]["sampling_seed"] == request.seed]  # fmt: skip
+            assert rest["sampling_params"]["max_new_tokens"] == 4
+
+
 def test_prompts_of_a_group_stay_together(tmp_path, tiny_models):
     with (
         servers(tmp_path, "none", "none") as (one, two),
@@ -180,7 +208,7 @@ def test_a_request_that_always_fails_ends_the_run_by_name(tmp_path, tiny_models)
     with (
         servers(tmp_path, "aborted") as (one,),
         engine(tiny_models["qwen2-tied"], tmp_path, [one[1]], "rollout.attempts=1") as (made, config),
-        pytest.raises(UserError, match=r"phase sample: 1 tries for prompt p:0 failed, the last: a reply of 2 of 22"),
+        pytest.raises(UserError, match=r"phase sample: 1 tries for prompt p:0 failed, the last: a reply of 2 tokens"),
     ):
         made.generate(requests(4), config.sampling)
 

@@ -89,6 +89,12 @@ def test_a_run_that_fails_in_between_ends_with_one_line(carry, tmp_path):
 def test_staleness_wants_a_correction_and_an_engine_of_other_processes():
     with pytest.raises(UserError, match=r"algorithm/mismatch=tis, or rollout\.uncorrected=true"):
         load_config(["rollout=sglang", "rollout.max_staleness=1"])
+    with pytest.raises(
+        UserError, match=r"rollout\.max_staleness and rollout\.partial train on samples of older weights"
+    ):
+        load_config(["rollout=sglang", "rollout.oversampling=2", "rollout.partial=true"])
+    with pytest.raises(UserError, match=r"rollout\.partial=true goes on with what rollout\.oversampling calls off"):
+        load_config(["rollout=sglang", "rollout.partial=true", "algorithm/mismatch=tis"])
     load_config(["rollout=sglang", "rollout.max_staleness=1", "algorithm/mismatch=tis"])
     with pytest.raises(UserError, match=r"rollout.max_staleness=1: the embedded engine works in the training process"):
         load_config(["rollout.max_staleness=1", "algorithm/mismatch=tis"])

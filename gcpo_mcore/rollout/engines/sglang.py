@@ -34,6 +34,7 @@ class SglangJob(Job):
     found: dict[int, Sample] = field(default_factory=dict)
     asking: Future | None = None
     dispatch: Dispatch | None = None
+    begun: dict[int, Sample] = field(default_factory=dict)  # tokens of requests that are not whole
 
     def __post_init__(self):
         self.everything = [request for share in self.shares for request in share]
@@ -65,7 +66,8 @@ class SglangEngine(Engine):
         self.version = -1
         self.weights: Weights | None = None
         self.times = SyncTimes()
-        self.sent_again = 0
+        self.sent_again = self.continued = 0
+        self.left: dict[tuple[str, int], tuple[Sample, bool]] = {}  # of prompts that come again; whether it is whole
         self.router = Router(config.router, config.sync_deadline_s) if config.router else None
         self.under_way: SglangJob | None = None
         self.thread = ThreadPoolExecutor(1, "sglang requests")
@@ -106,6 +108,8 @@ class SglangEngine(Engine):
         job = SglangJob(requests, sampling, shares, self.version, enough)
         if self.fleet:
             self._settle()
+            if enough is not None:
+                self._take_up(job)
             job.asking = self.thread.submit(self._ask, job)
             self.under_way = job
         return job
@@ -119,11 +123,35 @@ class SglangEngine(Engine):
                 job.asking = self.thread.submit(self._ask, job)
         answers = None
         if self.fleet:
+            if job.enough is not None:
+                self._leave(job)
             rows = iter(range(len(job.everything)))
             answers = [[job.found.get(next(rows)) for _ in share] for share in job.shares]
         mine: list[list[Sample | None]] = [[]]
         dist.scatter_object_list(mine, answers)
         return mine[0]
+
+    def _take_up(self, job: SglangJob) -> None:
+        """Gives a job what an earlier one left of its requests."""
+        for number, request in enumerate(job.everything):
+            sample, is_whole = self.left.pop(_name(request), (None, False))
+            if sample is not None:
+                (job.found if is_whole else job.begun)[number] = sample
+                self.continued += 1
+        self.left = {}
+
+    def _leave(self, job: SglangJob) -> None:
+        """Drops the samples of all prompts but the first `enough` whole ones; with rollout.partial they are kept
+        for when the prompt comes again."""
+        used: dict[str, bool] = {}
+        for number, request in enumerate(job.everything):
+            used[request.prompt.id] = used.get(request.prompt.id, True) and number in job.found
+        whole = [prompt for prompt, is_whole in used.items() if is_whole][: job.enough]
+        for number, request in enumerate(job.everything):
+            if request.prompt.id not in whole:
+                sample = job.found.pop(number, None)
+                if self.config.partial and (sample or number in job.begun):
+                    self.left[_name(request)] = (sample or job.begun[number], sample is not None)
 
     def _is_done(self, job: SglangJob) -> bool:
         """Whether the servers answered everything, once they are at an end with it."""
@@ -155,8 +183,10 @@ class SglangEngine(Engine):
                 self._lose,
                 job.wanted(),
                 self.router,
+                {place: job.begun[number] for place, number in enumerate(missing) if number in job.begun},
             )
             job.found.update({missing[number]: sample for number, sample in job.dispatch.run().items()})
+            job.begun = {missing[number]: sample for number, sample in job.dispatch.begun.items()}
             self.sent_again += job.dispatch.again
 
     def _check(self, requests: list[Request]) -> None:
@@ -179,8 +209,9 @@ class SglangEngine(Engine):
         """Seconds and speed of the syncs, servers lost and started anew, requests sent again; since the last call."""
         shared: list[dict[str, float]] = [{}]
         if self.fleet:
-            shared[0] = self.times.take() | self.fleet.take() | {"rollout/sent_again": float(self.sent_again)}
-            self.sent_again = 0
+            counts = {"rollout/sent_again": float(self.sent_again), "rollout/continued": float(self.continued)}
+            shared[0] = self.times.take() | self.fleet.take() | counts
+            self.sent_again = self.continued = 0
         dist.broadcast_object_list(shared)
         return shared[0]
 
@@ -191,6 +222,10 @@ class SglangEngine(Engine):
         self.thread.shutdown(cancel_futures=True)
         if self.fleet:
             self.fleet.close()
+
+
+def _name(request: Request) -> tuple[str, int]:
+    return request.prompt.id, request.index
 
 
 def _vocabulary(model_folder: str) -> int:

@@ -17,6 +17,7 @@ class SglangConfig(RolloutConfig):
     broadcast group, 'disk' through a folder that the servers can read (`weights_folder`).
     """
 
+    partial: bool
     uncorrected: bool
     servers: list[str]
     router: str | None
@@ -51,6 +52,10 @@ class SglangConfig(RolloutConfig):
             raise UserError(f"rollout.max_staleness={self.max_staleness}: 0 or 1 is built")
         if self.max_staleness and self.memory_saver:
             raise UserError("rollout.max_staleness=1 samples while the actor trains: rollout.memory_saver must be off")
+        if self.partial and self.oversampling == 1:
+            raise UserError(
+                "rollout.partial=true goes on with what rollout.oversampling calls off: that must be above 1"
+            )
         if self.router and not self.servers:
             raise UserError("rollout.router needs rollout.servers, the servers behind it: weights go to each of them")
         if self.memory_saver and not self.start_servers:
@@ -60,6 +65,11 @@ class SglangConfig(RolloutConfig):
         if self.transport == "tensor" and self.servers and not all(_is_local(url) for url in self.servers):
             raise UserError("rollout.transport=tensor shares memory of one machine: use distributed or disk")
         return self
+
+    @property
+    def mixes_versions(self) -> bool:
+        """See RolloutConfig."""
+        return self.max_staleness > 0 or self.partial
 
     def memory(self, arch: Any, max_prompt_tokens: int, dtype_bytes: int) -> EngineMemory:
         """Of a server on the trainer's GPUs: its share of the model, and the cache of all requests under way.

@@ -7,7 +7,7 @@ done helps where most are left. What a lost server had under way is sent again e
 import asyncio
 import contextlib
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import aiohttp
 
@@ -38,6 +38,7 @@ class Dispatch:
         lose: Callable[[Server, str], None],
         enough: int | None = None,
         router: Router | None = None,
+        begun: Mapping[int, Sample] | None = None,
     ):
         self.config, self.requests, self.sampling = config, requests, sampling
         self.stop, self.version, self.decode, self.lose = stop, version, decode, lose
@@ -45,11 +46,13 @@ class Dispatch:
         self.router = router
         self.servers = list(servers)
         self.samples: dict[int, Sample] = {}
+        self.begun = dict(begun or {})  # request -> the tokens that it has already
         self.open = Counter(request.prompt.id for request in requests)  # prompt -> requests without an answer
         self.wanted = enough or len(self.open)
         self.tries: Counter[int] = Counter()
         self.failed_at: defaultdict[int, set[str]] = defaultdict(set)  # request -> servers
         self.failures: Counter[str] = Counter()  # of a server, in a row
+        self.names: dict[int, str] = {}  # request -> its id in the last try
         self.again = 0
         self.loop: asyncio.AbstractEventLoop | None = None
         self.waiting: dict[str, deque[int]] = {}
@@ -118,8 +121,17 @@ class Dispatch:
                 wake.cancel()
                 for task in [t for t in running if t.done()]:
                     self._take(server, running.pop(task), task)
+            if self.is_done and self.config.partial:
+                await self._collect_parts(http, running)
         finally:
             await self._call_off(running)
+
+    async def _collect_parts(self, http: aiohttp.ClientSession, running: dict[asyncio.Task, int]) -> None:
+        """Ends what is under way on the servers; what they have of it goes to `begun`."""
+        names = [self.names[number] for number in running.values()]
+        await asyncio.gather(*(server.abort(http, name) for server in self.servers for name in names))
+        if running:
+            await asyncio.wait(running, timeout=self.config.health_deadline_s)
 
     async def _call_off(self, running: dict[asyncio.Task, int]) -> None:
         for task in running:
@@ -160,9 +172,16 @@ class Dispatch:
         request = self.requests[number]
         self.tries[number] += 1
         name = f"{self.version}_{number}_{self.tries[number]}_{request.seed % 2**32}"
-        asked = payload(request, self.sampling, self.stop, name)
+        begun = self.begun.get(number)
+        asked = payload(request, self.sampling, self.stop, name, begun)
+        self.names[number] = name
         reply = await server.generate(http, asked, self.config.request_deadline_s)
-        return sample(reply, request, self.sampling, self.version, self.decode)
+        made, is_whole = sample(reply, request, self.sampling, self.version, self.decode, begun)
+        if not is_whole and made.response_ids and self.is_done:
+            self.begun[number] = made
+        if not is_whole:
+            raise ServerLost(f"a reply of {len(made.response_ids)} tokens that was called off", server)
+        return made
 
     def _take(self, server: Server, number: int, task: asyncio.Task) -> None:
         error = task.exception()

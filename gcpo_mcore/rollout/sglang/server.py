@@ -1,5 +1,6 @@
 """One SGLang server's HTTP interface, versions 0.5.17 to 0.5.23. Every call has a deadline."""
 
+import contextlib
 import re
 import sys
 from typing import Any
@@ -105,6 +106,13 @@ class Server:
             raise ServerLost(f"{self.url}/generate: no reply within {timeout_s:g} s", self) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise ServerLost(f"{self.url}/generate: {error or type(error).__name__}", self) from None
+
+    async def abort(self, http: aiohttp.ClientSession, name: str) -> None:
+        """Ends a request, if it has it, which is then answered with what there is."""
+        with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError):
+            timeout = aiohttp.ClientTimeout(total=self.deadline_s)
+            async with http.post(self.url + "/abort_request", json={"rid": name}, timeout=timeout) as reply:
+                await reply.read()
 
     async def answers(self, http: aiohttp.ClientSession, timeout_s: float) -> bool:
         """`is_up`, beside running requests."""
