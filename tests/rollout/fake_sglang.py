@@ -1,7 +1,7 @@
 """A server that answers as SGLang 0.5.23 was recorded to, with a fault of choice: `python fake_sglang.py FOLDER FAULT`.
 
 FAULT: none, 500 (each second reply), slow (3 s each, unless told to stop), truncated (each second reply lacks its last
-log-probs), aborted (each second reply), garbage (no JSON), hang (no reply, nor to health checks, after the fifth request),
+log-probs), aborted (each second reply), garbage (no JSON), hang (no reply, nor to health checks, after the fifth),
 stale (other weights' version).
 FOLDER/port says where it listens, FOLDER/asked.jsonl what it was asked to generate.
 """
