@@ -213,6 +213,17 @@ def test_a_request_that_always_fails_ends_the_run_by_name(tmp_path, tiny_models)
         made.generate(requests(4), config.sampling)
 
 
+def test_a_server_that_cannot_start_is_one_line(tmp_path, tiny_models):
+    own = ["rollout=sglang", f"rollout.log_folder={tmp_path}/logs"]
+    for python, message in [
+        (sys.executable, r"rollout: the SGLang server ended; see .*sglang_0.log: .*No module named 'sglang'"),
+        ("/nowhere/python", r"rollout.python=/nowhere/python: there is no such interpreter"),
+    ]:
+        config = load_config([*own, f"rollout.python={python}"]).rollout
+        with process_group(1, 60), pytest.raises(UserError, match=message):
+            SglangEngine(config, str(tiny_models["qwen2-tied"]), "float32", [1], str)
+
+
 def test_a_token_outside_the_vocabulary_never_leaves(tmp_path, tiny_models):
     with (
         servers(tmp_path, "none") as (one,),

@@ -1,8 +1,8 @@
 """A server process of the run's own: started, watched while it starts, and ended with everything it started."""
 
 import contextlib
-import ctypes
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,10 +12,10 @@ from pathlib import Path
 
 from gcpo_mcore import platform
 from gcpo_mcore.errors import UserError
+from gcpo_mcore.rollout.sglang import guard
 from gcpo_mcore.rollout.sglang.config import SglangConfig
 from gcpo_mcore.rollout.sglang.server import Server
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 POLL_S = 0.5
 # What torchrun and the trainer's own environment set; SGLang has processes and collectives of its own.
 NOT_INHERITED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK",
@@ -26,7 +26,7 @@ NOT_INHERITED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER
 class ServerProcess:
     """One `sglang.launch_server`, number `number` of the run, on GPUs of its own; its output goes to `log`.
 
-    It dies with the thread that starts it, so that is the main thread.
+    Its end comes with that of the thread that starts it, which should last.
     """
 
     def __init__(self, config: SglangConfig, model_folder: str, dtype: str, number: int, log: Path):
@@ -45,24 +45,23 @@ class ServerProcess:
             "enable-memory-saver": config.memory_saver,
             **config.arguments,
         }
-        command = [config.python or sys.executable, "-m", "sglang.launch_server"]
+        python = config.python or sys.executable
+        if shutil.which(python) is None:
+            raise UserError(f"rollout.python={python}: there is no such interpreter")
+        command = [sys.executable, guard.__file__, str(os.getpid()), python, "-m", "sglang.launch_server"]
         for name, value in options.items():
             if value not in (False, None):
                 command += [f"--{name}"] + ([] if value is True else [str(value)])
         kept = {k: v for k, v in os.environ.items() if k not in NOT_INHERITED and not k.startswith("TORCHELASTIC_")}
-        try:
-            with open(log, "ab") as out:
-                self.process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=out,
-                    env=kept | config.environment,
-                    start_new_session=True,  # one process group, to be ended as one
-                    preexec_fn=_die_with_parent,
-                )
-        except OSError as error:
-            raise UserError(f"rollout.python={command[0]}: cannot start the SGLang server ({error})") from None
+        with open(log, "ab") as out:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env=kept | config.environment,
+                start_new_session=True,  # one process group, to be ended as one
+            )
         self.deadline = time.monotonic() + config.start_deadline_s
 
     @property
@@ -73,9 +72,7 @@ class ServerProcess:
     def problem(self) -> str | None:
         """Why it will never be ready, or None."""
         if not self.is_alive:
-            return (
-                f"the SGLang server ended with code {self.process.returncode}; see {self.log}: {_last_line(self.log)}"
-            )
+            return f"the SGLang server ended; see {self.log}: {_last_words(self.log)}"
         if time.monotonic() > self.deadline:
             return f"the SGLang server was not ready within {self.config.start_deadline_s:g} s; see {self.log}"
         return None
@@ -94,16 +91,14 @@ class ServerProcess:
         self.process.wait()
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def _free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
 
 
-def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "it said nothing"
+def _last_words(log: Path) -> str:
+    """The last line that says something about an error, else the last one."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if "Error" in line]
+    return (errors or lines or ["it said nothing"])[-1][:300]
