@@ -60,3 +60,36 @@ def test_the_quick_start_trains_with_servers_of_its_own(tmp_path):
     steps = metrics(tmp_path / "run")
     assert steps[0]["val/hard/avg@1"] < 0.1 and steps[-1]["val/hard/avg@1"] > 0.2
     assert steps[-1]["mismatch/logp_abs_diff_max"] < 1e-4
+
+
+def test_samples_of_older_weights_and_parts_of_responses_train_too(servers, tmp_path):
+    """One step ahead, over-sampled, with responses that go on under newer weights: versions are told token by token."""
+    run(
+        "tools/train.py",
+        "rollout=sglang_cpu",
+        f"rollout.servers={json.dumps(servers)}",
+        "rollout.start_servers=0",
+        "rollout.max_staleness=1",
+        "rollout.oversampling=1.5",
+        "rollout.partial=true",
+        "rollout.requests_per_server=24",
+        "algorithm/mismatch=tis",
+        f"model.path={STARTER}",
+        f"run.folder={tmp_path}",
+        "run.name=run",
+        "trainer.steps=5",
+        "evaluation.every_steps=0",
+        "evaluation.at_start=false",
+        processes=2,
+        timeout_s=900,
+    )
+    steps = metrics(tmp_path / "run")
+    assert [m["rollout/prompts_given_back"] for m in steps] == [16.0] * 5
+    assert sum(m["rollout/continued"] for m in steps) > 0
+    rows = "".join(path.read_text() for path in sorted((tmp_path / "run/rollouts").iterdir())).splitlines()
+    sampled = [row for row in map(json.loads, rows) if not row["is_golden"]]
+    for row in sampled:
+        versions = row.get("token_versions", [row["weight_version"]] * row["tokens"])
+        assert len(versions) == row["tokens"] and versions == sorted(versions)
+        assert 0 <= versions[0] <= versions[-1] <= max(0, row["step"] - 2)
+    assert any("token_versions" in row for row in sampled)

@@ -1,0 +1,15 @@
+"""tools/evaluate.py by SGLang gives what the embedded engine gives."""
+
+import json
+import re
+
+from tests.conftest import run
+from tests.sglang.real import STARTER
+
+
+def test_both_engines_measure_the_same(servers):
+    table = re.compile(r"starter\s+([\d.]+)\s+([\d.]+)")
+    embedded = table.search(run("tools/evaluate.py", f"model.path={STARTER}"))
+    asked = ["rollout=sglang_cpu", f"rollout.servers={json.dumps(servers)}", "rollout.start_servers=0"]
+    served = table.search(run("tools/evaluate.py", f"model.path={STARTER}", *asked, timeout_s=900))
+    assert embedded.groups() == served.groups() == ("1.000", "0.000")
