@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from gcpo_mcore.ablation.runs import Run
-from gcpo_mcore.ablation.statistics import Estimate, by_cell, effects, estimate
+from gcpo_mcore.ablation.statistics import Effect, Estimate, by_cell, effects, effects_within, estimate
 from gcpo_mcore.errors import UserError
 from gcpo_mcore.files import write_atomically
 
@@ -113,20 +113,31 @@ def _cells_table(runs: Sequence[Run]) -> Table:
 def _effect_tables(runs: Sequence[Run]) -> list[Table]:
     tables = []
     for metric in metrics_of(runs):
-        found = effects(runs, lambda run, m=metric: run.final(m))
-        rows = [
-            [e.factor, f"{e.base} → {e.level}", f"{e.difference.mean:+.3f}",
-             f"[{e.difference.low:+.3f}, {e.difference.high:+.3f}]" if e.difference.n > 1 else "-",
-             "yes" if e.difference.low > 0 or e.difference.high < 0 else "no"]
-            for e in found
-        ]  # fmt: skip
+
+        def final(run: Run, metric: str = metric) -> float:
+            return run.final(metric)
+
+        about, header = metric.removeprefix("val/"), ["factor", "change", "effect", "95% interval", "apart from 0"]
         note = (
             "Pairs differ in this factor alone. A seed counts with the mean over its pairs; the interval is over seeds."
         )
-        header = ["factor", "change", "effect", "95% interval", "apart from 0"]
-        if rows:
-            tables.append(Table(f"Marginal effects on the final {metric.removeprefix('val/')}", note, header, rows))
+        if rows := [_effect_row(e) for e in effects(runs, final)]:
+            tables.append(Table(f"Marginal effects on the final {about}", note, header, rows))
+        note = "The same among the cells at one level of another factor."
+        if rows := [[label([(other, level)]), *_effect_row(e)] for other, level, e in effects_within(runs, final)]:
+            tables.append(Table(f"Effects on the final {about}, one other factor fixed", note, ["with", *header], rows))
     return tables
+
+
+def _effect_row(effect: Effect) -> list[str]:
+    e = effect.difference
+    return [
+        effect.factor,
+        f"{effect.base} → {effect.level}",
+        f"{e.mean:+.3f}",
+        f"[{e.low:+.3f}, {e.high:+.3f}]" if e.n > 1 else "-",
+        "yes" if e.low > 0 or e.high < 0 else "no",
+    ]
 
 
 def _usage_table(runs: Sequence[Run]) -> Table:
