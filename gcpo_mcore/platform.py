@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from unittest import mock
 
+import psutil
 import torch
 from torch.overrides import TorchFunctionMode
 
@@ -56,6 +57,13 @@ def memory_gib() -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def device_memory_gib() -> float:
+    """All memory of this rank's device: of the GPU where there is one, else of the machine."""
+    if HAS_CUDA:
+        return torch.cuda.get_device_properties(device()).total_memory / 2**30
+    return psutil.virtual_memory().total / 2**30
 
 
 def give_memory_back() -> None:

@@ -27,9 +27,10 @@ class Layout:
     expert: int
 
 
-def check_layout(parallel: ParallelConfig, model: Architecture) -> Layout:
-    """The layout of this launch. UserError, naming the key, if it does not fit the world size or the model."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+def check_layout(parallel: ParallelConfig, model: Architecture, processes: int | None = None) -> Layout:
+    """The layout of `processes` (None: of this launch). UserError, naming the key, if it does not fit their number or
+    the model."""
+    world = processes or int(os.environ.get("WORLD_SIZE", "1"))
     t, p, c = parallel.tensor, parallel.pipeline, parallel.context
     if world % (t * p * c):
         raise UserError(
