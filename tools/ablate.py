@@ -5,10 +5,10 @@
     python tools/ablate.py report runs/A runs/B [--out DIR]                # of any run folders
 
 Options beside the overrides: parallel_cells=N cells side by side (2), processes=N of each cell, out=DIR
-(runs/ablations/NAME), dry_run=true (print the cells and their plan: layout,
-sizes, memory, what this machine lacks; start nothing), launcher=slurm (hand the cells to Slurm by
-submitit; submitit.slurm_partition=gpu and so on are its settings), note="for the report's head". The same command goes on where it was stopped:
-finished cells are not run again, half-done ones resume. Exit code 1 if a cell failed; the report has the others.
+(runs/ablations/NAME), dry_run=true (print the cells and their plan: layout, sizes, memory, what this machine lacks;
+start nothing), note=TEXT (for the report's head), launcher=slurm (hand the cells to Slurm by submitit;
+submitit.slurm_partition=gpu and so on are its settings). The same command goes on where it was stopped: finished cells
+are not run again, half-done ones resume. Exit code 1 if a cell failed; the report has the others.
 """
 
 import argparse

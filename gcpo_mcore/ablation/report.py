@@ -20,6 +20,7 @@ from gcpo_mcore.errors import UserError
 from gcpo_mcore.files import write_atomically
 
 COLOURS = ("#c9820a", "#3366aa", "#559944", "#aa3355", "#7755aa", "#228888", "#885533", "#777777")
+STYLES = ("-", "--", ":")
 PACKAGES = ("torch", "megatron-core", "transformers")
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0}td,th{border-bottom:1px solid #ddd;padding:.3em .8em;text-align:right}
@@ -185,10 +186,19 @@ def _curves(runs: Sequence[Run]) -> bytes:
     figure, axes = plt.subplots(1, len(metrics), figsize=(5.6 * len(metrics), 4.4), sharey=True, squeeze=False)
     for axis, metric in zip(axes[0], metrics, strict=True):
         for number, (factors, found) in enumerate(cells.items()):
-            colour, style = COLOURS[number % len(COLOURS)], ("-", "--", ":")[number // len(COLOURS) % 3]
+            # Styles change from cell to cell, solid ones lie below: cells with the same results stay visible.
+            colour, layer = COLOURS[number % len(COLOURS)], number % len(STYLES)
             steps = [step for step, _ in found[0].curves[metric]]
             points = [estimate([v for _, v in at]) for at in zip(*(r.curves[metric] for r in found), strict=True)]
-            axis.plot(steps, [p.mean for p in points], style, color=colour, linewidth=2, label=label(factors))
+            axis.plot(
+                steps,
+                [p.mean for p in points],
+                STYLES[layer],
+                color=colour,
+                linewidth=2,
+                zorder=2 + layer,
+                label=label(factors),
+            )
             if len(found) > 1:
                 low, high = [max(p.low, 0) for p in points], [min(p.high, 1) for p in points]
                 axis.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
