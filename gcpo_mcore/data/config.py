@@ -12,8 +12,8 @@ from gcpo_mcore.data.curriculum import Curriculum
 class TrainSource(Config):
     """A file, a folder of files or hf:NAME?split=train with training prompts.
 
-    `weight` is its share of a batch relative to the other sources; 0 leaves it out. `max_rows` reads only the first that
-    many, and of these only the first `max_golden_rows` keep their golden answer; both may be left out (null: all).
+    `weight` is its share of a batch relative to the other sources; 0 leaves it out. `max_rows` reads only the first
+    that many, and of these only the first `max_golden_rows` keep their golden answer; both may be left out (null: all).
     """
 
     path: str
