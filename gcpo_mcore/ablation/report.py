@@ -20,6 +20,7 @@ from gcpo_mcore.errors import UserError
 from gcpo_mcore.files import write_atomically
 
 COLOURS = ("#c9820a", "#3366aa", "#559944", "#aa3355", "#7755aa", "#228888", "#885533", "#777777")
+MOST_BANDS = 8  # with more cells they hide each other
 STYLES = ("-", "--", ":")
 PACKAGES = ("torch", "megatron-core", "transformers")
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}
@@ -199,7 +200,7 @@ def _curves(runs: Sequence[Run]) -> bytes:
                 zorder=2 + layer,
                 label=label(factors),
             )
-            if len(found) > 1:
+            if len(found) > 1 and len(cells) <= MOST_BANDS:
                 low, high = [max(p.low, 0) for p in points], [min(p.high, 1) for p in points]
                 axis.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
         axis.set(title=metric.removeprefix("val/"), xlabel="step", ylim=(-0.02, 1.02))
@@ -215,7 +216,9 @@ def _curves(runs: Sequence[Run]) -> bytes:
 
 def _markdown(about: dict[str, str], tables: Sequence[Table]) -> str:
     parts = ["# Report\n", "\n".join(f"- **{key}**: {value}" for key, value in about.items()) + "\n"]
-    parts.append("![Held-out accuracy over steps; bands are 95% intervals over seeds](curves.png)\n")
+    parts.append(
+        "![Held-out accuracy over steps; bands, where cells are few, are 95% intervals over seeds](curves.png)\n"
+    )
     for table in tables:
         lines = ["| " + " | ".join(row) + " |" for row in (table.header, *table.rows)]
         lines.insert(1, "|---" * len(table.header) + "|")
