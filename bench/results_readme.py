@@ -8,8 +8,9 @@ A figure stands between two comments, the first of which says what it is:
     <!--change GRID METRIC CELL CELL-->+0.03 (-0.00 to +0.07)<!---->           second minus first, paired by seed
     <!--effect GRID METRIC FACTOR LEVEL LEVEL-->-0.54 (-0.66 to -0.41)<!---->  marginal effect, second level minus first
 
-CELL is its levels with "/" between them. METRIC is hard or easy (held-out accuracy at the last step), or a column
-of results.csv with '_' for ' '. tests/ablation/test_results.py sees that the files are what this makes.
+CELL is its levels with "/" between them; with GRID: before them it is of another grid (the same seeds, starters and
+prompts). METRIC is hard or easy (held-out accuracy at the last step), or a column of results.csv with '_' for ' '.
+tests/ablation/test_results.py sees that the files are what this makes.
 """
 
 import csv
@@ -38,25 +39,38 @@ def read_results(grid: str) -> list[Run]:
 
 def figure(kind: str, grid: str, metric: str, *what: str) -> str:
     """The text of one figure. KeyError for a cell, column or level that the results do not have."""
-    runs = read_results(grid)
     column = f"val/{metric}/avg@1 final" if metric in ("hard", "easy") else metric.replace("_", " ")
     if kind == "effect":
         factor, base, level = what
+        runs = read_results(grid)
         runs.sort(key=lambda run: run.factors[factor] != base)  # `effects` takes the first level as the base
         found = {(e.factor, e.base, e.level): e for e in effects(runs, lambda run: run.totals[column])}
         return _signed(found[factor, base, level].difference)
-    cells: dict[str, dict[int, float]] = {}
-    for run in runs:
-        cells.setdefault("/".join(run.factors.values()), {})[run.seed] = run.totals[column]
+    values = [_of_cell(grid, name, column) for name in what]
     if kind == "cell":
-        e = estimate(list(cells[what[0]].values()))
+        e = estimate(list(values[0].values()))
+        if e.n == 1:
+            return f"{e.mean:.2f} (one seed)"
         digits = 2 if metric in ("hard", "easy") or e.mean < 1 else 0
         return f"{e.mean:,.{digits}f} ± {e.half_width:,.{digits}f}"
-    base, other = (cells[name] for name in what)
+    base, other = values
     return _signed(estimate([other[seed] - base[seed] for seed in base]))
 
 
+def _of_cell(grid: str, name: str, column: str) -> dict[int, float]:
+    """Seed -> the value of a cell's run."""
+    *other, name = name.split(":")
+    found = {
+        run.seed: run.totals[column] for run in read_results(*other or [grid]) if "/".join(run.factors.values()) == name
+    }
+    if not found:
+        raise KeyError(f"{grid}: no cell {name}")
+    return found
+
+
 def _signed(e: Estimate) -> str:
+    if e.n == 1:
+        return f"{e.mean:+.2f} (one seed)"
     return f"{e.mean:+.2f} ({e.low:+.2f} to {e.high:+.2f})"
 
 
