@@ -49,9 +49,9 @@ def figure(kind: str, grid: str, metric: str, *what: str) -> str:
     values = [_of_cell(grid, name, column) for name in what]
     if kind == "cell":
         e = estimate(list(values[0].values()))
-        if e.n == 1:
-            return f"{e.mean:.2f} (one seed)"
         digits = 2 if metric in ("hard", "easy") or e.mean < 1 else 0
+        if e.n == 1:
+            return f"{e.mean:,.{digits}f} (one seed)"
         return f"{e.mean:,.{digits}f} ± {e.half_width:,.{digits}f}"
     base, other = values
     return _signed(estimate([other[seed] - base[seed] for seed in base]))
