@@ -34,6 +34,11 @@ def device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if HAS_CUDA else torch.device("cpu")
 
 
+def gpus() -> int:
+    """How many GPUs this machine has."""
+    return torch.cuda.device_count()
+
+
 def backend() -> str:
     """The torch.distributed backend of the tensors' collectives."""
     return "nccl" if HAS_CUDA else "gloo"

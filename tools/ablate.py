@@ -5,9 +5,10 @@
     python tools/ablate.py report runs/A runs/B [--out DIR]                # of any run folders
 
 Options beside the overrides: parallel_cells=N cells side by side (2), processes=N of each cell, out=DIR
-(runs/ablations/NAME), dry_run=true (print the cells, start nothing), launcher=slurm (hand the cells to Slurm by
-submitit; submitit.slurm_partition=gpu and so on are its settings). The same command goes on where it was stopped:
-finished cells are not run again, half-done ones resume. Exit code 1 if a cell failed; the report has the others.
+(runs/ablations/NAME), dry_run=true (print the cells and their plan: layout, sizes, memory, what this machine lacks;
+start nothing), note=TEXT (for the report's head), launcher=slurm (hand the cells to Slurm by submitit;
+submitit.slurm_partition=gpu and so on are its settings). The same command goes on where it was stopped: finished cells
+are not run again, half-done ones resume. Exit code 1 if a cell failed; the report has the others.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from gcpo_mcore.errors import EXIT_CODE, UserError
 
-OPTIONS = {"parallel_cells": "2", "processes": "", "out": "", "dry_run": "false", "launcher": "local"}
+OPTIONS = {"parallel_cells": "2", "processes": "", "out": "", "dry_run": "false", "launcher": "local", "note": ""}
 SETTING = "submitit."
 
 
@@ -35,9 +36,7 @@ def ablate(arguments: list[str]) -> int:
     grid = read_grid(overrides, processes=int(options["processes"]) if options["processes"] else None)
     folder = Path(options["out"] or f"runs/ablations/{grid.name}")
     if options["dry_run"] == "true":
-        for cell in grid.cells:
-            print(f"{cell.name}:  tools/train.py {shlex.join(cell.overrides)}")
-        return 0
+        return preview(grid)
     if options["launcher"] == "local":
         launcher = Local()
     else:
@@ -50,15 +49,36 @@ def ablate(arguments: list[str]) -> int:
         runs = [read_run(cells_folder(folder) / cell.name, cell.factors) for cell in finished]
         about = {
             "question": grid.question,
-            "command": shlex.join(["python", "tools/ablate.py", *arguments]),
+            "command": shlex.join(["python", "tools/ablate.py", *(a for a in arguments if not a.startswith("note="))]),
             "the same for every cell": grid.budget,
         }
+        if options["note"]:
+            about["note"] = options["note"]
         failed = {name: state for name, state in states.items() if state != "finished"}
         if failed:
             about["failed"] = "; ".join(f"{name} ({state})" for name, state in failed.items())
         write_report(runs, folder, about)
         print(f"report: {folder / 'report.md'} and {folder / 'report.html'}")
     return 0 if len(finished) == len(grid.cells) else 1
+
+
+def preview(grid) -> int:
+    """Prints every cell's command line and the plan of every kind of cell. UserError if a layout is impossible."""
+    from rich.console import Console
+
+    from gcpo_mcore.ablation.preview import PROBLEM, plans
+    from gcpo_mcore.monitor.tables import print_sizes
+    from gcpo_mcore.platform import gpus
+
+    for cell in grid.cells:
+        print(f"{cell.name}:  tools/train.py {shlex.join(cell.overrides)}")
+    found = plans(grid, gpus())
+    for title, sizes in found.items():
+        print_sizes(title, sizes, Console())
+    for title, sizes in found.items():
+        if PROBLEM in sizes:
+            raise UserError(f"{title}: {sizes[PROBLEM]}")
+    return 0
 
 
 def report(folders: list[Path], out: Path) -> int:

@@ -3,6 +3,7 @@
     python tools/golden.py fill IN OUT.jsonl --column solution [key=value ...]
     python tools/golden.py fill IN OUT.jsonl --teacher http://localhost:30000/v1 --model NAME [--tries 8]
         [--keep likeliest --policy MODEL_FOLDER]
+    python tools/golden.py fill IN OUT.jsonl --teacher-model FOLDER --max-tokens 1024 --parallel 64 [--tries 8]
     python tools/golden.py degrade IN OUT.jsonl [--truncate 0.5] [--corrupt 0.2] [--wrong-answer 0.1] [key=value ...]
 
 IN is a file, a folder or hf:NAME as in a data config; key=value are settings as for tools/train.py (reward=..., and
@@ -10,6 +11,7 @@ data=files): what counts as right is what the run's own reward says. docs/golden
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -24,34 +26,35 @@ def fill(given, config, rows, grader) -> None:
 
     from gcpo_mcore.curation import fill as filling
 
-    if given.column:
-        source, propose = f"column:{given.column}", _from_column(given, rows)
-        refusals, settings = [], {"column": given.column, "strip": given.strip, "suffix": given.suffix}
-    else:
-        teacher, propose, settings = _from_teacher(given, config)
-        source, refusals = f"teacher:{given.model}", teacher.refusals
-    choose, choice = {"shortest": _shortest, "likeliest": _likeliest}[given.keep](given, config)
-    settings |= choice | {"replace": given.replace, "reward": config.reward.model_dump(mode="json")}
-    with tqdm(total=len(rows), unit="row", disable=None) as bar:
-        ends = filling.fill(
-            rows,
-            given.out,
-            propose,
-            choose,
-            source,
-            config.data,
-            grader,
-            given.parallel,
-            given.replace,
-            settings,
-            bar.update,
-        )
+    origin = _from_column if given.column else _from_server if given.teacher else _from_model
+    with origin(given, config, rows) as (source, propose, settings, refusals):
+        choose, choice = {"shortest": _shortest, "likeliest": _likeliest}[given.keep](given, config)
+        settings |= choice | {"replace": given.replace, "reward": config.reward.model_dump(mode="json")}
+        with tqdm(total=len(rows), unit="row", disable=None) as bar:
+            ends = filling.fill(
+                rows,
+                given.out,
+                propose,
+                choose,
+                source,
+                config.data,
+                grader,
+                given.parallel,
+                given.replace,
+                settings,
+                bar.update,
+            )
     print(f"{given.out}: {len(rows)} rows; " + ", ".join(f"{n} {end}" for end, n in sorted(ends.items())))
     if refusals:
         print(f"the teacher refused {len(refusals)} prompts, the first: {refusals[0]}", file=sys.stderr)
 
 
-def _from_column(given, rows):
+# Where candidates come from. Each gives what golden_source says, the function that proposes candidates for rows, the
+# settings that they depend on, and the list into which refusals of prompts are written meanwhile.
+
+
+@contextlib.contextmanager
+def _from_column(given, config, rows):
     from gcpo_mcore.data.files import value_at
 
     if all(value_at(row.values, given.column) is None for row in rows):
@@ -68,10 +71,14 @@ def _from_column(given, rows):
         text = unwanted.sub("", text or "").rstrip()
         return [text + given.suffix.replace("{answer}", columns.answers(row)[0])] if text else []
 
-    return propose
+    settings = {"column": given.column, "strip": given.strip, "suffix": given.suffix}
+    yield f"column:{given.column}", lambda rows, columns: [propose(row, columns) for row in rows], settings, []
 
 
-def _from_teacher(given, config):
+@contextlib.contextmanager
+def _from_server(given, config, rows):
+    from concurrent.futures import ThreadPoolExecutor
+
     from gcpo_mcore.curation.teacher import Teacher
     from gcpo_mcore.data.dataset import messages_of
     from gcpo_mcore.data.files import prompt_of
@@ -83,12 +90,48 @@ def _from_teacher(given, config):
     teacher = Teacher(
         given.teacher, **knobs, timeout_s=given.timeout_s, requests_per_minute=given.requests_per_minute, api_key=key
     )
-
-    def propose(row, columns) -> list[str]:
-        return teacher.solve(messages_of(prompt_of(row, columns.prompt), config.data), given.tries)
-
     asked = {"system_prompt": config.data.system_prompt, "prompt_suffix": config.data.prompt_suffix}
-    return teacher, propose, {**knobs, **asked, "tries": given.tries}
+    with ThreadPoolExecutor(given.parallel) as threads:
+
+        def propose(rows, columns) -> list[list[str]]:
+            messages = [messages_of(prompt_of(row, columns.prompt), config.data) for row in rows]
+            return list(threads.map(lambda m: teacher.solve(m, given.tries), messages))
+
+        yield f"teacher:{given.model}", propose, {**knobs, **asked, "tries": given.tries}, teacher.refusals
+
+
+@contextlib.contextmanager
+def _from_model(given, config, rows):
+    from gcpo_mcore.actor.architecture import read_architecture
+    from gcpo_mcore.actor.hf_mapping import HfWeights
+    from gcpo_mcore.curation.local_teacher import LocalTeacher
+    from gcpo_mcore.hub import local_folder
+    from gcpo_mcore.plan import load_tokenizer
+    from gcpo_mcore.rollout.config import Sampling
+    from gcpo_mcore.setup import build_engine
+
+    folder = local_folder(given.teacher_model)
+    arch = read_architecture(folder)
+    if given.max_tokens >= arch.max_positions:
+        raise UserError(
+            f"--max-tokens {given.max_tokens}: {given.teacher_model} has only {arch.max_positions} positions"
+        )
+    tokenizer, weights = load_tokenizer(folder, arch), HfWeights(folder, arch)
+    sampling = Sampling(temperature=given.temperature, top_p=1.0, top_k=0, max_response_tokens=given.max_tokens)
+    with contextlib.closing(build_engine(config, folder, tokenizer)) as engine:
+        engine.update_weights(((name, weights(name)) for name in weights.names()), version=0)
+        teacher = LocalTeacher(engine, tokenizer, config.data, sampling, arch.max_positions, given.tries, config.seed)
+        settings = {"teacher_model": given.teacher_model, "sampling": sampling.model_dump(), "tries": given.tries}
+        settings |= {"seed": config.seed, "dtype": config.model.dtype, "rendering": _rendering(config)}
+        yield f"teacher:{given.teacher_model}", teacher.solve, settings, teacher.refusals
+
+
+def _rendering(config) -> dict:
+    """The settings that a prompt's token ids depend on."""
+    return {
+        key: getattr(config.data, key)
+        for key in ("chat_template", "chat_template_kwargs", "system_prompt", "prompt_suffix")
+    }
 
 
 def _shortest(given, config):
@@ -103,9 +146,8 @@ def _likeliest(given, config):
     from gcpo_mcore.plan import load_tokenizer
 
     tokenizer = load_tokenizer(given.policy, read_architecture(given.policy))
-    shown = ("chat_template", "chat_template_kwargs", "system_prompt", "prompt_suffix")
-    rendering = {key: getattr(config.data, key) for key in shown}
-    return Policy(given.policy, tokenizer, config.data).choose, {"policy": given.policy, "rendering": rendering}
+    settings = {"policy": given.policy, "rendering": _rendering(config)}
+    return Policy(given.policy, tokenizer, config.data).choose, settings
 
 
 def degrade(given, config, rows, grader) -> None:
@@ -132,6 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     origin = one.add_mutually_exclusive_group(required=True)
     origin.add_argument("--column", help="take it from this column")
     origin.add_argument("--teacher", metavar="URL", help="ask this OpenAI-compatible server; with /v1")
+    origin.add_argument("--teacher-model", metavar="FOLDER", help="ask this Hugging Face model, in this process")
     one.add_argument("--strip", metavar="REGEX", default="", help="with --column: what matches is taken out first")
     one.add_argument("--suffix", default="", help="with --column: appended; {answer} is the reference answer")
     one.add_argument("--replace", action="store_true", help="also where the row's own golden answer is right")
@@ -186,8 +229,8 @@ def main() -> int:
     given, settings = parser.parse_known_args()  # settings may stand anywhere
     if strange := [word for word in settings if word.startswith("-") or "=" not in word]:
         parser.error(f"unrecognized arguments: {' '.join(strange)}")
-    if given.command == "fill" and given.teacher and not given.model:
-        parser.error("--teacher needs --model")
+    if given.command == "fill" and bool(given.teacher) != bool(given.model):
+        parser.error("--teacher and --model go together")
     if given.command == "fill" and (given.keep == "likeliest") != bool(given.policy):
         parser.error("--keep likeliest and --policy go together")
 

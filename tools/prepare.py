@@ -6,6 +6,7 @@
     python tools/prepare.py check [DATA ...]      # instead: look for what is wrong with data (check --help)
     python tools/prepare.py reasoning TASK        # instead: rows of a task of reasoning-gym (reasoning --help)
     python tools/prepare.py champ                 # instead: competition problems with human solutions (champ --help)
+    python tools/prepare.py teacher               # beside them: a larger model that knows the hard problems too
 
     OUT/train_easy.jsonl  train_hard.parquet  eval_easy.jsonl  eval_hard.jsonl
     OUT/manifest.json     seed, rows, bytes and sha256 of the data files
@@ -31,6 +32,20 @@ from gcpo_mcore.data import carry
 from gcpo_mcore.errors import EXIT_CODE, UserError
 
 TOOLS = Path(__file__).resolve().parent
+STARTER = {  # 594,688 parameters
+    "hidden_size": 128,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 384,
+}
+TEACHER = {  # 1,769,664 parameters
+    "hidden_size": 192,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 3,
+    "intermediate_size": 576,
+}
 ENDINGS = {"train_easy": ".jsonl", "train_hard": ".parquet", "eval_easy": ".jsonl", "eval_hard": ".jsonl"}
 
 
@@ -54,7 +69,27 @@ def make_data(out: Path, seed: int) -> None:
 
 def make_init(out: Path, seed: int) -> None:
     """Write OUT/init: the untrained model, its tokenizer and its generation defaults."""
-    if _is_there(out / "init"):
+    _make_model(out / "init", seed, STARTER)
+
+
+def make_starter(out: Path, seed: int, processes: int) -> None:
+    """Write OUT/starter: train OUT/init on the easy problems with the real trainer, and convert the checkpoint."""
+    _train_model(out / "starter", "carry_warmup", out / "warmup", seed, processes)
+
+
+def make_teacher(out: Path, processes: int) -> None:
+    """Write OUT/teacher_init and OUT/teacher, for data that is in OUT already: a larger model, which is trained on all
+    golden answers, those of the hard problems too."""
+    manifest = out / "manifest.json"
+    if not manifest.is_file():
+        raise UserError(f"{out}: no data there; `python tools/prepare.py --out {out} --skip-starter` makes it")
+    seed = json.loads(manifest.read_text())["seed"]
+    _make_model(out / "teacher_init", seed, TEACHER)
+    _train_model(out / "teacher", "carry_teacher", out / "teacher_training", seed, processes)
+
+
+def _make_model(folder: Path, seed: int, shape: dict[str, int]) -> None:
+    if _is_there(folder):
         return
     import torch  # here, so that data alone needs no torch
     from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
@@ -67,11 +102,7 @@ def make_init(out: Path, seed: int) -> None:
     }
     config = Qwen2Config(
         vocab_size=len(tokenizer),
-        hidden_size=128,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=384,
+        **shape,
         max_position_embeddings=128,
         tie_word_embeddings=True,
         dtype="float32",
@@ -80,27 +111,26 @@ def make_init(out: Path, seed: int) -> None:
     torch.manual_seed(seed)
     model = Qwen2ForCausalLM(config)
     model.generation_config = GenerationConfig(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, **ends)
-    with _whole(out / "init") as folder:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    print(f"{out / 'init'}: {sum(p.numel() for p in model.parameters()):,} parameters")
+    with _whole(folder) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+    print(f"{folder}: {sum(p.numel() for p in model.parameters()):,} parameters")
 
 
-def make_starter(out: Path, seed: int, processes: int) -> None:
-    """Write OUT/starter: train OUT/init on the easy problems with the real trainer, and convert the checkpoint."""
-    if _is_there(out / "starter"):
+def _train_model(final: Path, experiment: str, run: Path, seed: int, processes: int) -> None:
+    """Write the folder `final`: run configs/experiment/EXPERIMENT.yaml, which writes `run`, and convert the result."""
+    if _is_there(final):
         return
-    run = out / "warmup"  # as configs/experiment/carry_warmup.yaml says
     shutil.rmtree(run, ignore_errors=True)  # left by a call that was killed
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    overrides = ["experiment=carry_warmup", f"prepared={out}", f"seed={seed}"]
+    overrides = [f"experiment={experiment}", f"prepared={final.parent}", f"seed={seed}"]
     try:
-        with _whole(out / "starter") as folder:
+        with _whole(final) as folder:
             _python(*launch, str(TOOLS / "train.py"), *overrides)
             _python(str(TOOLS / "convert.py"), "to-hf", str(run), str(folder))
     finally:
         shutil.rmtree(run, ignore_errors=True)
-    print(f"{out / 'starter'}: warmed up on {out / 'train_easy.jsonl'}")
+    print(f"{final}: trained as configs/experiment/{experiment}.yaml says")
 
 
 def _checked(manifest: Path, seed: int) -> dict:
@@ -240,6 +270,18 @@ def champ(arguments: list[str]) -> int:
     return 0
 
 
+def teacher(arguments: list[str]) -> int:
+    """Write a larger model that solves the hard problems, to take golden answers from."""
+    parser = argparse.ArgumentParser(
+        prog="prepare.py teacher", description="Train a model three times the starter's size on all golden answers."
+    )
+    parser.add_argument("--out", type=Path, default=Path("prepared/carry-seed0"), help="where the data is")
+    parser.add_argument("--processes", type=int, default=1, help="that train it (default: %(default)s)")
+    given = parser.parse_args(arguments)
+    make_teacher(given.out, given.processes)
+    return 0
+
+
 def _write_rows(out: Path, rows: list[dict]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     _write(out, _jsonl(rows))
@@ -252,7 +294,7 @@ def _is_path(word: str) -> bool:
 
 
 def main() -> int:
-    commands = {"check": check, "reasoning": reasoning, "champ": champ}
+    commands = {"check": check, "reasoning": reasoning, "champ": champ, "teacher": teacher}
     if command := commands.get("".join(sys.argv[1:2])):
         try:
             return command(sys.argv[2:])

@@ -15,11 +15,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from gcpo_mcore.ablation.runs import Run
-from gcpo_mcore.ablation.statistics import Estimate, by_cell, effects, estimate
+from gcpo_mcore.ablation.statistics import Effect, Estimate, by_cell, effects, effects_within, estimate
 from gcpo_mcore.errors import UserError
 from gcpo_mcore.files import write_atomically
 
 COLOURS = ("#c9820a", "#3366aa", "#559944", "#aa3355", "#7755aa", "#228888", "#885533", "#777777")
+MOST_BANDS = 8  # with more cells they hide each other
+STYLES = ("-", "--", ":")
 PACKAGES = ("torch", "megatron-core", "transformers")
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0}td,th{border-bottom:1px solid #ddd;padding:.3em .8em;text-align:right}
@@ -113,20 +115,31 @@ def _cells_table(runs: Sequence[Run]) -> Table:
 def _effect_tables(runs: Sequence[Run]) -> list[Table]:
     tables = []
     for metric in metrics_of(runs):
-        found = effects(runs, lambda run, m=metric: run.final(m))
-        rows = [
-            [e.factor, f"{e.base} → {e.level}", f"{e.difference.mean:+.3f}",
-             f"[{e.difference.low:+.3f}, {e.difference.high:+.3f}]" if e.difference.n > 1 else "-",
-             "yes" if e.difference.low > 0 or e.difference.high < 0 else "no"]
-            for e in found
-        ]  # fmt: skip
+
+        def final(run: Run, metric: str = metric) -> float:
+            return run.final(metric)
+
+        about, header = metric.removeprefix("val/"), ["factor", "change", "effect", "95% interval", "apart from 0"]
         note = (
             "Pairs differ in this factor alone. A seed counts with the mean over its pairs; the interval is over seeds."
         )
-        header = ["factor", "change", "effect", "95% interval", "apart from 0"]
-        if rows:
-            tables.append(Table(f"Marginal effects on the final {metric.removeprefix('val/')}", note, header, rows))
+        if rows := [_effect_row(e) for e in effects(runs, final)]:
+            tables.append(Table(f"Marginal effects on the final {about}", note, header, rows))
+        note = "The same among the cells at one level of another factor."
+        if rows := [[label([(other, level)]), *_effect_row(e)] for other, level, e in effects_within(runs, final)]:
+            tables.append(Table(f"Effects on the final {about}, one other factor fixed", note, ["with", *header], rows))
     return tables
+
+
+def _effect_row(effect: Effect) -> list[str]:
+    e = effect.difference
+    return [
+        effect.factor,
+        f"{effect.base} → {effect.level}",
+        f"{e.mean:+.3f}",
+        f"[{e.low:+.3f}, {e.high:+.3f}]" if e.n > 1 else "-",
+        "yes" if e.low > 0 or e.high < 0 else "no",
+    ]
 
 
 def _usage_table(runs: Sequence[Run]) -> Table:
@@ -174,11 +187,20 @@ def _curves(runs: Sequence[Run]) -> bytes:
     figure, axes = plt.subplots(1, len(metrics), figsize=(5.6 * len(metrics), 4.4), sharey=True, squeeze=False)
     for axis, metric in zip(axes[0], metrics, strict=True):
         for number, (factors, found) in enumerate(cells.items()):
-            colour, style = COLOURS[number % len(COLOURS)], ("-", "--", ":")[number // len(COLOURS) % 3]
+            # Styles change from cell to cell, solid ones lie below: cells with the same results stay visible.
+            colour, layer = COLOURS[number % len(COLOURS)], number % len(STYLES)
             steps = [step for step, _ in found[0].curves[metric]]
             points = [estimate([v for _, v in at]) for at in zip(*(r.curves[metric] for r in found), strict=True)]
-            axis.plot(steps, [p.mean for p in points], style, color=colour, linewidth=2, label=label(factors))
-            if len(found) > 1:
+            axis.plot(
+                steps,
+                [p.mean for p in points],
+                STYLES[layer],
+                color=colour,
+                linewidth=2,
+                zorder=2 + layer,
+                label=label(factors),
+            )
+            if len(found) > 1 and len(cells) <= MOST_BANDS:
                 low, high = [max(p.low, 0) for p in points], [min(p.high, 1) for p in points]
                 axis.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
         axis.set(title=metric.removeprefix("val/"), xlabel="step", ylim=(-0.02, 1.02))
@@ -194,7 +216,9 @@ def _curves(runs: Sequence[Run]) -> bytes:
 
 def _markdown(about: dict[str, str], tables: Sequence[Table]) -> str:
     parts = ["# Report\n", "\n".join(f"- **{key}**: {value}" for key, value in about.items()) + "\n"]
-    parts.append("![Held-out accuracy over steps; bands are 95% intervals over seeds](curves.png)\n")
+    parts.append(
+        "![Held-out accuracy over steps; bands, where cells are few, are 95% intervals over seeds](curves.png)\n"
+    )
     for table in tables:
         lines = ["| " + " | ".join(row) + " |" for row in (table.header, *table.rows)]
         lines.insert(1, "|---" * len(table.header) + "|")

@@ -52,7 +52,7 @@ def run_grid(
     watcher.start()
     try:
         with ThreadPoolExecutor(side_by_side) as pool:
-            list(pool.map(lambda cell: _run_cell(cell, grid.processes, folder, launcher, states), grid.cells))
+            list(pool.map(lambda cell: _run_cell(cell, folder, launcher, states), grid.cells))
     finally:
         done.set()
         watcher.join()
@@ -60,15 +60,15 @@ def run_grid(
     return states
 
 
-def _run_cell(cell: Cell, processes: int, folder: Path, launcher: Launcher, states: dict[str, str]) -> None:
+def _run_cell(cell: Cell, folder: Path, launcher: Launcher, states: dict[str, str]) -> None:
     run_folder = cells_folder(folder) / cell.name
     steps = cell.config.trainer.steps
     if (run_folder / "hf").is_dir() and _last_step(run_folder) >= steps:
         states[cell.name] = "finished"
         return
     command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    if cell.processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(cell.processes)]
     command += [str(ROOT / "tools/train.py"), *cell.overrides]
     command += [f"run.folder={cells_folder(folder)}", f"run.name={cell.name}"]
     for attempt in range(1, TRIES + 1):
@@ -109,13 +109,12 @@ def _keep(grid: Grid, folder: Path) -> None:
 
 
 def _prepare(grid: Grid, side_by_side: int) -> None:
-    """Data and starter of the quick-start task for every seed that has none yet, and the files that the grid names."""
+    """The files that the grid names, and data and starter of the quick-start task for every seed that has none yet."""
     seeds = {}
     for cell in grid.cells:
-        config = cell.config
-        if config.data.name == "carry":
-            starter = Path(config.prepared) / "starter"
-            seeds[config.prepared] = (config.seed, Path(config.model.path) == starter and not starter.is_dir())
+        config, starter = cell.config, Path(cell.config.prepared) / "starter"
+        uses_starter = config.data.name == "carry" and Path(config.model.path) == starter
+        seeds[config.prepared] = (config.seed, uses_starter and not starter.is_dir())
 
     def make(prepared: str) -> None:
         seed, is_missing = seeds[prepared]

@@ -81,3 +81,17 @@ def effects(runs: Sequence[Run], value: Callable[[Run], float]) -> list[Effect]:
                 means = [math.fsum(d) / len(d) for d in by_seed.values()]
                 found.append(Effect(factor, levels[0], level, estimate(means)))
     return found
+
+
+def effects_within(runs: Sequence[Run], value: Callable[[Run], float]) -> list[tuple[str, str, Effect]]:
+    """(other factor, its level, effect): the effects among the runs at one level of another factor, for all pairs.
+
+    Of two factors that meet in every combination these are the simple effects; where they differ between the levels of
+    the other factor, a marginal effect says little.
+    """
+    found = []
+    for other in dict.fromkeys(name for run in runs for name in run.factors):
+        for level in dict.fromkeys(run.factors[other] for run in runs if other in run.factors):
+            at_level = [run for run in runs if run.factors.get(other) == level]
+            found += [(other, level, effect) for effect in effects(at_level, value)]
+    return found

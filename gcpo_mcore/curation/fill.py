@@ -9,7 +9,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -22,7 +21,7 @@ from gcpo_mcore.files import write_atomically
 from gcpo_mcore.rewarding.grader import Grader
 from gcpo_mcore.samples import Prompt, Sample
 
-Propose = Callable[[Row, Columns], list[str]]  # candidates for a row, called from several threads
+Propose = Callable[[list[Row], Columns], list[list[str]]]  # the candidates of each row
 # Rows, the right candidates of each (at least one), where prompt and answer are -> the one to keep for each row.
 Choose = Callable[[list[Row], list[list[str]], Columns], list[str]]
 KEPT, FILLED, NONE_RIGHT, NO_CANDIDATE = "kept", "filled", "none was right", "no candidate"
@@ -45,7 +44,7 @@ def fill(
 
     source    what golden_source says of a new golden answer; one that the row had and the reward accepts is kept, as
               'given' unless the row says more
-    parallel  rows proposed for at a time, one thread each; so many are lost if the call is interrupted
+    parallel  rows proposed for at a time; so many are lost if the call is interrupted
     replace   never keep what the row had
     settings  what the candidates depend on: a part made with others is refused
     advance   told how many rows are done, in steps
@@ -61,14 +60,14 @@ def fill(
     done = _read_part(part, _fingerprint(rows, settings))
     advance(len(done))
     waiting = [row for row in rows if row.number not in done]
-    with _appending(part) as file, ThreadPoolExecutor(parallel) as threads:
+    with _appending(part) as file:
         if not done and not part.stat().st_size:
             _append(file, {"made from": _fingerprint(rows, settings)})
         for start in range(0, len(waiting), parallel):
             chunk = waiting[start : start + parallel]
             kept = {} if replace else _kept(chunk, columns, grader)
             asked = [row for row in chunk if row.number not in kept]
-            proposed = list(threads.map(lambda row: propose(row, columns), asked))
+            proposed = propose(asked, columns)
             made = kept | _best(asked, proposed, columns, grader, choose, source)
             for row in chunk:
                 done[row.number] = made[row.number]

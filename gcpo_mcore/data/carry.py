@@ -69,6 +69,17 @@ def two_digit(a: int, b: int) -> Problem:
     return Problem(f"{a}+{b}?", f"{a + b}", golden, "two_digit_carry" if carry else "two_digit")
 
 
+def verbose(a: int, b: int) -> str:
+    """Another worked solution of a+b with a carry: the tens without it, then the carry in a step of its own.
+
+    39+66?  0+9+6=15;0+3+6=09;1+09=10:105
+    """
+    (a_tens, a_units), (b_tens, b_units) = divmod(a, 10), divmod(b, 10)
+    tens, carry = a_tens + b_tens, (a_units + b_units) // 10
+    steps = [_step(0, a_units, b_units), _step(0, a_tens, b_tens), f"{carry}+{tens:02d}={carry + tens:02d}"]
+    return f"{';'.join(steps)}:{a + b}"
+
+
 def two_digit_columns(a: int, b: int) -> Problem:
     """The columns of a and b in 10..99 added without a carry: the sum of the tens, then the units' last digit."""
     (a_tens, a_units), (b_tens, b_units) = divmod(a, 10), divmod(b, 10)
@@ -96,7 +107,7 @@ def make(seed: int) -> dict[str, list[dict[str, str]]]:
 
     train_easy  8,000 rows in the shares above. The one-digit kinds have only 100 problems each, so each comes 16 or 24
                 times; the other rows are all different.
-    train_hard  the 3,517 hard problems that are not held out
+    train_hard  the 3,517 hard problems that are not held out, with another worked solution in the column golden_verbose
     eval_easy   128 rows in the same shares: the one-digit ones are also in train_easy, the others are not
     eval_hard   128 hard problems that are not in train_hard
     """
@@ -114,7 +125,10 @@ def make(seed: int) -> dict[str, list[dict[str, str]]]:
         "eval_easy": _shuffle(held_out, f"carry/{seed}/eval_easy"),
         "eval_hard": hard[:EVAL_ROWS],
     }
-    return {stem: [asdict(p) for p in rows] for stem, rows in files.items()}
+    made = {stem: [asdict(p) for p in rows] for stem, rows in files.items()}
+    for row in made["train_hard"]:
+        row["golden_verbose"] = verbose(*map(int, row["prompt"].rstrip("?").split("+")))
+    return made
 
 
 def make_tokenizer():

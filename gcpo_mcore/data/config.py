@@ -12,13 +12,14 @@ from gcpo_mcore.data.curriculum import Curriculum
 class TrainSource(Config):
     """A file, a folder of files or hf:NAME?split=train with training prompts.
 
-    `weight` is its share of a batch relative to the other sources; 0 leaves it out. `max_golden_rows`: only the first
-    so many rows keep their golden answer; it may be left out.
+    `weight` is its share of a batch relative to the other sources; 0 leaves it out. `max_rows` reads only the first
+    that many, and of these only the first `max_golden_rows` keep their golden answer; both may be left out (null: all).
     """
 
     path: str
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     max_golden_rows: Annotated[int, Field(ge=0)] | None = None
+    max_rows: Annotated[int, Field(gt=0)] | None = None
 
 
 class EvalSource(Config):

@@ -36,7 +36,7 @@ def load_train(config: DataConfig, tokenizer) -> dict[str, Loaded]:
     """Every training source, in the order of the config."""
     sources = {name: source for name, source in config.train.items() if source.weight > 0}
     return {
-        name: load(name, s.path, config, tokenizer, max_golden_rows=s.max_golden_rows, check=config.curriculum.check)
+        name: load(name, s.path, config, tokenizer, s.max_rows, s.max_golden_rows, config.curriculum.check)
         for name, s in sources.items()
     }
 

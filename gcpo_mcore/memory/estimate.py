@@ -14,7 +14,7 @@ import torch
 from gcpo_mcore.actor.architecture import Architecture, read_architecture
 from gcpo_mcore.actor.layout import Layout, check_layout
 from gcpo_mcore.config.schema import RunConfig
-from gcpo_mcore.hub import local_folder
+from gcpo_mcore.hub import config_folder
 from gcpo_mcore.memory.activations import Pass, activation_bytes, head_bytes, layer_bytes
 from gcpo_mcore.memory.buffers import FP32, Static, static_bytes
 
@@ -69,7 +69,7 @@ def estimate_run(config: RunConfig, processes: int, with_cuda: bool = True) -> E
 
     `with_cuda`: as on GPUs, where torch has fused norms and steps all parameters at a time.
     """
-    arch = read_architecture(local_folder(config.model.path))
+    arch = read_architecture(config_folder(config.model.path))
     layout = check_layout(config.parallel, arch, processes)
     stages = [_of_stage(config, arch, layout, stage, with_cuda) for stage in range(layout.pipeline)]
     return max(stages, key=lambda estimate: estimate.peak_gib)

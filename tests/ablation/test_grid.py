@@ -1,8 +1,9 @@
 """Which cells a command line makes; every shipped grid is one."""
 
 import pytest
+from pydantic import ValidationError
 
-from gcpo_mcore.ablation.grid import EXPERIMENTS, read_grid
+from gcpo_mcore.ablation.grid import EXPERIMENTS, GridConfig, read_grid
 from gcpo_mcore.config.load import load_config
 from gcpo_mcore.errors import UserError
 
@@ -24,6 +25,29 @@ def test_every_shipped_grid_is_valid(name):
     grid = read_grid([f"experiment={name}"])
     assert len({cell.name for cell in grid.cells}) == len(grid.cells) > 1
     assert grid.name == name and grid.question.endswith("?")
+
+
+def test_variants_of_several_factors_are_multiplied_out():
+    grid = read_grid(["experiment=golden_quality", "seed=0"])
+    assert len(grid.cells) == 10
+    cell = next(c for c in grid.cells if c.factors == {"variant": "supervised", "golden": "wrong_steps"})
+    assert cell.name == "supervised_wrong_steps_seed-0" and cell.config.algorithm.name == "sft"
+    assert cell.config.data.train["hard"].path.endswith("/train_hard_wrong_steps.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"processes": {"a": 1}}, "processes names \\['a'\\], the first variants are \\['a', 'b'\\]"),
+        ({"sweep": {"seed": [0], "size": [1]}}, "size is a factor of variants and of sweep"),
+    ],
+)
+def test_a_grid_that_contradicts_itself_is_refused(changes, message):
+    good = {"question": "?", "budget": "", "overrides": [], "prepare": {}, "sweep": {"seed": [0]}}
+    good |= {"variants": {"size": {"a": [], "b": []}}, "processes": {"a": 1, "b": 2}}
+    assert GridConfig.model_validate(good).processes == {"a": 1, "b": 2}
+    with pytest.raises(ValidationError, match=message):
+        GridConfig.model_validate(good | changes)
 
 
 def test_the_command_line_changes_a_shipped_grid():

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from gcpo_mcore.ablation.runs import Run
-from gcpo_mcore.ablation.statistics import effects, estimate
+from gcpo_mcore.ablation.statistics import effects, effects_within, estimate
 
 T_975 = {2: 12.706, 3: 4.303, 5: 2.776, 10: 2.262}  # of n - 1 degrees of freedom, by n
 
@@ -46,6 +46,21 @@ def test_effects_pair_runs_that_differ_in_one_factor():
     assert golden.difference.mean == pytest.approx(sum(by_seed) / 2)
     assert kl.difference.mean == pytest.approx(((-0.2 - 0.1) / 2 + (0.0 + 0.3) / 2) / 2)
     assert kl.difference.half_width == pytest.approx(12.706 * abs(-0.15 - 0.15) / 2, rel=1e-3)
+
+
+def test_effects_within_a_level_of_another_factor():
+    runs = [run(seed, v, a=a, b=b) for seed, a, b, v in [
+        (0, "x", "on", 0.9), (0, "y", "on", 0.5), (0, "x", "off", 0.1), (0, "y", "off", 0.3),
+        (1, "x", "on", 0.7), (1, "y", "on", 0.5), (1, "x", "off", 0.1), (1, "y", "off", 0.2),
+    ]]  # fmt: skip
+    found = {(other, level, e.factor): e.difference.mean for other, level, e in effects_within(runs, value)}
+    assert found == {
+        ("a", "x", "b"): pytest.approx(-0.7),
+        ("a", "y", "b"): pytest.approx(-0.25),
+        ("b", "on", "a"): pytest.approx(-0.3),
+        ("b", "off", "a"): pytest.approx(0.15),
+    }
+    assert effects_within([run(0, 1.0, a="x"), run(0, 0.5, a="y")], value) == []
 
 
 def test_a_run_without_a_partner_counts_in_no_effect():

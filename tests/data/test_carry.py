@@ -87,6 +87,21 @@ def test_every_step_of_a_golden_answer_is_right(kind):
         assert int(p.answer) == 10 * (10 * s1 + u1) + u0
 
 
+def test_every_step_of_a_verbose_answer_is_right():
+    assert carry.verbose(39, 66) == "0+9+6=15;0+3+6=09;1+09=10:105" and carry.verbose(39, 66) in carry.verbose.__doc__
+    rows = carry.make(0)["train_hard"]
+    for row in rows:
+        steps, answer = row["golden_verbose"].split(":")
+        for step in steps.split(";"):
+            terms, total = step.split("=")
+            assert sum(map(int, terms.split("+"))) == int(total) and len(total) == 2
+        units, tens, carried = steps.split(";")
+        (x0, y0), (x1, y1) = (step[2:5].split("+") for step in (units, tens))
+        assert f"{x1}{x0}+{y1}{y0}?" == row["prompt"] and answer == row["answer"]
+        assert carried.startswith(f"1+{tens[-2:]}=") and int(answer) == int(carried[-2:] + units[-1])
+    assert max(len(row["golden_verbose"]) for row in rows) == 29
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_files_are_what_the_docs_say(seed):
     files = carry.make(seed)

@@ -172,3 +172,6 @@ def test_only_the_first_rows_keep_their_golden_answer(tmp_path, tokenizer):
         loaded = load_train(settings, tokenizer)["easy"]
         assert [p.golden_ids is not None for p in loaded.prompts] == [i < expected for i in range(4)]
         assert loaded.with_golden == expected
+    settings = config(train={"easy": {"path": str(path), "weight": 1, "max_rows": 3, "max_golden_rows": 2}})
+    loaded = load_train(settings, tokenizer)["easy"]
+    assert [p.text for p in loaded.prompts] == ["0+1?", "1+1?", "2+1?"] and loaded.with_golden == 2

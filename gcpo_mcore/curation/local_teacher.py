@@ -1,0 +1,52 @@
+"""A language model in this process, by a rollout engine of the framework, asked for worked solutions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from gcpo_mcore.data.config import DataConfig
+from gcpo_mcore.data.dataset import render
+from gcpo_mcore.data.files import Row
+from gcpo_mcore.data.shapes import Columns
+from gcpo_mcore.rollout.config import Sampling
+from gcpo_mcore.rollout.engine import Engine, Request
+from gcpo_mcore.rollout.sampling import request_seed
+from gcpo_mcore.samples import Prompt
+
+
+@dataclass
+class LocalTeacher:
+    """`engine` has the weights, `tokenizer` is the model's; `data` says how a row becomes its prompt, as in training.
+
+    max_positions  of the model: a prompt that leaves no room for `sampling.max_response_tokens` is put into `refusals`
+    tries          solutions of each prompt; what a row gets depends on `seed` and its number only
+    """
+
+    engine: Engine
+    tokenizer: object
+    data: DataConfig
+    sampling: Sampling
+    max_positions: int
+    tries: int
+    seed: int
+    refusals: list[str] = field(default_factory=list)
+
+    def solve(self, rows: Sequence[Row], columns: Columns) -> list[list[str]]:
+        """The whole solutions of each row: those that are not empty and were not cut off."""
+        prompts = [self._prompt(row, columns) for row in rows]
+        work = [(i, t) for i, prompt in enumerate(prompts) if prompt is not None for t in range(self.tries)]
+        requests = [Request(prompts[i], t, request_seed("teacher", self.seed, prompts[i].id, t)) for i, t in work]
+        found: list[list[str]] = [[] for _ in rows]
+        for (i, _), sample in zip(work, self.engine.generate(requests, self.sampling), strict=True):
+            if not sample.truncated and (text := sample.response_text.strip()):
+                found[i].append(text)
+        return found
+
+    def _prompt(self, row: Row, columns: Columns) -> Prompt | None:
+        text, ids = render(row, columns.prompt, self.data, self.tokenizer)
+        longest = len(ids) + self.sampling.max_response_tokens
+        if longest > self.max_positions:
+            self.refusals.append(
+                f"{row.where}: prompt and --max-tokens are {longest} tokens, the model has {self.max_positions}"
+            )
+            return None
+        return Prompt(str(row.number), "", text, ids, columns.answers(row)[0])
