@@ -108,7 +108,8 @@ def _from_model(given, config, rows):
     from gcpo_mcore.hub import local_folder
     from gcpo_mcore.plan import load_tokenizer
     from gcpo_mcore.rollout.config import Sampling
-    from gcpo_mcore.setup import build_engine
+    from gcpo_mcore.rollout.engine import FixedWeights
+    from gcpo_mcore.setup import build_engine, process_group
 
     folder = local_folder(given.teacher_model)
     arch = read_architecture(folder)
@@ -118,8 +119,11 @@ def _from_model(given, config, rows):
         )
     tokenizer, weights = load_tokenizer(folder, arch), HfWeights(folder, arch)
     sampling = Sampling(temperature=given.temperature, top_p=1.0, top_k=0, max_response_tokens=given.max_tokens)
-    with contextlib.closing(build_engine(config, folder, tokenizer)) as engine:
-        engine.update_weights(((name, weights(name)) for name in weights.names()), version=0)
+    with (
+        process_group(config.parallel.threads, config.monitor.phase_deadline_s),
+        contextlib.closing(build_engine(config, folder, tokenizer)) as engine,
+    ):
+        engine.update_weights(FixedWeights(0, lambda: ((name, weights(name)) for name in weights.names())))
         teacher = LocalTeacher(engine, tokenizer, config.data, sampling, arch.max_positions, given.tries, config.seed)
         settings = {"teacher_model": given.teacher_model, "sampling": sampling.model_dump(), "tries": given.tries}
         settings |= {"seed": config.seed, "dtype": config.model.dtype, "rendering": _rendering(config)}

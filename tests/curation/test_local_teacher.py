@@ -13,6 +13,7 @@ from gcpo_mcore.data import carry
 from gcpo_mcore.data.files import read_rows
 from gcpo_mcore.data.shapes import columns_of
 from gcpo_mcore.rollout.config import Sampling
+from gcpo_mcore.rollout.engine import FixedWeights
 from gcpo_mcore.setup import build_engine
 from tests.conftest import launch
 
@@ -86,7 +87,7 @@ def test_the_draws_of_a_row_do_not_depend_on_the_rows_beside_it(model, tmp_path)
     config, tokenizer, rows = load_config([]), carry.make_tokenizer(), read_rows(str(path))
     columns, sampling = columns_of(rows[0], config.data.keys), Sampling(**SAMPLING)
     engine = build_engine(config, str(model), tokenizer)
-    engine.update_weights(AutoModelForCausalLM.from_pretrained(model).named_parameters(), version=0)
+    engine.update_weights(FixedWeights(0, AutoModelForCausalLM.from_pretrained(model).named_parameters))
     teachers = [LocalTeacher(engine, tokenizer, config.data, sampling, POSITIONS, 4, seed) for seed in (0, 0, 1)]
     whole, other = teachers[0].solve(rows, columns), teachers[2].solve(rows, columns)
     assert whole == [found for row in reversed(rows) for found in teachers[1].solve([row], columns)][::-1] != other
