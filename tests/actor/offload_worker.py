@@ -15,7 +15,8 @@ from megatron.core import parallel_state
 
 from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.architecture import read_architecture
-from gcpo_mcore.actor.checkpoint import load_actor, save_actor
+from gcpo_mcore.actor.checkpoint import load_actor
+from gcpo_mcore.actor.checkpoint_writer import save_actor
 from gcpo_mcore.actor.config import ActorConfig, ModelConfig
 from gcpo_mcore.actor.layout import check_layout
 from gcpo_mcore.actor.model import start_parallel

@@ -67,6 +67,7 @@ def test_documented_metrics_are_written(tmp_path, carry):
     for name in read_metrics(tmp_path / "r")[-1].keys() - {"step", "time_unix_s"}:
         family = re.sub(r"^val/\w+/avg@\d+$", "val/SOURCE/avg@k", name)
         family = re.sub(r"^time_s/(?!step$)\w+$", "time_s/PHASE", family)
+        family = re.sub(r"^memory/\w+_peak_gib$", "memory/PHASE_peak_gib", family)
         last = family.rsplit("/")[-1]
         assert f"`{family}`" in documented or any(
             f"`_{last.split('_', n)[-1]}`" in documented for n in range(1, last.count("_") + 1)
