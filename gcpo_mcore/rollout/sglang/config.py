@@ -13,7 +13,7 @@ Transport = Literal["tensor", "distributed", "disk"]
 class SglangConfig(RolloutConfig):
     """Servers that run already (`servers`), or `start_servers` that the run starts beside itself (colocated).
 
-    transport: how weights travel: 'tensor' through shared memory of one machine (CUDA IPC on GPUs), 'distributed' by a
+    transport: how weights travel: 'tensor' from process to process on one machine (CUDA IPC on GPUs), 'distributed' by a
     broadcast group, 'disk' through a folder that the servers can read (`weights_folder`).
     """
 
@@ -63,7 +63,7 @@ class SglangConfig(RolloutConfig):
         if self.transport == "disk" and not self.weights_folder:
             raise UserError("rollout.transport=disk needs rollout.weights_folder, which the servers can read")
         if self.transport == "tensor" and self.servers and not all(_is_local(url) for url in self.servers):
-            raise UserError("rollout.transport=tensor shares memory of one machine: use distributed or disk")
+            raise UserError("rollout.transport=tensor works on one machine: use distributed or disk")
         return self
 
     @property

@@ -1,17 +1,20 @@
-"""Weights through memory that trainer and servers share: CUDA IPC on a GPU, shared memory on the CPU.
+"""Weights handed from process to process on one machine: CUDA IPC handles on GPUs, the bytes themselves on the CPU.
 
-A server's GPU reads the copy that the trainer's rank on that GPU holds; only handles travel, by HTTP.
+A server's GPU reads the copy that the trainer's rank on that GPU holds; only handles travel, by HTTP. (Shared memory would
+do the same on the CPU, but its manager outlives the run for as long as a server does.)
 """
 
 import base64
 import io
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.reduction import ForkingPickler
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing  # teaches ForkingPickler tensors
+import torch.multiprocessing
 
+from gcpo_mcore import platform
 from gcpo_mcore.rollout.sglang.buckets import Bucket
 from gcpo_mcore.rollout.sglang.server import Server
 
@@ -20,14 +23,15 @@ class TensorTransport:
     """See the module."""
 
     def __init__(self):
-        # The default passes file descriptors to processes of one family; a server is of another.
-        multiprocessing.set_sharing_strategy("file_system")
         self.servers: list[Server] = []
         self.version = -1
 
     def pack(self, bucket: Bucket) -> list[str]:
-        """On rank 0 every rank's handles, in order; [] elsewhere."""
-        gathered = [""] * dist.get_world_size() if dist.get_rank() == 0 else None
+        """On rank 0 every rank's handles, in order (on the CPU, its own bytes); [] elsewhere."""
+        is_sender = dist.get_rank() == 0
+        if not platform.HAS_CUDA:
+            return [_by_value(bucket.tensors)] if is_sender else []
+        gathered = [""] * dist.get_world_size() if is_sender else None
         dist.gather_object(_handles(bucket.tensors), gathered)
         return gathered or []
 
@@ -64,6 +68,10 @@ def _handles(tensors: list[tuple[str, torch.Tensor]]) -> str:
     A handle names its GPU by number, so trainer and server must see the same GPUs.
     """
     out = io.BytesIO()
-    shared = [(name, tensor if tensor.is_cuda else tensor.share_memory_()) for name, tensor in tensors]
-    ForkingPickler(out).dump(shared)
+    ForkingPickler(out).dump(tensors)
     return base64.b64encode(out.getvalue()).decode()
+
+
+def _by_value(tensors: list[tuple[str, torch.Tensor]]) -> str:
+    """The same with the tensors' bytes; each of them in storage of its own, which is what is pickled."""
+    return base64.b64encode(pickle.dumps([(name, tensor.clone()) for name, tensor in tensors])).decode()
