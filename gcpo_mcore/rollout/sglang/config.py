@@ -13,8 +13,8 @@ Transport = Literal["tensor", "distributed", "disk"]
 class SglangConfig(RolloutConfig):
     """Servers that run already (`servers`), or `start_servers` that the run starts beside itself (colocated).
 
-    transport: how weights travel: 'tensor' from process to process on one machine (CUDA IPC on GPUs), 'distributed' by a
-    broadcast group, 'disk' through a folder that the servers can read (`weights_folder`).
+    transport: how weights travel: 'tensor' from process to process on one machine (CUDA IPC on GPUs), 'distributed'
+    by a broadcast group, 'disk' through a folder that the servers can read (`weights_folder`).
     """
 
     partial: bool

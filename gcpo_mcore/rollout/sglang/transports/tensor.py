@@ -1,7 +1,7 @@
 """Weights handed from process to process on one machine: CUDA IPC handles on GPUs, the bytes themselves on the CPU.
 
-A server's GPU reads the copy that the trainer's rank on that GPU holds; only handles travel, by HTTP. (Shared memory would
-do the same on the CPU, but its manager outlives the run for as long as a server does.)
+A server's GPU reads the copy that the trainer's rank on that GPU holds; only handles travel, by HTTP. (Shared memory
+would do the same on the CPU, but its manager outlives the run for as long as a server does.)
 """
 
 import base64
