@@ -8,7 +8,7 @@ from tests.sglang.real import STARTER
 
 
 def test_both_engines_measure_the_same(servers):
-    table = re.compile(r"starter\s+([\d.]+)\s+([\d.]+)")
+    table = re.compile(r"starter\D+([\d.]+)\D+([\d.]+)")
     embedded = table.search(run("tools/evaluate.py", f"model.path={STARTER}"))
     asked = ["rollout=sglang_cpu", f"rollout.servers={json.dumps(servers)}", "rollout.start_servers=0"]
     served = table.search(run("tools/evaluate.py", f"model.path={STARTER}", *asked, timeout_s=900))
