@@ -8,7 +8,7 @@ from tests.sglang.real import STARTER
 
 
 def test_both_engines_measure_the_same(servers):
-    table = re.compile(r"starter\D+([\d.]+)\D+([\d.]+)")
+    table = re.compile(r"\s([01]\.\d{3})\D+([01]\.\d{3})")
     embedded = table.search(run("tools/evaluate.py", f"model.path={STARTER}"))
     asked = ["rollout=sglang_cpu", f"rollout.servers={json.dumps(servers)}", "rollout.start_servers=0"]
     served = table.search(run("tools/evaluate.py", f"model.path={STARTER}", *asked, timeout_s=900))
