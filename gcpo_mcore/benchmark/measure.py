@@ -11,6 +11,7 @@ import torch.distributed as dist
 from gcpo_mcore.benchmark.config import Benchmark
 from gcpo_mcore.benchmark.estimators import Estimate, average_at, estimate, majority_at, pass_at
 from gcpo_mcore.benchmark.records import Records
+from gcpo_mcore.collectives import from_rank_0
 from gcpo_mcore.rewarding.config import RewardConfig
 from gcpo_mcore.rollout.sampler import Sampler
 from gcpo_mcore.samples import Group, Prompt
@@ -30,9 +31,7 @@ def measure(
     settings = {"model": model, "benchmark": name, "seed": sampler.seed, "problems_per_chunk": per_chunk}
     settings |= benchmark.model_dump(mode="json", exclude=FREE_SETTINGS)
     records = Records(path, settings) if dist.get_rank() == 0 else None
-    shared = [records.done if records else None]
-    dist.broadcast_object_list(shared, src=0)
-    done: dict[str, dict] = shared[0]
+    done: dict[str, dict] = from_rank_0(records.done if records else None)
     for first in range(0, len(prompts), per_chunk):
         chunk = prompts[first : first + per_chunk]
         if all(prompt.id in done for prompt in chunk):

@@ -13,13 +13,8 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 
-from gcpo_mcore.actor.actor import Actor
-from gcpo_mcore.actor.architecture import read_architecture
-from gcpo_mcore.actor.config import ModelConfig
-from gcpo_mcore.actor.layout import check_layout
-from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.setup import process_group
-from tests.actor.worker import OPTIMIZER, make_batch, parallel_of
+from tests.actor.worker import build_actor, make_batch
 
 
 class Held:
@@ -53,14 +48,8 @@ class _Saved:
 
 
 def measure(model: str, options: dict[str, str]) -> dict[str, int]:
-    arch, parallel = read_architecture(model), parallel_of(options)
-    layout = check_layout(parallel, arch)
-    start_parallel(layout, seed=0)
-    actor = Actor(
-        ModelConfig(path=model, dtype=options.get("dtype", "float32")), arch, parallel, layout, OPTIMIZER,
-        temperature=1.0, sequences_per_microbatch=int(options.get("sequences", 4)),
-        tokens_per_microbatch=int(options["tokens"]) if "tokens" in options else None,
-    )  # fmt: skip
+    actor = build_actor(model, options)
+    arch = actor.arch
     held = Held(actor.chunks.parameters())
     with torch.autograd.graph.saved_tensors_hooks(held.pack, lambda saved: saved.tensor):
         actor.backward(make_batch(arch.vocabulary), lambda logp, entropy, rows: (logp.sum(), {}))

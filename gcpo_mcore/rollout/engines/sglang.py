@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from gcpo_mcore.collectives import from_rank_0
 from gcpo_mcore.errors import UserError
 from gcpo_mcore.registry import engines
 from gcpo_mcore.rollout.config import Sampling
@@ -155,12 +156,9 @@ class SglangEngine(Engine):
 
     def _is_done(self, job: SglangJob) -> bool:
         """Whether the servers answered everything, once they are at an end with it."""
-        shared = [True]
         if self.fleet:
             job.asking.result()
-            shared = [job.wanted() <= 0]
-        dist.broadcast_object_list(shared)
-        return shared[0]
+        return from_rank_0(self.fleet is None or job.wanted() <= 0)
 
     def _settle(self) -> None:
         """Waits until the servers have nothing under way."""
@@ -207,13 +205,12 @@ class SglangEngine(Engine):
 
     def metrics(self) -> dict[str, float]:
         """Seconds and speed of the syncs, servers lost and started anew, requests sent again; since the last call."""
-        shared: list[dict[str, float]] = [{}]
+        found: dict[str, float] = {}
         if self.fleet:
             counts = {"rollout/sent_again": float(self.sent_again), "rollout/continued": float(self.continued)}
-            shared[0] = self.times.take() | self.fleet.take() | counts
+            found = self.times.take() | self.fleet.take() | counts
             self.sent_again = self.continued = 0
-        dist.broadcast_object_list(shared)
-        return shared[0]
+        return from_rank_0(found)
 
     def close(self) -> None:
         """Drops what is under way and ends the servers that the run started."""

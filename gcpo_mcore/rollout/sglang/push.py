@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch.distributed as dist
 
+from gcpo_mcore.collectives import from_rank_0
 from gcpo_mcore.errors import UserError
 from gcpo_mcore.rollout.engine import Weights
 from gcpo_mcore.rollout.sglang.buckets import Bucket, buckets
@@ -34,7 +35,7 @@ def push(weights: Weights, config: SglangConfig, transport: Transport, fleet: Fl
             else:
                 transport.give_up()
                 _lose(fleet, servers, failure)
-        if _from_rank_0(failure is None):
+        if from_rank_0(failure is None):
             return size
     raise UserError(f"phase sync: {config.attempts} tries to hand over the weights failed, the last: {failure}")
 
@@ -42,7 +43,7 @@ def push(weights: Weights, config: SglangConfig, transport: Transport, fleet: Fl
 def _try(weights, config, transport, servers) -> tuple[ServerLost | None, int]:
     is_sender = bool(servers)
     failure: ServerLost | None = None
-    sums = Checksums() if is_sender and config.verify_sync else None
+    sums = Checksums(servers) if is_sender and config.verify_sync else None
     sent: Future | None = None
     under_way: Bucket | None = None
     size = 0
@@ -77,7 +78,7 @@ def _finish(transport: Transport, servers: list[Server], version: int, sums: Che
         if found != str(version):
             raise ServerLost(f"{server}: weight version {found} after the sync, not {version}", server)
     if sums is not None:
-        sums.compare(servers)
+        sums.compare()
 
 
 def _failure_of(call, *arguments) -> ServerLost | None:
@@ -93,12 +94,6 @@ def _lose(fleet: Fleet, servers: list[Server], failure: ServerLost) -> None:
     guilty = [failure.server] if failure.server else [s for s in servers if not s.is_up(fleet.config.health_deadline_s)]
     for server in guilty:
         fleet.lose(server, f"phase sync: {failure}")
-
-
-def _from_rank_0(value: bool) -> bool:
-    shared = [value]
-    dist.broadcast_object_list(shared)
-    return shared[0]
 
 
 class SyncTimes:
