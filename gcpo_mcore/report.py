@@ -1,8 +1,11 @@
 """What a run tells: derived sizes, progress, metrics, rollout records. Rank 0 speaks, the others are silent."""
 
+from collections.abc import Mapping
+
 from gcpo_mcore import platform
 from gcpo_mcore.batch import Batch
 from gcpo_mcore.flops import forward_flops, training_flops
+from gcpo_mcore.golden_check import GoldenCount
 from gcpo_mcore.monitor.metrics import MetricsLog
 from gcpo_mcore.monitor.progress import Progress
 from gcpo_mcore.monitor.records import write_records
@@ -19,8 +22,8 @@ class Report:
         self.plan, self.run_log, self.enabled = plan, run_log, enabled
         self.settings = plan.config.monitor
 
-    def start(self, done_steps: int) -> None:
-        """Prepares the run folder and prints the table of sizes."""
+    def start(self, done_steps: int, golden: Mapping[str, GoldenCount]) -> None:
+        """Prepares the run folder and prints the table of sizes, and the counts of golden answers by source."""
         if not self.enabled:
             return
         folder = self.plan.folder
@@ -28,7 +31,10 @@ class Report:
         folder.keep_model_files(self.plan.config.model.path)
         self.log = MetricsLog(folder.path, self.settings.tensorboard)
         self.log.truncate_after(done_steps if done_steps else -1)
-        print_sizes(f"{folder.path.name}", self.plan.sizes())
+        counts = {f"golden answers, {source}": count for source, count in golden.items()}
+        print_sizes(f"{folder.path.name}", self.plan.sizes() | counts)
+        for name, count in counts.items():
+            self.run_log.line(f"{name}: {count}")
         self.progress = Progress(self.plan.config.trainer.steps, done_steps, self.settings.progress)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:

@@ -35,6 +35,10 @@ class Prompt:
     columns: dict[str, Any] = field(default_factory=dict)
     other_answers: tuple[str, ...] = ()
 
+    def golden_sample(self) -> "Sample":
+        """The golden answer, which the prompt must have, as an ungraded sample outside of every group."""
+        return Sample(index=-1, response_ids=self.golden_ids, response_text=self.golden_text, is_golden=True)
+
 
 @dataclass
 class Sample:

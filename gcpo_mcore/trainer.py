@@ -14,6 +14,7 @@ from gcpo_mcore.batch import Batch
 from gcpo_mcore.collector import Collector
 from gcpo_mcore.data.cursor import Mixture
 from gcpo_mcore.evaluation import evaluate
+from gcpo_mcore.golden_check import GoldenCount, count_golden
 from gcpo_mcore.hf_export import write_hf
 from gcpo_mcore.monitor.ledger import Ledger
 from gcpo_mcore.monitor.watchdog import Phases
@@ -59,7 +60,7 @@ class Trainer:
         end = min(trainer.steps, trainer.stop_at_step or trainer.steps)
         if self.plan.checkpoint_step:
             self.restore(self.plan.checkpoint_step)
-        self.report.start(self.step)
+        self.report.start(self.step, self.golden_counts())
         if self.step == 0 and evaluation.at_start:
             self.report.write(0, self.evaluate())
         result: dict[str, float] = {}
@@ -79,6 +80,14 @@ class Trainer:
         self.report.close()
         self.saver.close()
         return result
+
+    def golden_counts(self) -> dict[str, GoldenCount]:
+        """What of the golden answers can be used, by source; empty if the algorithm uses none."""
+        if not self.algorithm.golden.needs_golden:
+            return {}
+        longest = self.config.rollout.sampling.max_response_tokens
+        with self.phases.phase("check"):
+            return count_golden(self.plan.train, self.sampler.grader, longest, self.config.data.golden_checked_rows)
 
     def train_step(self) -> tuple[dict[str, float], list[Group], Batch | None]:
         """One rollout batch and its updates. Returns metrics, the groups trained on and their batch."""

@@ -75,6 +75,7 @@ def transformer_config(
         persist_layer_norm=False,
         # Losses are sums over one global denominator: megatron must not average over micro-batches or ranks.
         calculate_per_token_loss=True,
+        cuda_graph_scope=[],  # megatron's own default is a deprecated one, about which it warns
         variable_seq_lengths=False,
         **_pipeline_config(parallel),
         **_experts_config(arch),

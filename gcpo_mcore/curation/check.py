@@ -128,7 +128,7 @@ class Checker:
     def _grade_golden(self, checked: Checked, prompts: list[tuple[Row, Prompt]]) -> None:
         longest = self.config.rollout.sampling.max_response_tokens
         golden = [(row, p) for row, p in prompts if p.golden_ids is not None]
-        pairs = [(p, Sample(0, p.golden_ids, p.golden_text, is_golden=True)) for _, p in golden]
+        pairs = [(p, p.golden_sample()) for _, p in golden]
         for (row, prompt), sample in zip(golden, self._graded(pairs), strict=True):
             if not sample.is_accurate:
                 self._find(checked, row, GOLDEN, f"the answer is {prompt.answer[:200]!r}{self._why(sample)}")

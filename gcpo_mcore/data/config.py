@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from gcpo_mcore.config.choice import of_kind
 from gcpo_mcore.config.part import Config
@@ -51,3 +51,4 @@ class DataConfig(Config):
     chat_template_kwargs: dict[str, Any]
     max_prompt_tokens: Annotated[int, Field(gt=0)]
     overlong_prompts: Literal["error", "drop"]
+    golden_checked_rows: NonNegativeInt | None

@@ -9,7 +9,8 @@ from rich.table import Table
 
 def print_sizes(title: str, sizes: Mapping[str, object], console: Console | None = None) -> None:
     """Two columns, a name and its value: the sizes that a run works with, given and derived."""
-    table = Table("size", "value", title=title, title_justify="left")
+    table = Table("size", title=title, title_justify="left")
+    table.add_column("value", overflow="fold")  # a path is of no use cut short
     for name, value in sizes.items():
         table.add_row(name, _shown(value))
     (console or Console(stderr=True)).print(table)

@@ -68,9 +68,7 @@ class Sampler:
         for number, group in enumerate(groups):
             ids = group.prompt.golden_ids
             if number % world == rank and ids is not None and len(ids) <= max_response_tokens:
-                group.golden = Sample(
-                    index=-1, response_ids=ids, response_text=group.prompt.golden_text, is_golden=True
-                )
+                group.golden = group.prompt.golden_sample()
 
     def grade(self, groups: list[Group]) -> tuple[list[Group], dict[str, float]]:
         """Grades this rank's samples and golden answers, then joins all ranks' groups (samples in order)."""

@@ -60,6 +60,33 @@ def test_no_golden_answers(data):
     assert "algorithm.golden=all_wrong needs golden answers" in line and "golden_answer" in line
 
 
+def spoilt(i, row):
+    """Of every ten golden answers, one of another answer, one too long, and one missing."""
+    golden = {0: "0+1+1=02:999", 1: row["golden_answer"] + " " * 99, 2: None}
+    return {**row, "golden_answer": golden.get(i % 10, row["golden_answer"])}
+
+
+def test_golden_answers_are_counted_before_training(data):
+    rewrite(data[0] / "train_easy.jsonl", spoilt)
+    sources = [f"data.train.hard.path={data[0]}/train_easy.jsonl", "data.train.hard.max_rows=100"]
+    done = launch(
+        "tools/train.py", *data[1], *sources, "run.name=x", "trainer.steps=1", "data.eval={}",
+        "evaluation.every_steps=0", "evaluation.at_start=false", processes=2,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for told in (done.stderr, (data[0].parent / "runs/x/logs/rank_00000.log").read_text()):
+        assert "70 of 80 graded are right" in told and "5,600 of 6,400 graded are right" in told
+    assert "8,000 (7,200 with a golden answer" in done.stderr and "UserWarning" not in done.stderr
+
+
+def test_no_golden_answer_can_be_used(data):
+    rewrite(data[0] / "train_easy.jsonl", lambda i, row: spoilt(i % 3, row))
+    sources = [f"data.train.hard.path={data[0]}/train_easy.jsonl", "data.train.hard.max_rows=30"]
+    line = refused(*data[1], *sources, processes=2)
+    assert "no golden answer can be used: easy: 5,334, of which 2,667 are longer than rollout.sampling.max_" in line
+    assert "hard: 20, of which 10 are longer" in line and "the reward rejects 10 (python tools/prepare.py check" in line
+
+
 def test_unknown_algorithm(data):
     assert "algorithm=gcp: unknown choice (nearest: gcpo)" in refused(*data[1], "algorithm=gcp")
 
