@@ -18,6 +18,7 @@ class Batch:
     """Rows of one step or update. The fields from `loss_mask` on are filled step by step before the update.
 
     prompt_ids, response_ids   token ids of each row
+    routed_experts    of each row, as in Sample
     group             [B] int64, number of the row's group
     mask              [B, T] float, 1 on response tokens
     reward            [B] float
@@ -37,6 +38,7 @@ class Batch:
 
     prompt_ids: list[list[int]]
     response_ids: list[list[int]]
+    routed_experts: list[np.ndarray | None]
     group: torch.Tensor
     mask: torch.Tensor
     reward: torch.Tensor
@@ -69,6 +71,7 @@ class Batch:
         return cls(
             prompt_ids=[g.prompt.token_ids for _, g, _ in rows],
             response_ids=[s.response_ids for _, _, s in rows],
+            routed_experts=[s.routed_experts for _, _, s in rows],
             group=torch.tensor([number for number, _, _ in rows]),
             mask=mask,
             reward=torch.tensor([s.reward for _, _, s in rows], dtype=torch.float32),

@@ -1,6 +1,7 @@
 """Fills a step's batch: sample -> grade -> golden answers and filter, again until it is full or the cap is reached."""
 
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -42,7 +43,7 @@ class Collector:
     def __init__(self, config: RunConfig, cursor: Mixture, sampler: Sampler, phases: Phases, sync: Callable[[], None]):
         self.config, self.cursor, self.sampler, self.phases, self.sync = config, cursor, sampler, phases, sync
         self.last_step = min(config.trainer.steps, config.trainer.stop_at_step or config.trainer.steps)
-        self.ahead: Round | None = None  # the next step's, with rollout.max_staleness
+        self.ahead: deque[Round] = deque()  # the next steps', with rollout.max_staleness
         self.history: dict[str, float] = {}  # prompt id -> accuracy of its last group, if filter or curriculum want it
 
     def collect(self, step: int) -> tuple[list[Group], dict[str, float]]:
@@ -53,7 +54,7 @@ class Collector:
         rounds = 0
         while len(kept) < wanted and rounds < algorithm.filter.rounds_per_step:
             rounds += 1
-            round_, self.ahead = self.ahead or self._begin(step, rounds), None
+            round_ = self.ahead.popleft() if self.ahead else self._begin(f"{step}|{rounds}")
             groups, graded = self._finish(round_)
             sums = _sums(groups)
             if algorithm.filter.needs_history or self.config.data.curriculum.needs_history:
@@ -67,23 +68,23 @@ class Collector:
                 f"phase sample: step {step} kept {len(kept)} of {wanted} groups after {rounds} rounds "
                 "(algorithm.filter.at_cap=stop)"
             )
-        if self.config.rollout.max_staleness and step < self.last_step:
-            self.ahead = self._begin(step + 1, 1)  # sampled while the caller trains on this step
+        for number in range(min(self.config.rollout.max_staleness, self.last_step - step) - len(self.ahead)):
+            self.ahead.append(self._begin(f"{step}|ahead|{number}"))  # sampled while the caller trains
         return kept[:wanted], _means(totals, rounds)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs to go on with the same prompts, in plain json values.
 
-        Of a round under way, the prompts are drawn again and sampled anew.
+        Of the rounds under way, the prompts are drawn again and sampled anew.
         """
-        return {"cursor": self.ahead.cursor if self.ahead else self.cursor.state(), "history": self.history}
+        return {"cursor": self.ahead[0].cursor if self.ahead else self.cursor.state(), "history": self.history}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on where `state` was taken."""
         self.cursor.restore(state["cursor"])
         self.history = dict(state["history"])
 
-    def _begin(self, step: int, number: int) -> Round:
+    def _begin(self, occasion: str) -> Round:
         """Hands the next prompts to the engine."""
         per_prompt, sampling = self.config.samples_per_prompt, self.config.rollout.sampling
         if per_prompt:
@@ -94,7 +95,7 @@ class Collector:
             wanted, more = self.config.trainer.prompts_per_step, self.config.rollout.oversampling
             prompts = self.cursor.take(math.ceil(wanted * more), skip=partial(self._skips, into=skipped))
             enough = wanted if more > 1 else None
-            started = self.sampler.begin(prompts, per_prompt, sampling, f"train|{step}|{number}", enough)
+            started = self.sampler.begin(prompts, per_prompt, sampling, f"train|{occasion}", enough)
             return Round(started, before, len(skipped))
 
     def _finish(self, round_: Round) -> tuple[list[Group], dict[str, float]]:
@@ -102,6 +103,8 @@ class Collector:
         with self.phases.phase("sample"):
             groups, left = self.sampler.finish(round_.started)
             self.cursor.give_back(left)
+            for later in self.ahead:  # a cursor from before they were given back
+                later.cursor["given_back"] = [prompt.id for prompt in left] + later.cursor["given_back"]
         if self.config.algorithm.golden.needs_golden:
             self.sampler.add_golden(groups, self.config.rollout.sampling.max_response_tokens)
         with self.phases.phase("grade"):
@@ -146,3 +149,9 @@ def _means(totals: dict[str, float], rounds: int) -> dict[str, float]:
         **{f"groups/{name}": totals[name] for name in SELECTION_COUNTS},
         **{name: value for name, value in totals.items() if name.startswith("grading/")},
     }
+
+
+def staleness(groups: list[Group], version: int) -> dict[str, float]:
+    """How many updates the weights of the sampled responses' first tokens are behind `version`."""
+    behind = [version - s.weight_version for g in groups for s in g.samples if not s.is_golden] or [0]
+    return {"rollout/updates_behind_mean": sum(behind) / len(behind), "rollout/updates_behind_max": float(max(behind))}

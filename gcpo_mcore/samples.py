@@ -52,6 +52,8 @@ class Sample:
     sampling_logp   [tokens] the same under the distribution sampled from (after top-k and top-p)
     weight_version  the version of the actor's weights that produced it, or its first token
     token_versions  [tokens] of each token's, if they are not all `weight_version`; empty otherwise
+    routed_experts  [prompt + response - 1, layers, experts per token] int16: where the engine sent the tokens that
+                    it read, in a model with experts; None if that is not known
     is_golden       True for a golden answer; its rollout_logp and sampling_logp are empty
     reward          the composed score; `reward_parts` its parts by name
     is_accurate     whether the part that decides accuracy calls it right
@@ -66,6 +68,7 @@ class Sample:
     sampling_logp: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     weight_version: int = 0
     token_versions: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    routed_experts: np.ndarray | None = None
     is_golden: bool = False
     reward: float = 0.0
     reward_parts: dict[str, float] = field(default_factory=dict)

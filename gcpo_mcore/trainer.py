@@ -11,7 +11,7 @@ from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.checkpoint import load_actor
 from gcpo_mcore.actor.reference import Reference
 from gcpo_mcore.batch import Batch
-from gcpo_mcore.collector import Collector
+from gcpo_mcore.collector import Collector, staleness
 from gcpo_mcore.data.cursor import Mixture
 from gcpo_mcore.evaluation import evaluate
 from gcpo_mcore.golden_check import GoldenCount, count_golden
@@ -93,7 +93,7 @@ class Trainer:
         """One rollout batch and its updates. Returns metrics, the groups trained on and their batch."""
         groups, metrics = self.collector.collect(self.step)
         self.engine.rest()
-        metrics |= self.engine.metrics()
+        metrics |= self.engine.metrics() | staleness(groups, self.actor.version)
         if not groups:
             return metrics | {"update/count": 0.0}, groups, None
         updates, algorithm = self.config.trainer.updates_per_step, self.algorithm

@@ -160,8 +160,9 @@ class Actor:
         def forward_step(iterator, model):
             micro = next(iterator)
             output = model(
-                micro.tokens, micro.positions, attention_mask=None, packed_seq_params=micro.packed, stop_at_hidden=True
-            )
+                micro.tokens, micro.positions, attention_mask=None, packed_seq_params=micro.packed,
+                stop_at_hidden=True, experts=micro.experts,
+            )  # fmt: skip
 
             def finish(hidden):  # [s, b, h] on the last stage
                 logp, entropy = token_logprobs(

@@ -21,6 +21,7 @@ class MicroBatch:
 
     tokens     [b, s] prompt + response, zeros as filling
     positions  [b, s]
+    experts    [b, s, layers, topk] those that the tokens go to, -1 where the routers choose; None: everywhere
     packed     where the (whole) rows of a pack begin; None if padded
     source     [n] flat position (in b*s) whose logits predict each response token, row by row
     targets    [n] the response tokens
@@ -31,6 +32,7 @@ class MicroBatch:
 
     tokens: torch.Tensor
     positions: torch.Tensor
+    experts: torch.Tensor | None
     packed: PackedSeqParams | None
     source: torch.Tensor
     targets: torch.Tensor
@@ -56,6 +58,7 @@ class MicroBatch:
             self,
             tokens=self.tokens[:, mine],
             positions=self.positions[:, mine],
+            experts=None if self.experts is None else self.experts[:, mine],
             source=source[is_mine],
             targets=self.targets[is_mine],
             is_mine=is_mine,
@@ -172,6 +175,7 @@ def _filled(
     return MicroBatch(
         tokens=tokens.view(shape).to(device),
         positions=positions,
+        experts=_experts(batch, numbers, starts, shape, device),
         packed=packed,
         source=torch.tensor(source, dtype=torch.int64, device=device),
         targets=torch.tensor(targets, dtype=torch.int64, device=device),
@@ -179,6 +183,19 @@ def _filled(
         rows=batch.take(numbers).to(device),
         numbers=numbers,
     )
+
+
+def _experts(
+    batch: Batch, numbers: list[int], starts: list[int], shape: tuple[int, int], device: torch.device
+) -> torch.Tensor | None:
+    """[b, s, layers, topk] of the rows that have them; not of their last token, which the engine never read."""
+    known = [(s, e) for s, n in zip(starts, numbers, strict=True) if (e := batch.routed_experts[n]) is not None]
+    if not known:
+        return None
+    out = torch.full((shape[0] * shape[1], *known[0][1].shape[1:]), -1, dtype=torch.int64)
+    for start, experts in known:
+        out[start : start + len(experts)] = torch.from_numpy(experts)
+    return out.view(*shape, *out.shape[1:]).to(device)
 
 
 def _round_up(length: int, multiple_of: int) -> int:

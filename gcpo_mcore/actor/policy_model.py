@@ -8,15 +8,27 @@ from megatron.core.tensor_parallel import (
     gather_from_sequence_parallel_region,
 )
 
+from gcpo_mcore.actor import routing
+
 
 class PolicyModel(GPTModel):
     """GPTModel; its last stage gives hidden states in place of logits if called with `stop_at_hidden`."""
 
     _stops_at_hidden = False
 
-    def forward(self, *args, stop_at_hidden: bool = False, **kwargs) -> torch.Tensor:
-        """As GPTModel's, or the last stage's hidden states [s, b, h] (a slice of s under sequence parallelism)."""
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._replays = routing.install(self)
+
+    def forward(
+        self, *args, stop_at_hidden: bool = False, experts: torch.Tensor | None = None, **kwargs
+    ) -> torch.Tensor:
+        """As GPTModel's, or the last stage's hidden states [s, b, h] (a slice of s under sequence parallelism).
+
+        experts: [b, s, layers, topk] those that the tokens go to, -1 where the routers choose (None: everywhere).
+        """
         self._stops_at_hidden = stop_at_hidden
+        routing.replay(self._replays, experts, self.config.sequence_parallel)
         return super().forward(*args, **kwargs)
 
     def _postprocess(self, hidden_states, *args, **kwargs):

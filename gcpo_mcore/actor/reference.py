@@ -1,5 +1,7 @@
 """The reference policy of a KL penalty: the starting weights, kept in host memory between uses."""
 
+from dataclasses import replace
+
 import torch
 
 from gcpo_mcore import platform
@@ -28,7 +30,8 @@ class Reference:
         try:
             for parameter, weight in zip(parameters, self.weights, strict=True):
                 parameter.copy_(weight)
-            return self.actor.score(batch)
+            # Its own routers choose: the engine never ran its weights.
+            return self.actor.score(replace(batch, routed_experts=[None] * len(batch)))
         finally:
             for parameter, own in zip(parameters, self._own, strict=True):
                 parameter.copy_(own)

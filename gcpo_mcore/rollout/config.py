@@ -37,7 +37,8 @@ class RolloutConfig(Config):
     stop_token_ids: besides the tokenizer's end token.
     oversampling: so many times the prompts of a step are begun; the first to be whole make the step, the rest is
         dropped and its prompts come again.
-    max_staleness: updates' worth of steps that a sample's weights may lag behind; 0 samples and trains in turn.
+    max_staleness: how many steps ahead samples are made while the run trains, and so how many steps old the weights
+        of a sample's first token may be; 0 samples and trains in turn.
     """
 
     engine: str

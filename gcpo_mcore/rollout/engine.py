@@ -61,7 +61,8 @@ class Engine(ABC):
 
     @abstractmethod
     def update_weights(self, weights: Weights) -> None:
-        """Takes all weights; samples begun later carry their version. Jobs under way end first.
+        """Takes all weights; samples begun later carry their version. Jobs under way may go on with them: a sample
+        then says which of its tokens did.
 
         It may export them again within `finish`, until the next call.
         """

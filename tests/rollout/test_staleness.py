@@ -1,4 +1,4 @@
-"""rollout.max_staleness=1: the next step's samples are made while this step trains, with the weights before it."""
+"""rollout.max_staleness: the next steps' samples are made while this step trains, with the weights before it."""
 
 import json
 
@@ -55,6 +55,47 @@ def test_samples_are_one_version_old_and_a_resumed_run_draws_the_same_prompts(ca
         assert len(seen) == 6 * 8
 
 
+def test_two_steps_ahead_samples_are_at_most_two_versions_old(carry, tmp_path):
+    with servers(tmp_path, "none") as (one,):
+        stale = overrides(carry, tmp_path, one[1], "rollout.max_staleness=2", "algorithm/mismatch=tis")
+        run("tools/train.py", *stale, "trainer.steps=7", "trainer.stop_at_step=5", processes=2)
+        assert versions(tmp_path) == {1: {0}, 2: {0}, 3: {0}, 4: {1}, 5: {2}}
+        run("tools/train.py", *stale, "trainer.steps=7", processes=2)
+        assert versions(tmp_path) == {1: {0}, 2: {0}, 3: {0}, 4: {1}, 5: {2}, 6: {5}, 7: {5}}
+        rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+        assert [row["rollout/updates_behind_max"] for row in rows] == [0, 1, 2, 2, 2, 0, 1]
+        # Nothing was asked beyond the last step of a launch, and nothing twice.
+        assert len((one[0] / "asked.jsonl").read_text().splitlines()) == 7 * 8
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_new_weights_reach_responses_that_are_under_way(carry, tmp_path, partial):
+    """Without parts the server ends what it is at before it gets them; with parts responses go on under them."""
+    with servers(tmp_path, "slow") as (one,):
+        run(
+            "tools/train.py",
+            *overrides(carry, tmp_path, one[1], "rollout.max_staleness=2", "algorithm/mismatch=tis"),
+            "rollout.requests_per_server=4",
+            "algorithm/golden=off",  # all samples stay in their groups
+            f"rollout.partial={partial}",
+            "trainer.steps=5",
+            processes=2,
+        )
+    rows = [json.loads(line) for path in (tmp_path / "run/rollouts").iterdir() for line in path.open()]
+    sampled = [row for row in rows if not row["is_golden"]]
+    assert len({(row["step"], row["prompt_id"], row["index"]) for row in sampled}) == 5 * 8
+    for row in sampled:
+        told = row.get("token_versions", [row["weight_version"]] * row["tokens"])
+        assert len(told) == row["tokens"] and told == sorted(told)
+        assert row["step"] - 3 <= told[0] <= told[-1] <= row["step"] - 1
+    assert any("token_versions" in row for row in sampled) == partial
+    asked = (one[0] / "asked.jsonl").read_text().splitlines()
+    assert (len(asked) == 5 * 8) == (not partial)
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert sum(line["rollout/sent_again"] for line in lines) == 0
+    assert (sum(line["rollout/continued"] for line in lines) > 0) == partial
+
+
 def test_what_oversampling_drops_comes_first_in_the_next_step(carry, tmp_path):
     with servers(tmp_path, "slow", "none") as (slow, fast):
         both = overrides(carry, tmp_path, f'{slow[1]}","{fast[1]}', "rollout.oversampling=2", "trainer.steps=3")
@@ -93,10 +134,13 @@ def test_staleness_wants_a_correction_and_an_engine_of_other_processes():
         UserError, match=r"rollout\.max_staleness and rollout\.partial train on samples of older weights"
     ):
         load_config(["rollout=sglang", "rollout.oversampling=2", "rollout.partial=true"])
-    with pytest.raises(UserError, match=r"rollout\.partial=true goes on with what rollout\.oversampling calls off"):
+    with pytest.raises(UserError, match=r"rollout\.partial=true goes on with what rollout\.oversampling above"):
         load_config(["rollout=sglang", "rollout.partial=true", "algorithm/mismatch=tis"])
     load_config(["rollout=sglang", "rollout.max_staleness=1", "algorithm/mismatch=tis"])
     with pytest.raises(UserError, match=r"rollout.max_staleness=1: the embedded engine works in the training process"):
         load_config(["rollout.max_staleness=1", "algorithm/mismatch=tis"])
-    with pytest.raises(UserError, match=r"rollout.max_staleness=2: 0 or 1 is built"):
-        load_config(["rollout=sglang", "rollout.max_staleness=2", "algorithm/mismatch=tis"])
+    load_config(["rollout=sglang", "rollout.partial=true", "rollout.max_staleness=2", "algorithm/mismatch=tis"])
+    with pytest.raises(UserError, match=r"rollout.max_staleness=2 samples while the actor trains"):
+        load_config(
+            ["rollout=sglang", "rollout.max_staleness=2", "rollout.memory_saver=true", "algorithm/mismatch=tis"]
+        )

@@ -3,6 +3,7 @@
 gcpo_mcore/rollout/sglang/ has its parts: processes and their health (fleet), requests (dispatch), weights (push).
 """
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from gcpo_mcore.actor.architecture import read_architecture
 from gcpo_mcore.collectives import from_rank_0
 from gcpo_mcore.errors import UserError
 from gcpo_mcore.registry import engines
@@ -19,23 +21,27 @@ from gcpo_mcore.rollout.sglang.config import SglangConfig
 from gcpo_mcore.rollout.sglang.dispatch import Dispatch
 from gcpo_mcore.rollout.sglang.fleet import Fleet
 from gcpo_mcore.rollout.sglang.push import SyncTimes
+from gcpo_mcore.rollout.sglang.replies import Form
 from gcpo_mcore.rollout.sglang.router import Router
 from gcpo_mcore.rollout.sglang.server import Server
 from gcpo_mcore.rollout.sglang.transports import build_transport
 from gcpo_mcore.samples import Sample
 
 
-@dataclass
+@dataclass(eq=False)
 class SglangJob(Job):
-    """Of all ranks, on rank 0: `shares` their requests, `found` the samples so far by number of the request."""
+    """Of all ranks, on rank 0: `shares` their requests, `found` the samples so far by number of the request.
+
+    `asking` is under way with what `dispatch` has of it.
+    """
 
     shares: list[list[Request]]
-    version: int
     enough: int | None = None
     found: dict[int, Sample] = field(default_factory=dict)
-    asking: Future | None = None
-    dispatch: Dispatch | None = None
     begun: dict[int, Sample] = field(default_factory=dict)  # tokens of requests that are not whole
+    missing: list[int] = field(default_factory=list)  # the numbers of the dispatch's requests
+    dispatch: Dispatch | None = None
+    asking: Future | None = None
 
     def __post_init__(self):
         self.everything = [request for share in self.shares for request in share]
@@ -45,6 +51,15 @@ class SglangJob(Job):
         prompts = {request.prompt.id for request in self.everything}
         open_ = {request.prompt.id for number, request in enumerate(self.everything) if number not in self.found}
         return min(self.enough or len(prompts), len(prompts)) - len(prompts - open_)
+
+    def collect(self) -> int:
+        """Takes what the dispatch has, once it is at its end; how many requests it sent again."""
+        if self.dispatch is None:
+            return 0
+        done, self.dispatch = self.dispatch, None
+        self.found.update({self.missing[place]: sample for place, sample in done.samples.items()})
+        self.begun = {self.missing[place]: sample for place, sample in done.begun.items()}
+        return done.again
 
 
 @engines.register
@@ -62,7 +77,11 @@ class SglangEngine(Engine):
         decode: Callable[[list[int]], str],
     ):
         self.config, self.stop, self.decode = config, sorted(set(stop_token_ids)), decode
-        self.vocabulary = _vocabulary(model_folder)
+        arch = read_architecture(model_folder)
+        self.vocabulary = arch.vocabulary
+        self.routing = (arch.layers, arch.experts_per_token) if config.replay_routing else None
+        if config.replay_routing and not arch.experts:
+            raise UserError(f"rollout.replay_routing=true: {model_folder} is a model without experts")
         self.transport = build_transport(config, model_folder)
         self.version = -1
         self.weights: Weights | None = None
@@ -70,8 +89,9 @@ class SglangEngine(Engine):
         self.sent_again = self.continued = 0
         self.left: dict[tuple[str, int], tuple[Sample, bool]] = {}  # of prompts that come again; whether it is whole
         self.router = Router(config.router, config.sync_deadline_s) if config.router else None
-        self.under_way: SglangJob | None = None
-        self.thread = ThreadPoolExecutor(1, "sglang requests")
+        self.under_way: list[SglangJob] = []  # of rank 0: begun and not finished
+        self.threads = ThreadPoolExecutor(config.max_staleness + 2, "sglang requests")  # the steps', an evaluation's
+        self.lock = threading.Lock()
         self.fleet: Fleet | None = None
         if dist.get_rank() == 0:
             self.fleet = Fleet(config, model_folder, dtype, Path(config.log_folder))
@@ -79,11 +99,12 @@ class SglangEngine(Engine):
 
     def update_weights(self, weights: Weights) -> None:
         """See `Engine.update_weights`. UserError if no server can be had."""
-        self._settle()
         self.weights = weights
         self._sync()
 
     def _sync(self) -> None:
+        """Hands the weights over; jobs under way pause, and go on with the new ones."""
+        self._pause()
         if self.fleet:
             self.fleet.wake("weights")
         self.version = self.weights.version
@@ -93,37 +114,39 @@ class SglangEngine(Engine):
             self.fleet.resting = []
             if self.router:
                 self.router.admit(self.fleet.serving)
+        for job in self.under_way:
+            self._ask(job)
 
     def _lose(self, server: Server, reason: str) -> None:
-        if self.router:
-            self.router.remove(server)
-        self.fleet.lose(server, reason)
+        """Called by the jobs' threads, more than one of which may see it."""
+        with self.lock:
+            if server in self.fleet.serving:
+                if self.router:
+                    self.router.remove(server)
+                self.fleet.lose(server, reason)
 
-    # --- generation: rank 0 asks the servers, in a thread; only `begin` and `finish` have collectives --------------
+    # --- generation: rank 0 asks the servers, in threads; only `begin` and `finish` have collectives ---------------
 
     def begin(self, requests: list[Request], sampling: Sampling, enough: int | None = None) -> SglangJob:
         """See `Engine.begin`. UserError, naming it, for a token outside the vocabulary: it would kill a server."""
         self._check(requests)
         shares: list[list[Request]] = [[] for _ in range(dist.get_world_size())]
         dist.gather_object(requests, shares if self.fleet else None)
-        job = SglangJob(requests, sampling, shares, self.version, enough)
+        job = SglangJob(requests, sampling, shares, enough)
         if self.fleet:
-            self._settle()
             if enough is not None:
                 self._take_up(job)
-            job.asking = self.thread.submit(self._ask, job)
-            self.under_way = job
+            self.under_way.append(job)
+            self._ask(job)
         return job
 
     def finish(self, job: SglangJob) -> list[Sample | None]:
         """See `Engine.finish`."""
         while not self._is_done(job):
             self._sync()  # every server was lost; those that came back have no weights
-            if self.fleet:
-                job.version = self.version
-                job.asking = self.thread.submit(self._ask, job)
         answers = None
         if self.fleet:
+            self.under_way.remove(job)
             if job.enough is not None:
                 self._leave(job)
             rows = iter(range(len(job.everything)))
@@ -138,7 +161,7 @@ class SglangEngine(Engine):
             sample, is_whole = self.left.pop(_name(request), (None, False))
             if sample is not None:
                 (job.found if is_whole else job.begun)[number] = sample
-                self.continued += 1
+                self.continued += is_whole
         self.left = {}
 
     def _leave(self, job: SglangJob) -> None:
@@ -158,34 +181,37 @@ class SglangEngine(Engine):
         """Whether the servers answered everything, once they are at an end with it."""
         if self.fleet:
             job.asking.result()
+            self.sent_again += job.collect()
         return from_rank_0(self.fleet is None or job.wanted() <= 0)
 
-    def _settle(self) -> None:
+    def _pause(self) -> None:
         """Waits until the servers have nothing under way."""
-        if self.under_way is not None and self.under_way.asking is not None:
-            wait([self.under_way.asking])
-            self.under_way = None
+        for job in self.under_way:
+            if job.dispatch is not None:
+                job.dispatch.pause()
+        wait([job.asking for job in self.under_way])
+        for job in self.under_way:
+            if job.asking.exception() is None:  # else `finish` raises it
+                self.sent_again += job.collect()
 
     def _ask(self, job: SglangJob) -> None:
-        """Adds to the job's samples what the serving servers answer."""
-        missing = [number for number in range(len(job.everything)) if number not in job.found]
-        if job.wanted() > 0 and self.fleet.serving:
-            job.dispatch = Dispatch(
-                self.config,
-                self.fleet.serving,
-                [job.everything[number] for number in missing],
-                job.sampling,
-                self.stop,
-                job.version,
-                self.decode,
-                self._lose,
-                job.wanted(),
-                self.router,
-                {place: job.begun[number] for place, number in enumerate(missing) if number in job.begun},
-            )
-            job.found.update({missing[number]: sample for number, sample in job.dispatch.run().items()})
-            job.begun = {missing[number]: sample for number, sample in job.dispatch.begun.items()}
-            self.sent_again += job.dispatch.again
+        """Has the serving servers asked for what the job lacks."""
+        if job.asking is not None and (job.asking.exception() is not None or job.wanted() <= 0):
+            return
+        job.missing = [number for number in range(len(job.everything)) if number not in job.found]
+        begun = {place: job.begun[number] for place, number in enumerate(job.missing) if number in job.begun}
+        self.continued += len(begun)
+        job.dispatch = Dispatch(
+            self.config,
+            self.fleet.serving,
+            [job.everything[number] for number in job.missing],
+            Form(job.sampling, self.stop, self.version, self.decode, self.routing),
+            self._lose,
+            job.wanted(),
+            self.router,
+            begun,
+        )
+        job.asking = self.threads.submit(job.dispatch.run)
 
     def _check(self, requests: list[Request]) -> None:
         for request in requests:
@@ -214,18 +240,13 @@ class SglangEngine(Engine):
 
     def close(self) -> None:
         """Drops what is under way and ends the servers that the run started."""
-        if self.under_way is not None and self.under_way.dispatch is not None:
-            self.under_way.dispatch.cancel()
-        self.thread.shutdown(cancel_futures=True)
+        for job in self.under_way:
+            if job.dispatch is not None:
+                job.dispatch.cancel()
+        self.threads.shutdown(cancel_futures=True)
         if self.fleet:
             self.fleet.close()
 
 
 def _name(request: Request) -> tuple[str, int]:
     return request.prompt.id, request.index
-
-
-def _vocabulary(model_folder: str) -> int:
-    from gcpo_mcore.actor.architecture import read_architecture
-
-    return read_architecture(model_folder).vocabulary

@@ -28,6 +28,7 @@ class SglangConfig(RolloutConfig):
     environment: dict[str, str]
     restarts: NonNegativeInt
     memory_saver: bool
+    replay_routing: bool
     transport: Transport
     weights_folder: str | None
     bucket_mib: PositiveInt
@@ -48,13 +49,15 @@ class SglangConfig(RolloutConfig):
                 "rollout.servers names SGLang servers that run, rollout.start_servers says how many to start: "
                 "give one of the two"
             )
-        if self.max_staleness > 1:
-            raise UserError(f"rollout.max_staleness={self.max_staleness}: 0 or 1 is built")
         if self.max_staleness and self.memory_saver:
-            raise UserError("rollout.max_staleness=1 samples while the actor trains: rollout.memory_saver must be off")
-        if self.partial and self.oversampling == 1:
             raise UserError(
-                "rollout.partial=true goes on with what rollout.oversampling calls off: that must be above 1"
+                f"rollout.max_staleness={self.max_staleness} samples while the actor trains: "
+                "rollout.memory_saver must be off"
+            )
+        if self.partial and self.oversampling == 1 and self.max_staleness < 2:
+            raise UserError(
+                "rollout.partial=true goes on with what rollout.oversampling above 1 calls off, or what new weights "
+                "interrupt with rollout.max_staleness above 1: one of them is needed"
             )
         if self.router and not self.servers:
             raise UserError("rollout.router needs rollout.servers, the servers behind it: weights go to each of them")

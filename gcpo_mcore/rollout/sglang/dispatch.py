@@ -2,6 +2,7 @@
 
 Requests of a prompt stay together on a server, whose cache then holds the prompt. A server whose own requests are all
 done helps where most are left. What a lost server had under way is sent again elsewhere; an answer counts only once.
+Several may run side by side, each in a thread of its own.
 """
 
 import asyncio
@@ -12,10 +13,9 @@ from collections.abc import Callable, Mapping
 import aiohttp
 
 from gcpo_mcore.errors import UserError
-from gcpo_mcore.rollout.config import Sampling
 from gcpo_mcore.rollout.engine import Request
 from gcpo_mcore.rollout.sglang.config import SglangConfig
-from gcpo_mcore.rollout.sglang.replies import payload, sample
+from gcpo_mcore.rollout.sglang.replies import Form
 from gcpo_mcore.rollout.sglang.router import Router
 from gcpo_mcore.rollout.sglang.server import Server, ServerLost
 from gcpo_mcore.samples import Sample
@@ -31,17 +31,13 @@ class Dispatch:
         config: SglangConfig,
         servers: list[Server],
         requests: list[Request],
-        sampling: Sampling,
-        stop: list[int],
-        version: int,
-        decode: Callable[[list[int]], str],
+        form: Form,
         lose: Callable[[Server, str], None],
         enough: int | None = None,
         router: Router | None = None,
         begun: Mapping[int, Sample] | None = None,
     ):
-        self.config, self.requests, self.sampling = config, requests, sampling
-        self.stop, self.version, self.decode, self.lose = stop, version, decode, lose
+        self.config, self.requests, self.form, self.lose = config, requests, form, lose
         # Behind a router, which chooses the server itself, only the router is asked.
         self.router = router
         self.servers = list(servers)
@@ -54,25 +50,32 @@ class Dispatch:
         self.failures: Counter[str] = Counter()  # of a server, in a row
         self.names: dict[int, str] = {}  # request -> its id in the last try
         self.again = 0
+        self.is_paused = False
         self.loop: asyncio.AbstractEventLoop | None = None
         self.waiting: dict[str, deque[int]] = {}
         self.bells: list[asyncio.Event] = []  # one for each server's loop: something has changed
 
     def run(self) -> dict[int, Sample]:
         """The samples by number of the request: all, or those of `enough` prompts and some more. Fewer if no server
-        is left."""
+        is left, or if it was paused."""
         asyncio.run(self._run())
         return self.samples
 
+    def pause(self) -> None:
+        """Lets `run`, in another thread, end soon: when the servers have answered what they are at or, with
+        rollout.partial, with the parts that they have of it in `begun`."""
+        self.is_paused = True
+        self._wake()
+
     def cancel(self) -> None:
-        """Lets `run`, in another thread, end soon with what it has."""
+        """Lets `run`, in another thread, end at once with what it has."""
+        self.servers.clear()
+        self._wake()
+
+    def _wake(self) -> None:
         if self.loop is not None:
             with contextlib.suppress(RuntimeError):  # it is at its end already
-                self.loop.call_soon_threadsafe(self._cancel)
-
-    def _cancel(self) -> None:
-        self.servers.clear()
-        self._ring()
+                self.loop.call_soon_threadsafe(self._ring)
 
     async def _run(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -99,29 +102,35 @@ class Dispatch:
         """Whether as many prompts as are wanted have all their samples."""
         return self.wanted <= 0
 
+    @property
+    def takes_parts(self) -> bool:
+        """Whether what is under way is to be ended now, and its tokens kept."""
+        return self.config.partial and (self.is_done or self.is_paused)
+
     # --- one server --------------------------------------------------------------------------------------------
 
     async def _serve(self, http: aiohttp.ClientSession, server: Server, slots: int) -> None:
-        """Keeps `slots` requests under way on the server until all are answered anywhere or it is lost."""
+        """Keeps `slots` requests under way on the server until all are answered anywhere, it is lost, or there is a
+        pause."""
         running: dict[asyncio.Task, int] = {}
         bell = asyncio.Event()
         self.bells.append(bell)
         known = len(self.servers)
         try:
-            while not self.is_done and self._is_used(server):
+            while not self.is_done and self._is_used(server) and not self._rests(running):
                 bell.clear()
                 if server is self.router and len(self.servers) < known:
                     # Which of its requests the lost server had is not known: all are sent again.
                     known = len(self.servers)
                     await self._call_off(running)
-                while len(running) < slots and (number := self._next(server)) is not None:
+                while not self.is_paused and len(running) < slots and (number := self._next(server)) is not None:
                     running[asyncio.create_task(self._ask(http, server, number))] = number
                 wake = asyncio.create_task(bell.wait())
                 await asyncio.wait([*running, wake], return_when=asyncio.FIRST_COMPLETED)
                 wake.cancel()
                 for task in [t for t in running if t.done()]:
                     self._take(server, running.pop(task), task)
-            if self.is_done and self.config.partial:
+            if self.takes_parts:
                 await self._collect_parts(http, running)
         finally:
             await self._call_off(running)
@@ -139,6 +148,10 @@ class Dispatch:
         await asyncio.gather(*running, return_exceptions=True)
         self._put_back(list(running.values()))
         running.clear()
+
+    def _rests(self, running: dict[asyncio.Task, int]) -> bool:
+        """Whether a pause ends the server's loop: it is not to answer what is under way, or there is nothing."""
+        return self.is_paused and (self.config.partial or not running)
 
     def _is_used(self, server: Server) -> bool:
         return (server is self.router and bool(self.servers)) or server in self.servers
@@ -160,7 +173,7 @@ class Dispatch:
     def _put_back(self, numbers: list[int]) -> None:
         """Requests without an answer wait again, before all others."""
         left = [number for number in numbers if number not in self.samples]
-        self.again += 0 if self.is_done else len(left)
+        self.again += 0 if self.is_done or self.is_paused else len(left)
         min(self.waiting.values(), key=len).extendleft(reversed(left))
         self._ring()
 
@@ -171,13 +184,13 @@ class Dispatch:
     async def _ask(self, http: aiohttp.ClientSession, server: Server, number: int) -> Sample:
         request = self.requests[number]
         self.tries[number] += 1
-        name = f"{self.version}_{number}_{self.tries[number]}_{request.seed % 2**32}"
+        name = f"{self.form.version}_{number}_{self.tries[number]}_{request.seed % 2**32}"
         begun = self.begun.get(number)
-        asked = payload(request, self.sampling, self.stop, name, begun)
+        asked = self.form.payload(request, name, begun)
         self.names[number] = name
         reply = await server.generate(http, asked, self.config.request_deadline_s)
-        made, is_whole = sample(reply, request, self.sampling, self.version, self.decode, begun)
-        if not is_whole and made.response_ids and self.is_done:
+        made, is_whole = self.form.sample(reply, request, begun)
+        if not is_whole and made.response_ids and self.takes_parts:
             self.begun[number] = made
         if not is_whole:
             raise ServerLost(f"a reply of {len(made.response_ids)} tokens that was called off", server)

@@ -43,6 +43,7 @@ class ServerProcess:
             "random-seed": number,
             "skip-server-warmup": True,
             "enable-memory-saver": config.memory_saver,
+            "enable-return-routed-experts": config.replay_routing,
             **config.arguments,
         }
         python = config.python or sys.executable
