@@ -1,13 +1,14 @@
-"""Names -> classes, for everything that a user can add without a fork.
+"""Names -> classes (of rewards also functions), for everything that a user can add without a fork.
 
 A built-in is a module of that name in the package of its kind (`rewards/exact_match.py` is the
 reward `exact_match`): nothing to list anywhere. Another distribution adds one with an entry point
-in the group of its kind (`gcpo_mcore.rewards`). Either way the class is the one that carries the
+in the group of its kind (`gcpo_mcore.rewards`). Either way it is the one that carries the
 decorator: `@rewards.register`.
 """
 
 import importlib
 import pkgutil
+from collections.abc import Callable
 from importlib.metadata import entry_points
 
 from gcpo_mcore.errors import UserError, nearest
@@ -23,12 +24,12 @@ class Registry:
     def __init__(self, kind: str, package: str):
         self.kind = kind
         self.package = package
-        self._by_module: dict[str, type] = {}
+        self._by_module: dict[str, Callable] = {}
 
-    def register(self, cls: type) -> type:
-        """Class decorator: makes `cls` the one that its module stands for."""
-        self._by_module[cls.__module__] = cls
-        return cls
+    def register(self, made: Callable) -> Callable:
+        """Decorator: makes the class or function `made` the one that its module stands for."""
+        self._by_module[made.__module__] = made
+        return made
 
     def names(self) -> list[str]:
         """Every name that `get` knows, sorted."""
@@ -42,8 +43,8 @@ class Registry:
         if name not in known:
             raise UserError(f"unknown {self.kind} '{name}'{nearest(name, known)}; known: {', '.join(known)}")
 
-    def get(self, name: str) -> type:
-        """The class called `name`. UserError as `check`."""
+    def get(self, name: str) -> Callable:
+        """The class or function called `name`. UserError as `check`."""
         self.check(name)
         external = self._entry_points()
         if name in external:
@@ -51,7 +52,7 @@ class Registry:
         module = f"{self.package}.{name}"
         importlib.import_module(module)
         if module not in self._by_module:
-            raise UserError(f"{module} has no class decorated with @{self.kind}s.register")
+            raise UserError(f"{module} has nothing decorated with @{self.kind}s.register")
         return self._by_module[module]
 
     def _entry_points(self) -> dict:

@@ -9,7 +9,9 @@ dead server costs its deadline a few times and not once per answer. Then one ans
 A failure raises: the sample is counted as grading/errors and gets `failed_score`.
 """
 
+import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from pydantic import HttpUrl, NonNegativeFloat, PositiveFloat, PositiveInt, PrivateAttr
 
@@ -25,6 +27,7 @@ class Remote(Config):
     timeout_s         of one attempt
     attempts          tries for one answer, the first included
     backoff_s         pause before the second try; doubles with each further one
+    parallel          requests under way at a time, of each worker process
     failures_to_open  answers that fail in a row until the circuit opens; each worker process counts for itself
     open_s            how long it stays open
     """
@@ -33,19 +36,23 @@ class Remote(Config):
     timeout_s: PositiveFloat
     attempts: PositiveInt
     backoff_s: NonNegativeFloat
+    parallel: PositiveInt
     failures_to_open: PositiveInt
     open_s: NonNegativeFloat
 
     _failures: int = PrivateAttr(default=0)
     _closed_again: float = PrivateAttr(default=0.0)  # time.monotonic()
+    _threads: ThreadPoolExecutor | None = PrivateAttr(default=None)
 
     @property
     def worst_case_s(self) -> float:
         """Every attempt times out, with all pauses between."""
         return self.attempts * self.timeout_s + self.backoff_s * (2 ** (self.attempts - 1) - 1)
 
-    def __call__(self, answers: list[Answer]) -> list[float]:
-        return [self._score(a) for a in answers]
+    async def __call__(self, answers: list[Answer]) -> list[float]:
+        self._threads = self._threads or ThreadPoolExecutor(self.parallel, "remote reward")
+        loop = asyncio.get_running_loop()
+        return await asyncio.gather(*(loop.run_in_executor(self._threads, self._score, a) for a in answers))
 
     def _score(self, answer: Answer) -> float:
         if time.monotonic() < self._closed_again:

@@ -32,10 +32,10 @@ class Answer:
 
 
 class Reward(Protocol):
-    """A callable built from its settings. One finite score per answer, in their order.
+    """A callable built from its settings, or a function without any. One finite score per answer, in their order.
 
-    It runs in a worker process with a deadline and a memory limit. A raised exception marks the
-    answer as not graded; it does not end the run.
+    It may be async: then the answers of a batch wait side by side. It runs in a worker process with a deadline and a
+    memory limit. A raised exception marks the answer as not graded; it does not end the run.
 
     Two attributes are optional. `extraction`, the rule that finds the answer in a response: with it, tools can check a
     reference answer by writing it as a response. `worst_case_s`, how long one answer may take by the reward's own

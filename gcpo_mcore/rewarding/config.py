@@ -1,5 +1,6 @@
 """The reward of a run: named parts with weights, one of which decides what counts as right."""
 
+import inspect
 from typing import Any
 
 from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
@@ -90,6 +91,10 @@ class RewardConfig(Config):
 def _build(name: str, settings: dict[str, Any]) -> Reward:
     reward_class = rewards.get(name)
     where = f"reward.parts.{name}.settings"
+    if inspect.isfunction(reward_class):
+        if settings:
+            raise UserError(f"{where}: {name} is a function and has no settings")
+        return reward_class
     try:
         return reward_class.model_validate(settings)
     except ValidationError as error:

@@ -166,7 +166,9 @@ class WorkerPool:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what a reward prints is a message, not the trainer's output
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+                # Its address space is limited: glibc would reserve some of it for every thread of a reward.
+                env=os.environ
+                | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"},
                 process_group=0,  # out of reach of ctrl-C; and killed with whatever a reward may have started
             )
         pipe = Connection(ours.detach())

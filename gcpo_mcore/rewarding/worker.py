@@ -5,13 +5,16 @@ so the pool always knows which answer it is at. Its own words are json, not pick
 was tricked into running foreign code must not be able to run it in the trainer as well.
 """
 
+import asyncio
 import ctypes
+import inspect
 import json
 import math
 import os
 import resource
 import signal
 import sys
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 
 from gcpo_mcore.rewarding.answer import Answer, Reward
@@ -39,16 +42,35 @@ def main(pipe_fd: int, parent_pid: int) -> None:
             answers = pipe.recv()
         except EOFError:
             return
-        for answer in answers:
-            _say(pipe, grade(rewards, answer))
+        for graded in grade(rewards, answers):
+            _say(pipe, graded)
 
 
-def grade(rewards: dict[str, Reward], answer: Answer) -> dict:
-    """{'scores': {part: score}}, or {'problem': text} if a part raised or gave no finite number."""
+def grade(rewards: dict[str, Reward], answers: list[Answer]) -> Iterator[dict]:
+    """Of each answer {'scores': {part: score}}, or {'problem': text} if a part raised or gave no finite number.
+
+    Parts that wait (async) wait for all answers at once; the others score one answer after the other.
+    """
+    loop = asyncio.new_event_loop()
+    waiting = [
+        {name: loop.create_task(reward([answer])) for name, reward in rewards.items() if is_async(reward)}
+        for answer in answers
+    ]
+    for answer, tasks in zip(answers, waiting, strict=True):
+        yield _graded(rewards, answer, tasks, loop)
+    loop.close()
+
+
+def is_async(reward: Reward) -> bool:
+    """Whether a call of it has to be awaited."""
+    return inspect.iscoroutinefunction(reward) or inspect.iscoroutinefunction(type(reward).__call__)
+
+
+def _graded(rewards: dict[str, Reward], answer: Answer, tasks: dict[str, asyncio.Task], loop) -> dict:
     scores = {}
     for name, reward in rewards.items():
         try:
-            (score,) = reward([answer])
+            (score,) = loop.run_until_complete(tasks[name]) if name in tasks else reward([answer])
             scores[name] = float(score)
             if not math.isfinite(scores[name]):
                 raise ValueError(f"the score is {score}")

@@ -25,7 +25,7 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "reward"
 DEADLINE_S = 1.0
 
 HOSTILE = """
-import ctypes, os, re, signal, subprocess, sys, time
+import asyncio, ctypes, os, re, signal, subprocess, sys, time
 from gcpo_mcore.config.part import Config
 from gcpo_mcore.registry import rewards
 
@@ -61,6 +61,14 @@ class Hostile(Config):
                 with open(answer.columns["file"], "a") as f: f.write("x")
             case "sigint": os.kill(os.getpid(), signal.SIGINT)
         return 1.0 if answer.response_text == answer.reference else 0.0
+
+def shouted(answers):
+    return [float(a.response_text.isupper()) for a in answers]
+
+async def patient(answers):
+    await asyncio.sleep(1000 if answers[0].response_text == "sleep" else 0.3)
+    if answers[0].response_text == "raise": raise KeyError("no such column")
+    return [0.5]
 """
 
 HANGING = ["sleep", "deaf", "hold the lock", "backtrack", "child"]
@@ -76,7 +84,10 @@ def hostile(tmp_path, monkeypatch):
     info.mkdir(parents=True)
     (site / "hostile_rewards.py").write_text(HOSTILE)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hostile-rewards\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[gcpo_mcore.rewards]\nhostile = hostile_rewards:Hostile\n")
+    (info / "entry_points.txt").write_text(
+        "[gcpo_mcore.rewards]\nhostile = hostile_rewards:Hostile\n"
+        "shouted = hostile_rewards:shouted\npatient = hostile_rewards:patient\n"
+    )
     monkeypatch.syspath_prepend(str(site))
     return site
 
@@ -194,6 +205,29 @@ def test_only_the_tail_of_a_response_is_seen(hostile):
     with Grader(config(max_response_chars=4)) as grader:
         grader.grade(work)
     assert work[0][1].reward == 1.0
+
+
+def test_a_function_is_a_reward_without_settings(hostile):
+    part = {"weight": 1.0, "gate": None, "settings": {}}
+    with Grader(config(parts={"shouted": part}, accuracy="shouted")) as grader:
+        samples = pairs(["GOOD", "good"])
+        grader.grade(samples)
+    assert [s.reward for _, s in samples] == [1.0, 0.0]
+    with pytest.raises(UserError, match=r"reward.parts.shouted.settings: shouted is a function and has no settings"):
+        config(parts={"shouted": {**part, "settings": {"loud": True}}}, accuracy="shouted")
+
+
+def test_an_async_reward_waits_for_a_batch_at_once_and_a_hanging_answer_costs_itself(hostile):
+    part = {"weight": 1.0, "gate": None, "settings": {}}
+    both = {"patient": part, "hostile": part}
+    with Grader(config(parts=both, workers=1)) as grader:
+        samples = pairs([f"fine {i}" for i in range(32)])
+        assert grader.grade(samples)["grading/seconds"] < 32 * 0.3 / 2
+        assert {s.reward for _, s in samples} == {0.5}
+        samples = pairs(["good", "sleep", "raise", "good"])
+        metrics = grader.grade(samples)
+    assert [s.grading_failed for _, s in samples] == ["", "timeout", "error", ""]
+    assert [s.reward for _, s in samples] == [1.5, -1.0, -1.0, 1.5] and metrics["grading/timeouts"] == 1
 
 
 def test_nothing_to_grade(hostile):

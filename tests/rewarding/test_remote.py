@@ -1,5 +1,6 @@
 """The remote reward against a real HTTP server that fails on request."""
 
+import asyncio
 import json
 import threading
 import time
@@ -57,10 +58,12 @@ def remote(url, **knobs):
         "timeout_s": 0.5,
         "attempts": 3,
         "backoff_s": 0.01,
+        "parallel": 4,
         "failures_to_open": 2,
         "open_s": 60.0,
     }
-    return rewards.get("remote").model_validate(settings | knobs)
+    reward = rewards.get("remote").model_validate(settings | knobs)
+    return lambda answers: asyncio.run(reward(answers))
 
 
 ANSWER = Answer("2+2?", "4", "4", {"kind": "easy"}, response_tokens=2)
@@ -139,3 +142,15 @@ def test_a_dead_server_costs_the_run_its_retries_and_no_more():
     assert metrics["grading/errors"] == 50 and metrics["grading/crashes"] == 0
     assert metrics["grading/seconds"] < 50 * 0.3 / 2  # 0.3: the pauses of one answer
     assert {s.grading_failed for s in samples} == {"error"}
+
+
+def test_the_answers_of_a_worker_are_under_way_side_by_side():
+    """Through the pool: 32 answers of a second each, by one worker."""
+    with Server("sleep") as server:
+        tree = load_config(["reward=remote", "reward.workers=1"]).reward.model_dump(mode="json")
+        tree["parts"]["remote"]["settings"] |= {"url": server.url, "attempts": 1, "parallel": 16, "timeout_s": 10}
+        samples = [Sample(i, [1], str(i)) for i in range(128)]
+        with Grader(RewardConfig.model_validate(tree)) as grader:
+            metrics = grader.grade([(Prompt("p", "s", "2+2?", [1], "4"), s) for s in samples[:32]])
+    assert metrics["grading/errors"] == 32  # the body is a word, not a score
+    assert len(server.requests) == 32 and metrics["grading/seconds"] < 16
