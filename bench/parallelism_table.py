@@ -34,6 +34,7 @@ MORE = {  # the tests take them packed only
 }
 SHARDED = {
     "DP2 distributed optimizer": (2, ["distributed_optimizer=1"]),
+    "DP2 distributed optimizer, overlap": (2, ["distributed_optimizer=1", "overlap=1"]),
     "CP2 distributed optimizer": (2, ["context=2", "distributed_optimizer=1"]),
     "PP2 in 2 chunks, distributed optimizer": (2, ["pipeline=2", "virtual_pipeline=2", "distributed_optimizer=1"]),
     "DP2xPP2 distributed optimizer": (4, ["pipeline=2", "distributed_optimizer=1"]),

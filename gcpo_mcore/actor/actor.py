@@ -15,6 +15,7 @@ from gcpo_mcore.actor import hf_mapping
 from gcpo_mcore.actor.architecture import Architecture
 from gcpo_mcore.actor.backend import choose_backend
 from gcpo_mcore.actor.config import ActorConfig, ModelConfig, OptimizerConfig, ParallelConfig
+from gcpo_mcore.actor.gathering import WeightGather
 from gcpo_mcore.actor.layout import Layout
 from gcpo_mcore.actor.logprobs import LOGITS_PER_CHUNK, token_logprobs
 from gcpo_mcore.actor.microbatch import MicroBatch, split
@@ -63,6 +64,7 @@ class Actor:
         self._ddp = [wrap_data_parallel(chunk, parallel) for chunk in self._chunks]
         self.optimizer_config = optimizer
         self._optimizer = build_optimizer(optimizer, parallel, self._ddp, dtype)
+        self._gather = WeightGather(self._ddp)
         self._offloader = Offloader(settings.offload, self._ddp, self._optimizer)
         self.stepper = Stepper(optimizer, self._optimizer)
         no_sync = [chunk.no_sync for chunk in self._ddp]
@@ -76,24 +78,30 @@ class Actor:
 
     def offload(self) -> None:
         """Moves to host memory what `actor.offload` names, until it is used again."""
+        self._gather.end()
         self._offloader.offload()
+
+    def _complete(self) -> None:
+        """Everything back on the device, and every weight gathered."""
+        self._offloader.onload()
+        self._gather.end()
 
     @property
     def chunks(self) -> torch.nn.ModuleList:
         """This rank's stage, on the device."""
-        self._offloader.onload()
+        self._complete()
         return self._chunks
 
     @property
     def ddp(self) -> list[DistributedDataParallel]:
         """The chunks with their gradient buffers, on the device."""
-        self._offloader.onload()
+        self._complete()
         return self._ddp
 
     @property
     def optimizer(self) -> MegatronOptimizer:
         """megatron-core's optimizer with its state, on the device."""
-        self._offloader.onload()
+        self._complete()
         return self._optimizer
 
     # --- log-probs ---------------------------------------------------------------------------------------------
@@ -126,17 +134,20 @@ class Actor:
         """One optimizer step on `batch`; `update` of `updates` sets the learning rate. Returns metrics."""
         metrics = self.backward(batch, loss)
         metrics |= self.stepper.step(learning_rate(self.optimizer_config, update, updates))
+        self._gather.begin()
         self.version += 1
         return metrics
 
     def backward(self, batch: Batch, loss: LossFunction) -> dict[str, float]:
         """Gradients of the batch's loss, summed over micro-batches and ranks, left in the gradient buffers."""
-        for chunk in self.ddp:
+        self._offloader.onload()  # not `_complete`: weights still under way are waited for layer by layer
+        for chunk in self._ddp:
             chunk.zero_grad_buffer()
         sums = self._run(batch, loss, forward_only=False)
         return self._reduce(sums)
 
     def _run(self, batch: Batch, loss: LossFunction, forward_only: bool, collect=None) -> list[dict]:
+        self._offloader.onload()
         micro_batches = split(
             batch,
             rank=parallel_state.get_data_parallel_rank(),
@@ -147,7 +158,7 @@ class Actor:
             multiple_of=self.length_multiple,
             row_multiple_of=self.row_multiple,
             # Chunks take turns with as many micro-batches as there are stages.
-            count_multiple_of=self.layout.pipeline if len(self.chunks) > 1 else 1,
+            count_multiple_of=self.layout.pipeline if len(self._chunks) > 1 else 1,
             device=self.device,
         )
         seq_length = micro_batches[0].tokens.shape[1]  # before it is cut: megatron divides it by the ranks itself
@@ -155,7 +166,7 @@ class Actor:
             rank = parallel_state.get_context_parallel_rank()
             micro_batches = [micro.part(rank, self.layout.context) for micro in micro_batches]
 
-        last = self.chunks[-1]
+        last = self._chunks[-1]
 
         def forward_step(iterator, model):
             micro = next(iterator)
@@ -165,6 +176,7 @@ class Actor:
             )  # fmt: skip
 
             def finish(hidden):  # [s, b, h] on the last stage
+                self._gather.wait(last.head_weight)
                 logp, entropy = token_logprobs(
                     last.choose(hidden, micro.source), last.head_weight, micro.targets,
                     self.arch.vocabulary, self.temperature, parallel_state.get_tensor_model_parallel_group(),
@@ -179,14 +191,14 @@ class Actor:
 
             return output, finish
 
-        for chunk in self.ddp:
+        for chunk in self._ddp:
             chunk.train(not forward_only)
-        iterators = [iter(micro_batches) for _ in self.chunks]
+        iterators = [iter(micro_batches) for _ in self._chunks]
         with platform.megatron():
             return get_forward_backward_func()(
                 forward_step_func=forward_step,
                 data_iterator=iterators if len(iterators) > 1 else iterators[0],
-                model=self.ddp,
+                model=self._ddp,
                 num_microbatches=len(micro_batches),
                 seq_length=seq_length,
                 micro_batch_size=micro_batches[0].tokens.shape[0],

@@ -24,7 +24,9 @@ class ParallelConfig(Config):
     expert: PositiveInt  # a layer's experts are shared out over so many processes of a pipeline stage
     sequence: bool  # sequence parallel: split activations of norms and residuals over the tensor group
     distributed_optimizer: bool  # shard the optimizer state over the data-parallel group
-    overlap: bool  # sum gradients over the data-parallel group during the backward pass
+    overlap: (
+        bool  # sum gradients during the backward pass, and gather a distributed optimizer's weights during the next
+    )
     recompute: Literal["none", "selective", "full"]  # activations made again in the backward pass: none, of MLPs, all
     threads: PositiveInt | None  # CPU threads of a rank; null: torch decides
 

@@ -17,6 +17,7 @@ LAYOUTS = {
     "PP2": (2, ["pipeline=2"]),
     "DP2": (2, []),
     "DP2 distributed optimizer": (2, ["distributed_optimizer=1"]),
+    "DP2 distributed optimizer, overlap": (2, ["distributed_optimizer=1", "overlap=1"]),
     "PP2 in 2 chunks": (2, ["pipeline=2", "virtual_pipeline=2"]),
     "CP2 distributed optimizer": (2, ["context=2", "distributed_optimizer=1"]),
     "TP2xPP2": (4, ["tensor=2", "pipeline=2", "sequence=1"]),
@@ -54,6 +55,7 @@ def test_logprobs_equal_transformers(family, tiny_models, one_process):
 
 # Untied embeddings and q/k norm matter where the tensor or pipeline group is split.
 CASES = [("qwen2-tied", layout) for layout in LAYOUTS] + [("qwen3", "TP2"), ("qwen3", "TP2xPP2")]
+CASES += [("llama", "DP2 distributed optimizer, overlap")]  # its head is a weight of its own
 
 
 @pytest.mark.parametrize("family, layout", CASES)
