@@ -38,7 +38,7 @@ class RolloutConfig(Config):
     oversampling: so many times the prompts of a step are begun; the first to be whole make the step, the rest is
         dropped and its prompts come again.
     max_staleness: how many steps ahead samples are made while the run trains, and so how many steps old the weights
-        of a sample's first token may be; 0 samples and trains in turn.
+        of a sample's first token may be (older, if oversampling left it unfinished); 0 samples and trains in turn.
     """
 
     engine: str

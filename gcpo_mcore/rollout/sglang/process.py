@@ -38,6 +38,7 @@ class ServerProcess:
             "dtype": dtype,
             "host": "127.0.0.1",
             "port": port,
+            "nccl-port": _free_port(),  # else it may choose one that another server is about to take
             "tp-size": config.tensor_parallel,
             "base-gpu-id": number * config.tensor_parallel if platform.HAS_CUDA else None,
             "random-seed": number,
