@@ -34,7 +34,7 @@ quickstart: install
 	$(VENV)/bin/python tools/evaluate.py model.path=$(EXPORT) evaluation.beside=[$(STARTER)]
 
 test: quickstart
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n $(PROCESSES) --dist loadfile
 
 sglang-cpu: .venv-sglang/.installed
 

@@ -1,4 +1,4 @@
-"""A server that answers as SGLang 0.5.23 was recorded to, with a fault of choice: `python fake_sglang.py FOLDER FAULT`.
+"""A server that answers as SGLang 0.5.23 was recorded to, with a fault of choice: `fake_sglang.py FOLDER FAULT [PORT]`.
 
 FAULT: none, 500 (each second reply), slow (3 s each, unless told to stop), truncated (each second reply lacks its last
 log-probs), aborted (each second reply), garbage (no JSON), hang (no reply, nor to health checks, after the fifth),
@@ -120,7 +120,7 @@ class Server(ThreadingHTTPServer):
 
 
 if __name__ == "__main__":
-    server = Server(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", int(sys.argv[3]) if len(sys.argv) > 3 else 0), Handler)
     (FOLDER / "new_port").write_text(str(server.server_address[1]))
     (FOLDER / "new_port").rename(FOLDER / "port")
     server.serve_forever()

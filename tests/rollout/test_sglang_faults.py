@@ -204,6 +204,38 @@ def test_no_server_left_is_one_clear_error(tmp_path, tiny_models):
             made.generate(requests(), config.sampling)
 
 
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_a_lost_server_elsewhere_is_started_by_the_command_for_it(tmp_path, tiny_models, is_alone):
+    """Alone, the step waits for it; beside another, it takes part after the next sync."""
+    again = tmp_path / "again"
+    again.mkdir()
+    with servers(tmp_path, *["none"] * (1 if is_alone else 2)) as found:
+        done = []
+
+        def decode(ids):
+            done.append(ids)
+            if len(done) == 10:
+                found[0][2].kill()
+                found[0][2].wait()
+            return "text"
+
+        addresses = [address for _, address, _ in found]
+        command = f"rollout.start_command='{sys.executable} {FAKE} {again} none {{port}}'"
+        with engine(tiny_models["qwen2-tied"], tmp_path, addresses, command, decode=decode) as (made, config):
+            wanted = requests()
+            check(made.generate(wanted, config.sampling), wanted)
+            metrics = made.metrics()
+            assert metrics["rollout/servers_lost"] == metrics["rollout/servers_started"] == 1
+            for _ in range(100):
+                if (again / "port").is_file():
+                    break
+                time.sleep(0.05)
+            made.update_weights(FixedWeights(3, made.weights.stream))
+            assert [str(server) for server in made.fleet.serving] == addresses
+            check(made.generate(wanted, config.sampling), wanted)
+            assert (again / "asked.jsonl").is_file() and made.metrics()["rollout/servers_lost"] == 0
+
+
 def test_a_request_that_always_fails_ends_the_run_by_name(tmp_path, tiny_models):
     with (
         servers(tmp_path, "aborted") as (one,),

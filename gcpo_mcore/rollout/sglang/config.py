@@ -27,6 +27,7 @@ class SglangConfig(RolloutConfig):
     arguments: dict[str, str | int | float | bool | None]
     environment: dict[str, str]
     restarts: NonNegativeInt
+    start_command: str | None
     memory_saver: bool
     replay_routing: bool
     transport: Transport
@@ -59,6 +60,8 @@ class SglangConfig(RolloutConfig):
                 "rollout.partial=true goes on with what rollout.oversampling above 1 calls off, or what new weights "
                 "interrupt with rollout.max_staleness above 1: one of them is needed"
             )
+        if self.start_command and not self.servers:
+            raise UserError("rollout.start_command starts rollout.servers again; the run's own need none")
         if self.router and not self.servers:
             raise UserError("rollout.router needs rollout.servers, the servers behind it: weights go to each of them")
         if self.memory_saver and not self.start_servers:

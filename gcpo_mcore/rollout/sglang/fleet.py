@@ -1,19 +1,21 @@
 """The servers of a run: which of them can be used, and the care of those that the run started itself."""
 
 import sys
+import time
 from pathlib import Path
 
 from gcpo_mcore.errors import UserError
 from gcpo_mcore.rollout.sglang.config import SglangConfig
-from gcpo_mcore.rollout.sglang.process import ServerProcess
+from gcpo_mcore.rollout.sglang.process import POLL_S, ServerProcess
 from gcpo_mcore.rollout.sglang.server import Server, ServerLost
+from gcpo_mcore.rollout.sglang.starter import Starter
 
 
 class Fleet:
     """Rank 0's view. A server is `serving` from a sync until it is lost; one that comes (back) waits for a sync.
 
-    Another's server that was lost is looked at again before each sync; one of the run's own is started anew, up to
-    `restarts` times.
+    Another's server that was lost is looked at again before each sync; one of the run's own is started anew, and
+    another's where there is a command for it, up to `restarts` times.
     """
 
     def __init__(self, config: SglangConfig, model_folder: str, dtype: str, logs: Path):
@@ -21,6 +23,7 @@ class Fleet:
         self.processes: list[ServerProcess] = []
         self.restarts_left: list[int] = []
         self.others = [Server(url, config.sync_deadline_s) for url in config.servers]
+        self.starter = Starter(config.start_command, config.restarts, logs / "start_command.log")
         self.serving: list[Server] = []
         self.resting: list[Server] = []
         self.lost_count = self.restart_count = 0
@@ -48,6 +51,8 @@ class Fleet:
         for number, process in enumerate(self.processes):
             if process.server is server:
                 self._restart(number)
+        if server in self.others and self.starter.start(server):
+            self.restart_count += 1
 
     def _restart(self, number: int) -> None:
         self.processes[number].end()
@@ -70,6 +75,8 @@ class Fleet:
                 process.wait()
                 found = [self.processes[number].server]
         if not found:
+            found = self._await_others()
+        if not found:
             raise UserError(
                 "rollout: no SGLang server is left"
                 + ("" if self.processes else f" of {', '.join(map(str, self.others))}")
@@ -79,6 +86,15 @@ class Fleet:
             if server.version is None:
                 server.read_info()
         return found
+
+    def _await_others(self) -> list[Server]:
+        """The first of the servers elsewhere that is back after the command for it, if one comes in time."""
+        deadline = time.monotonic() + self.config.start_deadline_s
+        while time.monotonic() < deadline and any(self.starter.was_asked_for(s) for s in self.others):
+            if found := [s for s in self.others if s.is_up(self.config.health_deadline_s)]:
+                return found
+            time.sleep(POLL_S)
+        return []
 
     def _ready_now(self) -> list[Server]:
         candidates = [p.server for p in self.processes if p.is_alive] + self.others
@@ -112,3 +128,4 @@ class Fleet:
         """Ends every process of its own."""
         for process in self.processes:
             process.end()
+        self.starter.close()
