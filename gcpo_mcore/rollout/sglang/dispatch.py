@@ -136,11 +136,13 @@ class Dispatch:
             await self._call_off(running)
 
     async def _collect_parts(self, http: aiohttp.ClientSession, running: dict[asyncio.Task, int]) -> None:
-        """Ends what is under way on the servers; what they have of it goes to `begun`."""
+        """Ends what is under way on the servers; what they have of it goes to `begun`, what was whole is kept."""
         names = [self.names[number] for number in running.values()]
         await asyncio.gather(*(server.abort(http, name) for server in self.servers for name in names))
         if running:
             await asyncio.wait(running, timeout=self.config.health_deadline_s)
+        for task in [t for t in running if t.done() and t.exception() is None]:
+            self._keep(running.pop(task), task.result())
 
     async def _call_off(self, running: dict[asyncio.Task, int]) -> None:
         for task in running:
