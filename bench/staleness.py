@@ -48,7 +48,9 @@ def main(out: str | None, overrides: list[str]) -> None:
     for staleness, ratio in ratios.items():
         print(f"step with max_staleness {staleness} / 0 = {ratio:.3f} (best of two each)")
     if out:
-        Path(out).write_text(json.dumps({"ratios": ratios, "runs": found, "overrides": overrides}, indent=1))
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        found = {"ratios": ratios, "runs": found, "overrides": overrides, "commit": commit}
+        Path(out).write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
