@@ -1,7 +1,16 @@
-"""A function that runs beside the program, in a thread."""
+"""What runs beside the program: a function in a thread, and the environment for a process."""
 
+import os
 import threading
 from collections.abc import Callable
+
+OF_A_RANK = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK",
+             "ROLE_RANK", "ROLE_WORLD_SIZE")  # fmt: skip
+
+
+def child_environment() -> dict[str, str]:
+    """This process's environment without what torchrun tells its ranks: for a child that is none."""
+    return {k: v for k, v in os.environ.items() if k not in OF_A_RANK and not k.startswith("TORCHELASTIC_")}
 
 
 class Background:

@@ -3,11 +3,11 @@
 The run holds no second copy of anything and waits for nothing, but at its end.
 """
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+from gcpo_mcore.background import child_environment
 from gcpo_mcore.run_folder import RunFolder
 
 CONVERT = Path(__file__).resolve().parents[1] / "tools/convert.py"
@@ -32,9 +32,7 @@ class BackgroundExports:
         if not self.every_steps or step % self.every_steps or out.exists():
             return
         # No CUDA device: they are the run's. One thread: the cores are.
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):  # it is no rank of the run
-            environment.pop(name, None)
+        environment = child_environment() | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         with open(self.folder.path / "logs" / "hf_export.log", "ab") as log:
             command = [sys.executable, str(CONVERT), "to-hf", str(self.folder.path), str(out), "--step", str(step)]
             self._running[step] = subprocess.Popen(command, env=environment, stdout=log, stderr=log)

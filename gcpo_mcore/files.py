@@ -1,5 +1,6 @@
 """Files and folders that are either whole or not there."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -7,15 +8,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces `path` by one with this text; a run that dies here leaves the old one. OSError as usual."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replaces `path` by one with this content; a run that dies here leaves the old one. OSError as usual."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.new")
-    with open(new, "w", encoding="utf-8") as file:
-        file.write(text)
+    with open(new, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(new, path)
+
+
+def jsonl(rows: list[dict]) -> str:
+    """One line of json per row."""
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def sync_folder(folder: Path) -> None:

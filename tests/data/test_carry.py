@@ -1,6 +1,5 @@
 """The carry task: right golden answers, the promised files, the same bytes every time, a tokenizer that comes back."""
 
-import importlib.util
 import re
 import sys
 from collections import Counter
@@ -9,20 +8,12 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, Qwen2Config
 
+from gcpo_mcore import quickstart
 from gcpo_mcore.data import carry
 from gcpo_mcore.data.files import read_rows
 from gcpo_mcore.errors import UserError
 
 ALL = carry.problems()
-
-
-@pytest.fixture(scope="module")
-def prepare():
-    path = Path(__file__).parents[2] / "tools" / "prepare.py"
-    spec = importlib.util.spec_from_file_location("prepare_tool", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def prompts(rows, *kinds):
@@ -146,11 +137,11 @@ def test_the_tokenizer_round_trips_also_from_disk(tmp_path):
         assert tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) == "3+8?"
 
 
-def test_prepare_makes_the_same_bytes_and_reuses_them(tmp_path, prepare, capsys):
+def test_prepare_makes_the_same_bytes_and_reuses_them(tmp_path, capsys):
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         folder.mkdir()
-        prepare.make_data(folder, seed=0)
+        quickstart.make_data(folder, seed=0)
     names = sorted(p.name for p in folders[0].iterdir())
     assert names == ["eval_easy.jsonl", "eval_hard.jsonl", "manifest.json", "train_easy.jsonl", "train_hard.parquet"]
     assert [(folders[0] / n).read_bytes() for n in names] == [(folders[1] / n).read_bytes() for n in names]
@@ -159,30 +150,30 @@ def test_prepare_makes_the_same_bytes_and_reuses_them(tmp_path, prepare, capsys)
 
     assert "already there" not in capsys.readouterr().out
     before = (folders[0] / "train_easy.jsonl").stat().st_mtime_ns
-    prepare.make_data(folders[0], seed=0)
+    quickstart.make_data(folders[0], seed=0)
     assert capsys.readouterr().out.count("already there") == 4
     assert (folders[0] / "train_easy.jsonl").stat().st_mtime_ns == before
     with pytest.raises(UserError, match="was made with seed 0, this call has seed 1"):
-        prepare.make_data(folders[0], seed=1)
+        quickstart.make_data(folders[0], seed=1)
     (folders[0] / "eval_hard.jsonl").write_text("{}\n")
     with pytest.raises(UserError, match=r"eval_hard\.jsonl: is not the file that .*manifest\.json describes"):
-        prepare.make_data(folders[0], seed=0)
+        quickstart.make_data(folders[0], seed=0)
 
 
-def test_prepare_makes_the_same_model_and_leaves_no_half_of_it(tmp_path, prepare, monkeypatch):
+def test_prepare_makes_the_same_model_and_leaves_no_half_of_it(tmp_path, monkeypatch):
     for name in "ab":
         (tmp_path / name).mkdir()
-        prepare.make_init(tmp_path / name, seed=0)
+        quickstart.make_init(tmp_path / name, seed=0)
     weights = [(tmp_path / name / "init" / "model.safetensors").read_bytes() for name in "ab"]
     assert weights[0] == weights[1]
     monkeypatch.setattr(carry, "make_tokenizer", lambda: sys.exit("killed"))
     (tmp_path / "c").mkdir()
     with pytest.raises(SystemExit):
-        prepare.make_init(tmp_path / "c", seed=0)
+        quickstart.make_init(tmp_path / "c", seed=0)
     assert not list((tmp_path / "c").iterdir())
 
 
-def test_the_starter_is_trained_and_converted_once(tmp_path, prepare, monkeypatch):
+def test_the_starter_is_trained_and_converted_once(tmp_path, monkeypatch):
     calls = []
 
     def run(command, env, check):
@@ -192,9 +183,9 @@ def test_the_starter_is_trained_and_converted_once(tmp_path, prepare, monkeypatc
             Path(command[-1]).mkdir()
         return type("Done", (), {"returncode": 0})
 
-    monkeypatch.setattr(prepare.subprocess, "run", run)
+    monkeypatch.setattr(quickstart.subprocess, "run", run)
     for _ in range(2):
-        prepare.make_starter(tmp_path, seed=3, processes=2)
+        quickstart.make_starter(tmp_path, seed=3, processes=2)
     assert [p.name for p in tmp_path.iterdir()] == ["starter"]
     train, convert = calls
     assert train[:6] == [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -202,8 +193,8 @@ def test_the_starter_is_trained_and_converted_once(tmp_path, prepare, monkeypatc
     assert convert[2] == "to-hf"
 
 
-def test_a_failed_warm_up_leaves_nothing(tmp_path, prepare, monkeypatch):
-    monkeypatch.setattr(prepare.subprocess, "run", lambda *_, **__: type("Done", (), {"returncode": 7}))
+def test_a_failed_warm_up_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(quickstart.subprocess, "run", lambda *_, **__: type("Done", (), {"returncode": 7}))
     with pytest.raises(UserError, match=r"exit code 7 from: python -m torch\.distributed\.run"):
-        prepare.make_starter(tmp_path, seed=0, processes=1)
+        quickstart.make_starter(tmp_path, seed=0, processes=1)
     assert not list(tmp_path.iterdir())

@@ -11,16 +11,15 @@ import time
 from pathlib import Path
 
 from gcpo_mcore import platform
+from gcpo_mcore.background import child_environment
 from gcpo_mcore.errors import UserError
 from gcpo_mcore.rollout.sglang import guard
 from gcpo_mcore.rollout.sglang.config import SglangConfig
 from gcpo_mcore.rollout.sglang.server import Server
 
 POLL_S = 0.5
-# What torchrun and the trainer's own environment set; SGLang has processes and collectives of its own.
-NOT_INHERITED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK",
-                 "ROLE_RANK", "ROLE_WORLD_SIZE", "PYTHONPATH", "VIRTUAL_ENV", "PYTORCH_CUDA_ALLOC_CONF",
-                 "PYTORCH_ALLOC_CONF")  # fmt: skip
+# What the trainer's own environment sets: SGLang may have another.
+NOT_INHERITED = ("PYTHONPATH", "VIRTUAL_ENV", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
 
 
 class ServerProcess:
@@ -54,7 +53,7 @@ class ServerProcess:
         for name, value in options.items():
             if value not in (False, None):
                 command += [f"--{name}"] + ([] if value is True else [str(value)])
-        kept = {k: v for k, v in os.environ.items() if k not in NOT_INHERITED and not k.startswith("TORCHELASTIC_")}
+        kept = {k: v for k, v in child_environment().items() if k not in NOT_INHERITED}
         with open(log, "ab") as out:
             self.process = subprocess.Popen(
                 command,
