@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -83,3 +84,10 @@ def with_retries(call: Callable[[], T], attempts: int, backoff_s: float, longest
                 raise
             time.sleep(min(longest_wait_s, max(backoff_s * 2**attempt, failure.wait_s)))
     raise ValueError("attempts must be at least 1")
+
+
+def own_address(towards: str, port: int) -> str:
+    """This machine's address as the host `towards` sees it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.connect((towards, port))  # sends nothing
+        return s.getsockname()[0]

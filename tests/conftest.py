@@ -31,7 +31,7 @@ def run(script: Path | str, *args: str, processes: int = 1, timeout_s: float = 3
     """`launch`, which has to succeed; its standard output."""
     done = launch(script, *args, processes=processes, timeout_s=timeout_s)
     assert done.returncode == 0, (
-        f"{script} {args}: exit {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        f"{script} {args}: exit {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-12000:]}"
     )
     return done.stdout
 

@@ -1,4 +1,4 @@
-"""What is read from a reply about the experts: rows for every token that was read, earlier parts as they were."""
+"""Replies that were called off, and what a reply tells of the experts."""
 
 import base64
 
@@ -44,3 +44,11 @@ def test_a_reply_without_them_or_of_another_size_is_none():
         FORM.sample(reply([1, 0], None, "stop"), REQUEST)
     with pytest.raises(ServerLost, match=r"a reply with 12 routed experts for 4 tokens x \(2, 2\)"):
         FORM.sample(reply([1, 0], experts(3, 1), "stop"), REQUEST)
+
+
+def test_a_response_called_off_behind_its_last_token_is_whole():
+    full = [1, 2, 3, 4, 5, 6, 7, 8]
+    cut, is_whole = FORM.sample(reply(full, experts(10, 1), "abort"), REQUEST)
+    assert is_whole and cut.truncated and cut.response_ids == full
+    ended, is_whole = FORM.sample(reply([1, 0], experts(4, 1), "abort"), REQUEST)
+    assert is_whole and not ended.truncated

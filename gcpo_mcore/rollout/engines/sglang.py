@@ -20,6 +20,7 @@ from gcpo_mcore.rollout.engine import Engine, Job, Request, Weights
 from gcpo_mcore.rollout.sglang.config import SglangConfig
 from gcpo_mcore.rollout.sglang.dispatch import Dispatch
 from gcpo_mcore.rollout.sglang.fleet import Fleet
+from gcpo_mcore.rollout.sglang.node import NodeServers, leads_another_node
 from gcpo_mcore.rollout.sglang.push import SyncTimes
 from gcpo_mcore.rollout.sglang.replies import Form
 from gcpo_mcore.rollout.sglang.router import Router
@@ -92,10 +93,22 @@ class SglangEngine(Engine):
         self.under_way: list[SglangJob] = []  # of rank 0: begun and not finished
         self.threads = ThreadPoolExecutor(config.max_staleness + 2, "sglang requests")  # the steps', an evaluation's
         self.lock = threading.Lock()
-        self.fleet: Fleet | None = None
+        self.fleet, self.node = self._start_servers(model_folder, dtype)
+
+    def _start_servers(self, model_folder: str, dtype: str) -> tuple[Fleet | None, NodeServers | None]:
+        """On rank 0 the fleet; on the first ranks of the other nodes the servers there."""
+        fleet = node = None
+        logs = Path(self.config.log_folder)
+        if self.config.start_servers and leads_another_node():
+            node = NodeServers(self.config, model_folder, dtype, logs)
+        kept: list[list[tuple[str, int]]] = [[]] * dist.get_world_size()
+        dist.all_gather_object(kept, node.addresses() if node else [])
         if dist.get_rank() == 0:
-            self.fleet = Fleet(config, model_folder, dtype, Path(config.log_folder))
+            fleet = Fleet(self.config, model_folder, dtype, logs, [one for of_rank in kept for one in of_rank])
+        if node:
+            node.wait()
         dist.barrier()
+        return fleet, node
 
     def update_weights(self, weights: Weights) -> None:
         """See `Engine.update_weights`. UserError if no server can be had."""
@@ -246,6 +259,8 @@ class SglangEngine(Engine):
         self.threads.shutdown(cancel_futures=True)
         if self.fleet:
             self.fleet.close()
+        if self.node:
+            self.node.close()
 
 
 def _name(request: Request) -> tuple[str, int]:

@@ -6,6 +6,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from gcpo_mcore.errors import UserError
 from gcpo_mcore.rollout.config import EngineMemory, RolloutConfig
+from gcpo_mcore.rollout.sglang.server import is_local
 
 Transport = Literal["tensor", "distributed", "disk"]
 
@@ -68,7 +69,7 @@ class SglangConfig(RolloutConfig):
             raise UserError("rollout.memory_saver is for servers on the trainer's own GPUs (rollout.start_servers)")
         if self.transport == "disk" and not self.weights_folder:
             raise UserError("rollout.transport=disk needs rollout.weights_folder, which the servers can read")
-        if self.transport == "tensor" and self.servers and not all(_is_local(url) for url in self.servers):
+        if self.transport == "tensor" and self.servers and not all(is_local(url) for url in self.servers):
             raise UserError("rollout.transport=tensor works on one machine: use distributed or disk")
         return self
 
@@ -91,7 +92,3 @@ class SglangConfig(RolloutConfig):
             rests=self.memory_saver,
             keeps_cache=True,
         )
-
-
-def _is_local(url: str) -> bool:
-    return any(f"//{host}" in url for host in ("127.0.0.1", "localhost", "[::1]"))

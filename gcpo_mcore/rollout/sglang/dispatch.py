@@ -1,8 +1,8 @@
 """Requests -> samples over several servers that may fail: every request is answered exactly once.
 
 Requests of a prompt stay together on a server, whose cache then holds the prompt. A server whose own requests are all
-done helps where most are left. What a lost server had under way is sent again elsewhere; an answer counts only once.
-Several may run side by side, each in a thread of its own.
+done helps where most are left and no more can be under way. What a lost server had under way is sent again elsewhere;
+an answer counts only once. Several of these may run side by side, each in a thread of its own.
 """
 
 import asyncio
@@ -53,7 +53,9 @@ class Dispatch:
         self.is_paused = False
         self.loop: asyncio.AbstractEventLoop | None = None
         self.waiting: dict[str, deque[int]] = {}
-        self.bells: list[asyncio.Event] = []  # one for each server's loop: something has changed
+        self.bells: dict[str, asyncio.Event] = {}  # of each server's loop: something has changed
+        self.running: dict[str, dict[asyncio.Task, int]] = {}  # of each server's loop: the requests under way
+        self.slots = config.requests_per_server * (len(servers) if router else 1)
 
     def run(self) -> dict[int, Sample]:
         """The samples by number of the request: all, or those of `enough` prompts and some more. Fewer if no server
@@ -87,8 +89,9 @@ class Dispatch:
             self.waiting[url].append(number)
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as http:
-            slots = self.config.requests_per_server * (len(self.servers) if self.router else 1)
-            lanes_run = [asyncio.create_task(self._serve(http, server, slots)) for server in asked]
+            self.running = {server.url: {} for server in asked}
+            self.bells = {server.url: asyncio.Event() for server in asked}
+            lanes_run = [asyncio.create_task(self._serve(http, server)) for server in asked]
             watchers = [asyncio.create_task(self._watch(http, server)) for server in self.servers]
             try:
                 await asyncio.gather(*lanes_run)
@@ -109,12 +112,10 @@ class Dispatch:
 
     # --- one server --------------------------------------------------------------------------------------------
 
-    async def _serve(self, http: aiohttp.ClientSession, server: Server, slots: int) -> None:
+    async def _serve(self, http: aiohttp.ClientSession, server: Server) -> None:
         """Keeps `slots` requests under way on the server until all are answered anywhere, it is lost, or there is a
         pause."""
-        running: dict[asyncio.Task, int] = {}
-        bell = asyncio.Event()
-        self.bells.append(bell)
+        running, bell = self.running[server.url], self.bells[server.url]
         known = len(self.servers)
         try:
             while not self.is_done and self._is_used(server) and not self._rests(running):
@@ -123,8 +124,11 @@ class Dispatch:
                     # Which of its requests the lost server had is not known: all are sent again.
                     known = len(self.servers)
                     await self._call_off(running)
-                while not self.is_paused and len(running) < slots and (number := self._next(server)) is not None:
+                before = len(running)
+                while not self.is_paused and len(running) < self.slots and (number := self._next(server)) is not None:
                     running[asyncio.create_task(self._ask(http, server, number))] = number
+                if len(running) > before and self.waiting[server.url]:
+                    self._ring(but=server)  # the others may help now
                 wake = asyncio.create_task(bell.wait())
                 await asyncio.wait([*running, wake], return_when=asyncio.FIRST_COMPLETED)
                 wake.cancel()
@@ -159,17 +163,21 @@ class Dispatch:
         return (server is self.router and bool(self.servers)) or server in self.servers
 
     def _next(self, server: Server) -> int | None:
-        """The next request for it: of its own, else of the server with most left."""
-        for waiting in [self.waiting[server.url], *sorted(self.waiting.values(), key=len, reverse=True)]:
+        """The next request for it: of its own, else of what the one with most left cannot take on."""
+        for url, waiting in sorted(self.waiting.items(), key=lambda queue: (queue[0] != server.url, -len(queue[1]))):
+            owner = next((other for other in self.servers if other.url == url), None)
+            is_open = url == server.url or owner is None or len(self.running[url]) >= self.slots
+            if not is_open and not self.failed_at:
+                continue
             for number in waiting:
-                if self._may_ask(server, number):
+                if self._may_ask(server, number) and (is_open or not self._may_ask(owner, number)):
                     waiting.remove(number)
                     return number
         return None
 
     def _may_ask(self, server: Server, number: int) -> bool:
         """Whether the server has not failed the request before, or all have."""
-        better = {s.url for s in self.servers} - self.failed_at[number]
+        better = {s.url for s in self.servers} - self.failed_at.get(number, set())
         return server is self.router or server.url in better or not better
 
     def _put_back(self, numbers: list[int]) -> None:
@@ -179,9 +187,10 @@ class Dispatch:
         min(self.waiting.values(), key=len).extendleft(reversed(left))
         self._ring()
 
-    def _ring(self) -> None:
-        for bell in self.bells:
-            bell.set()
+    def _ring(self, but: Server | None = None) -> None:
+        for url, bell in self.bells.items():
+            if but is None or url != but.url:
+                bell.set()
 
     async def _ask(self, http: aiohttp.ClientSession, server: Server, number: int) -> Sample:
         request = self.requests[number]

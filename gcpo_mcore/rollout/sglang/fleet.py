@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from gcpo_mcore.errors import UserError
@@ -15,14 +16,18 @@ class Fleet:
     """Rank 0's view. A server is `serving` from a sync until it is lost; one that comes (back) waits for a sync.
 
     Another's server that was lost is looked at again before each sync; one of the run's own is started anew, and
-    another's where there is a command for it, up to `restarts` times.
+    another's where there is a command for it, up to `restarts` times. Those that the run's other nodes keep alive
+    (`kept`: address and first rank) are servers elsewhere.
     """
 
-    def __init__(self, config: SglangConfig, model_folder: str, dtype: str, logs: Path):
+    def __init__(
+        self, config: SglangConfig, model_folder: str, dtype: str, logs: Path, kept: Sequence[tuple[str, int]] = ()
+    ):
         self.config, self.model_folder, self.dtype, self.logs = config, model_folder, dtype, logs
         self.processes: list[ServerProcess] = []
         self.restarts_left: list[int] = []
-        self.others = [Server(url, config.sync_deadline_s) for url in config.servers]
+        self.kept = [Server(url, config.sync_deadline_s, first_rank) for url, first_rank in kept]
+        self.others = [Server(url, config.sync_deadline_s) for url in config.servers] + self.kept
         self.starter = Starter(config.start_command, config.restarts, logs / "start_command.log")
         self.serving: list[Server] = []
         self.resting: list[Server] = []
@@ -47,6 +52,7 @@ class Fleet:
         if server in self.serving:
             self.serving.remove(server)
         self.lost_count += 1
+        server.forget()
         print(f"rollout: {server} is lost: {reason}", file=sys.stderr, flush=True)
         for number, process in enumerate(self.processes):
             if process.server is server:
@@ -88,9 +94,9 @@ class Fleet:
         return found
 
     def _await_others(self) -> list[Server]:
-        """The first of the servers elsewhere that is back after the command for it, if one comes in time."""
+        """The first of the servers elsewhere that somebody has started again, if one comes in time."""
         deadline = time.monotonic() + self.config.start_deadline_s
-        while time.monotonic() < deadline and any(self.starter.was_asked_for(s) for s in self.others):
+        while time.monotonic() < deadline and (self.kept or any(map(self.starter.was_asked_for, self.others))):
             if found := [s for s in self.others if s.is_up(self.config.health_deadline_s)]:
                 return found
             time.sleep(POLL_S)

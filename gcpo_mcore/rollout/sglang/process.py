@@ -23,20 +23,32 @@ NOT_INHERITED = ("PYTHONPATH", "VIRTUAL_ENV", "PYTORCH_CUDA_ALLOC_CONF", "PYTORC
 
 
 class ServerProcess:
-    """One `sglang.launch_server`, number `number` of the run, on GPUs of its own; its output goes to `log`.
+    """One `sglang.launch_server`, number `number` of this node, on GPUs of its own; its output goes to `log`.
 
+    It listens at `host` and `port` (None: a free one). `first_rank` is the run's rank on its first GPU.
     Its end comes with that of the thread that starts it, which should last.
     """
 
-    def __init__(self, config: SglangConfig, model_folder: str, dtype: str, number: int, log: Path):
+    def __init__(
+        self,
+        config: SglangConfig,
+        model_folder: str,
+        dtype: str,
+        number: int,
+        log: Path,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        first_rank: int | None = None,
+    ):
         self.config, self.number, self.log = config, number, log
-        port = _free_port()
-        self.server = Server(f"http://127.0.0.1:{port}", config.sync_deadline_s)
+        self.port = port or _free_port()
+        first_rank = number * config.tensor_parallel if first_rank is None else first_rank
+        self.server = Server(f"http://{host}:{self.port}", config.sync_deadline_s, first_rank)
         options = {
             "model-path": model_folder,
             "dtype": dtype,
-            "host": "127.0.0.1",
-            "port": port,
+            "host": host,
+            "port": self.port,
             "nccl-port": _free_port(),  # else it may choose one that another server is about to take
             "tp-size": config.tensor_parallel,
             "base-gpu-id": number * config.tensor_parallel if platform.HAS_CUDA else None,

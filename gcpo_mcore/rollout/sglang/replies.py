@@ -65,6 +65,8 @@ class Form:
         limit = self.sampling.max_response_tokens - len(before)
         if named != ids:
             raise ServerLost(f"a reply with {len(ids)} tokens and {len(named)} log-probs that do not match")
+        if reason == "abort" and ids and (ids[-1] in self.stop or len(ids) == limit):
+            reason = "stop" if ids[-1] in self.stop else "length"  # called off behind its last token
         is_whole = reason != "abort"
         is_wrong = reason not in ("stop", "length", "abort") or len(ids) > limit or (is_whole and not ids)
         if is_wrong or (reason == "length" and len(ids) != limit):

@@ -14,6 +14,11 @@ FIRST_KNOWN, LAST_KNOWN = (0, 5, 17), (0, 5, 23)
 FIRST_WITH_UPDATE_SESSION = (0, 5, 21)  # tensor and distributed updates stand between begin and end since then
 
 
+def is_local(url: str) -> bool:
+    """Whether an address is one of this machine only."""
+    return any(f"//{host}" in url for host in ("127.0.0.1", "localhost", "[::1]"))
+
+
 class ServerLost(Exception):
     """A server did not do what it was asked; the text says what and why. `server`: which, if that is known."""
 
@@ -23,13 +28,21 @@ class ServerLost(Exception):
 
 
 class Server:
-    """An address and what is known of the server behind it."""
+    """An address and what is known of the server behind it. `first_rank`: the run's rank on its first GPU; None if it
+    has GPUs of its own."""
 
-    def __init__(self, url: str, deadline_s: float):
-        self.url, self.deadline_s = url.rstrip("/"), deadline_s
+    def __init__(self, url: str, deadline_s: float, first_rank: int | None = None):
+        self.url, self.deadline_s, self.first_rank = url.rstrip("/"), deadline_s, first_rank
         self.version: tuple[int, ...] | None = None
+        self.losses = 0  # how often it was given up
+        self.is_updating = False
         self.tensor_parallel = 1
         self.device = ""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its address is one of this machine only."""
+        return is_local(self.url)
 
     def __repr__(self) -> str:
         return self.url
@@ -72,15 +85,24 @@ class Server:
 
     # --- weights -----------------------------------------------------------------------------------------------
 
+    def forget(self) -> None:
+        """It was given up: what comes back at this address may be another server."""
+        self.losses += 1
+        self.version, self.is_updating = None, False
+
     def begin_update(self) -> None:
-        """Opens an update of tensors, where the version asks for it."""
+        """Opens an update of tensors, where the version asks for it; one that was left half-finished is closed."""
         if self.version >= FIRST_WITH_UPDATE_SESSION:
+            if self.is_updating:
+                self.end_update()
             self.call("/begin_weight_update", {"selector": "all"})
+            self.is_updating = True
 
     def end_update(self) -> None:
         """Closes the update."""
         if self.version >= FIRST_WITH_UPDATE_SESSION:
             self.call("/end_weight_update")
+        self.is_updating = False
 
     def weight_version(self) -> str:
         """The version that its weights were given."""

@@ -1,13 +1,14 @@
 """Weights by a broadcast group of the trainer's rank 0 and every server's GPUs: NCCL, or gloo on the CPU."""
 
-import socket
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 import torch.distributed as dist
 from torch.distributed import distributed_c10d as c10d
 
 from gcpo_mcore import platform
+from gcpo_mcore.http_json import own_address
 from gcpo_mcore.rollout.sglang.buckets import Bucket
 from gcpo_mcore.rollout.sglang.server import Server, ServerLost
 
@@ -18,6 +19,7 @@ class DistributedTransport:
     def __init__(self, deadline_s: float):
         self.deadline_s = deadline_s
         self.servers: list[Server] = []
+        self.members: list[tuple[Server, int]] = []
         self.group: dist.ProcessGroup | None = None
         self.name, self.count = "", 0
         self.version = -1
@@ -27,9 +29,10 @@ class DistributedTransport:
 
     def begin(self, servers: list[Server], version: int) -> None:
         self.version = version
-        if self.group is None or servers != self.servers:
+        members = [(server, server.losses) for server in servers]  # one that was lost since has no group any more
+        if self.group is None or members != self.members:
             self.give_up()
-            self.servers = servers
+            self.servers, self.members = servers, members
             self._join()
         for server in servers:
             server.begin_update()
@@ -38,7 +41,8 @@ class DistributedTransport:
         """A new group: rank 0 is the trainer's, then each server's GPUs."""
         self.count += 1
         self.name = f"gcpo_weights_{self.count}"
-        host = _address_towards(self.servers[0].url)
+        farthest = min(self.servers, key=lambda server: server.is_local)
+        host = own_address(*_place(farthest.url))
         # The port is ours from now on: nobody takes it between choosing and using it.
         store = dist.TCPStore(
             host, 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=self.deadline_s)
@@ -124,11 +128,6 @@ def _first_failure(calls: list[Future]) -> None:
             raise failure
 
 
-def _address_towards(url: str) -> str:
-    """This machine's address as seen from a server."""
-    from urllib.parse import urlsplit
-
+def _place(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.connect((parts.hostname, parts.port or 80))  # sends nothing
-        return s.getsockname()[0]
+    return parts.hostname, parts.port or 80

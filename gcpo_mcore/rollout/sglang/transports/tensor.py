@@ -42,7 +42,8 @@ class TensorTransport:
 
     def send(self, bucket: Bucket, packed: list[str]) -> None:
         def give(number: int, server: Server) -> None:
-            ranks = range(number * server.tensor_parallel, (number + 1) * server.tensor_parallel)
+            first = number * server.tensor_parallel if server.first_rank is None else server.first_rank
+            ranks = range(first, first + server.tensor_parallel)
             payload = {
                 "serialized_named_tensors": [packed[rank % len(packed)] for rank in ranks],
                 "load_format": None,

@@ -1,0 +1,74 @@
+"""Servers that a run starts on its other nodes: kept alive there, known to rank 0 by their addresses only.
+
+Rank 0 sees them as servers elsewhere: it gives one up, and takes it back with all weights at a sync after its return.
+"""
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import torch.distributed as dist
+
+from gcpo_mcore.http_json import own_address
+from gcpo_mcore.rollout.sglang.config import SglangConfig
+from gcpo_mcore.rollout.sglang.process import ServerProcess
+
+
+def leads_another_node() -> bool:
+    """Whether this rank is the first of a node, and not the run's first."""
+    return dist.get_rank() > 0 and os.environ.get("LOCAL_RANK") == "0"
+
+
+class NodeServers:
+    """`rollout.start_servers` of them. One that ends, or does not answer, is started again at its address, up to
+    `rollout.restarts` times each. (With rollout.memory_saver, where a resting one cannot answer, only one that ends.)
+    """
+
+    def __init__(self, config: SglangConfig, model_folder: str, dtype: str, logs: Path):
+        self.config, self.model_folder, self.dtype, self.logs = config, model_folder, dtype, logs
+        self.host = own_address(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+        self.processes = [self._start(number) for number in range(config.start_servers)]
+        self.restarts_left = [config.restarts] * config.start_servers
+        self.is_closing = threading.Event()
+        self.thread = threading.Thread(target=self._keep, name="servers of this node", daemon=True)
+
+    def addresses(self) -> list[tuple[str, int]]:
+        """Of each server its address, and the rank on its first GPU."""
+        return [(p.server.url, p.server.first_rank) for p in self.processes]
+
+    def wait(self) -> None:
+        """Returns when all can generate. UserError if one never will."""
+        for process in self.processes:
+            process.wait()
+        self.thread.start()
+
+    def _start(self, number: int, port: int | None = None) -> ServerProcess:
+        self.logs.mkdir(parents=True, exist_ok=True)
+        log = self.logs / f"sglang_node{os.environ['GROUP_RANK']}_{number}.log"
+        first_rank = dist.get_rank() + number * self.config.tensor_parallel
+        return ServerProcess(
+            self.config, self.model_folder, self.dtype, number, log, self.host, port=port, first_rank=first_rank
+        )
+
+    def _keep(self) -> None:
+        starting = set()
+        while not self.is_closing.wait(self.config.health_every_s):
+            for number, process in enumerate(self.processes):
+                is_up = self.config.memory_saver or process.server.is_up(self.config.health_deadline_s)
+                if process.is_alive and (is_up or (number in starting and not process.problem())):
+                    starting -= {number} if is_up else set()
+                elif self.restarts_left[number] and not self.is_closing.is_set():
+                    self.restarts_left[number] -= 1
+                    print(f"rollout: {process.server} is started anew", file=sys.stderr, flush=True)
+                    process.end()
+                    self.processes[number] = self._start(number, process.port)
+                    starting.add(number)
+
+    def close(self) -> None:
+        """Ends every server of this node."""
+        self.is_closing.set()
+        if self.thread.is_alive():
+            self.thread.join()
+        for process in self.processes:
+            process.end()
