@@ -17,7 +17,8 @@ from pathlib import Path
 FOLDER, FAULT = Path(sys.argv[1]), sys.argv[2]
 LOCK = threading.Lock()
 ABORTED: dict[str, threading.Event] = {}  # by request, of a slow server
-STATE = {"asked": 0, "version": "default"}
+STATE = {"asked": 0, "version": "default", "updating": False}
+ALREADY_OPEN = "a weight-update session is already open; call end_weight_update() first"
 
 
 def reply(asked: dict) -> dict:
@@ -74,6 +75,11 @@ class Handler(BaseHTTPRequestHandler):
             return self.say(
                 {"success": True, "message": "Succeeded to update model weights.", "num_paused_requests": 0}
             )
+        if self.path in ("/begin_weight_update", "/end_weight_update"):
+            begins = "begin" in self.path
+            if begins and STATE["updating"]:
+                return self.say({"success": False, "message": ALREADY_OPEN}, status=400)
+            STATE["updating"] = begins
         if self.path == "/abort_request" and asked["rid"] in ABORTED:
             ABORTED[asked["rid"]].set()
         if self.path != "/generate":

@@ -16,6 +16,7 @@ from gcpo_mcore.config.load import load_config
 from gcpo_mcore.errors import UserError
 from gcpo_mcore.rollout.engine import FixedWeights, Request
 from gcpo_mcore.rollout.engines.sglang import SglangEngine
+from gcpo_mcore.rollout.sglang.server import Server, ServerLost
 from gcpo_mcore.samples import Prompt
 from gcpo_mcore.setup import process_group
 
@@ -177,6 +178,28 @@ def test_a_response_that_was_called_off_goes_on_under_the_weights_of_then(tmp_pa
             (rest,) = [a for a in asked if a["input_ids"] == request.prompt.token_ids + sample.response_ids[:2]
                        and a["sampling_params"]["sampling_seed"] == request.seed]  # fmt: skip
             assert rest["sampling_params"]["max_new_tokens"] == 4
+
+
+def test_requests_that_one_server_could_take_alone_are_shared(tmp_path, tiny_models):
+    with (
+        servers(tmp_path, "none", "none") as (one, two),
+        engine(tiny_models["qwen2-tied"], tmp_path, [one[1], two[1]], "rollout.requests_per_server=256") as made,
+    ):
+        made[0].generate(requests(), made[1].sampling)
+        counts = [len((place / "asked.jsonl").read_text().splitlines()) for place, _, _ in (one, two)]
+        assert sum(counts) == WANTED and min(counts) >= WANTED // 2 - 4  # whole groups of 4
+
+
+def test_an_update_left_half_finished_does_not_block_the_next(tmp_path):
+    with servers(tmp_path, "none") as (one,):
+        server = Server(one[1], deadline_s=10)
+        server.read_info()
+        server.begin_update()  # and then another server was lost
+        server.begin_update()
+        server.end_update()
+        with pytest.raises(ServerLost, match="already open"):
+            server.begin_update()
+            Server.call(server, "/begin_weight_update", {"selector": "all"})
 
 
 def test_prompts_of_a_group_stay_together(tmp_path, tiny_models):
