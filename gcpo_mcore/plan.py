@@ -60,6 +60,7 @@ class Plan:
                 else {"micro-batches per update and data rank": -(-per_rank // t.sequences_per_microbatch)}
             ),
             "longest sequence, tokens": c.data.max_prompt_tokens + c.rollout.sampling.max_response_tokens,
+            **({"correction for older weights": mismatch} if (mismatch := c.algorithm.mismatch.name) != "off" else {}),
             "steps": f"{self.checkpoint_step} done, {t.steps} in all",
         }
 

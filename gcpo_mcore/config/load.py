@@ -29,7 +29,16 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 def load_config(overrides: list[str]) -> RunConfig:
     """The checked configuration for command-line overrides (`algorithm=gcpo seed=1`). UserError if it is wrong."""
     with _explained(overrides):
-        return parse(_compose(overrides))
+        return parse(with_correction(_compose(overrides)))
+
+
+def with_correction(composed: DictConfig) -> DictConfig:
+    """`composed`, with algorithm/mismatch=tis where samples of older weights would be trained on uncorrected."""
+    rollout = composed.rollout
+    is_stale = rollout.max_staleness or rollout.get("partial")
+    if is_stale and not rollout.get("uncorrected") and composed.algorithm.mismatch.get("name") == "off":
+        composed.algorithm.mismatch = OmegaConf.load(CONFIGS / "algorithm/mismatch/tis.yaml")
+    return composed
 
 
 def parse(composed: DictConfig) -> RunConfig:
@@ -56,7 +65,7 @@ def run_tool(task: Callable[[DictConfig], Any], config_name: str = "train") -> N
 
     def guarded(composed: DictConfig) -> None:
         try:
-            task(composed)
+            task(with_correction(composed))
         except UserError as error:  # Hydra would announce it in words of its own
             mistakes.append(error)
 

@@ -129,11 +129,6 @@ class RunConfig(Config):
             raise UserError(
                 "rollout.sampling.temperature=0: greedy samples of a prompt are all the same; training needs > 0"
             )
-        if self.rollout.mixes_versions and algorithm.mismatch.name == "off" and not self.rollout.uncorrected:
-            raise UserError(
-                "rollout.max_staleness and rollout.partial train on samples of older weights, which want a correction: "
-                "algorithm/mismatch=tis, or rollout.uncorrected=true"
-            )
         if self.optimizer.final_lr_fraction > 1:
             raise UserError(f"optimizer.final_lr_fraction={self.optimizer.final_lr_fraction} is above 1")
         return self

@@ -47,11 +47,6 @@ class RolloutConfig(Config):
     max_staleness: NonNegativeInt
     oversampling: float = Field(ge=1)
 
-    @property
-    def mixes_versions(self) -> bool:
-        """Whether samples may come from other weights than those before the update."""
-        return self.max_staleness > 0
-
     def memory(self, arch: Any, max_prompt_tokens: int, dtype_bytes: int) -> EngineMemory:
         """What the engine takes of a GPU for a model (actor.architecture.Architecture): nothing, if it is elsewhere."""
         return EngineMemory()

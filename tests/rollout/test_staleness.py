@@ -41,7 +41,7 @@ def versions(folder) -> dict[int, set[int]]:
 
 def test_samples_are_one_version_old_and_a_resumed_run_draws_the_same_prompts(carry, tmp_path):
     with servers(tmp_path, "none") as (one,):
-        stale = overrides(carry, tmp_path, one[1], "rollout.max_staleness=1", "algorithm/mismatch=tis")
+        stale = overrides(carry, tmp_path, one[1], "rollout.max_staleness=1")
         run("tools/train.py", *stale, "trainer.steps=6", "trainer.stop_at_step=4", processes=2)
         assert versions(tmp_path) == {1: {0}, 2: {0}, 3: {1}, 4: {2}}
         run("tools/train.py", *stale, "trainer.steps=6", processes=2)
@@ -57,7 +57,7 @@ def test_samples_are_one_version_old_and_a_resumed_run_draws_the_same_prompts(ca
 
 def test_two_steps_ahead_samples_are_at_most_two_versions_old(carry, tmp_path):
     with servers(tmp_path, "none") as (one,):
-        stale = overrides(carry, tmp_path, one[1], "rollout.max_staleness=2", "algorithm/mismatch=tis")
+        stale = overrides(carry, tmp_path, one[1], "rollout.max_staleness=2")
         run("tools/train.py", *stale, "trainer.steps=7", "trainer.stop_at_step=5", processes=2)
         assert versions(tmp_path) == {1: {0}, 2: {0}, 3: {0}, 4: {1}, 5: {2}}
         run("tools/train.py", *stale, "trainer.steps=7", processes=2)
@@ -74,7 +74,7 @@ def test_new_weights_reach_responses_that_are_under_way(carry, tmp_path, partial
     with servers(tmp_path, "slow") as (one,):
         run(
             "tools/train.py",
-            *overrides(carry, tmp_path, one[1], "rollout.max_staleness=2", "algorithm/mismatch=tis"),
+            *overrides(carry, tmp_path, one[1], "rollout.max_staleness=2"),
             "rollout.requests_per_server=4",
             "algorithm/golden=off",  # all samples stay in their groups
             f"rollout.partial={partial}",
@@ -119,7 +119,7 @@ def test_what_oversampling_drops_comes_first_in_the_next_step(carry, tmp_path):
 
 def test_a_run_that_fails_in_between_ends_with_one_line(carry, tmp_path):
     with servers(tmp_path, "none") as (one,):
-        stale = overrides(carry, tmp_path, one[1], "rollout.max_staleness=1", "algorithm/mismatch=tis")
+        stale = overrides(carry, tmp_path, one[1], "rollout.max_staleness=1")
         run("tools/train.py", *stale, "trainer.steps=4", "trainer.stop_at_step=2")
     done = launch("tools/train.py", *stale, "trainer.steps=4")  # the server is gone
     assert done.returncode != 0
@@ -127,13 +127,16 @@ def test_a_run_that_fails_in_between_ends_with_one_line(carry, tmp_path):
     assert (tmp_path / "run/checkpoints/step_000002/manifest.json").is_file()
 
 
-def test_staleness_wants_a_correction_and_an_engine_of_other_processes():
-    with pytest.raises(UserError, match=r"algorithm/mismatch=tis, or rollout\.uncorrected=true"):
-        load_config(["rollout=sglang", "rollout.max_staleness=1"])
-    with pytest.raises(
-        UserError, match=r"rollout\.max_staleness and rollout\.partial train on samples of older weights"
-    ):
-        load_config(["rollout=sglang", "rollout.oversampling=2", "rollout.partial=true"])
+def test_older_weights_are_corrected_for_by_default():
+    for older in ("rollout.max_staleness=1", "rollout.max_staleness=2 rollout.partial=true"):
+        older = ["rollout=sglang", *older.split()]
+        assert load_config(older).algorithm.mismatch.name == "tis"
+        assert load_config([*older, "algorithm/mismatch=icepop"]).algorithm.mismatch.name == "mask"
+        assert load_config([*older, "rollout.uncorrected=true"]).algorithm.mismatch.name == "off"
+    assert load_config(["rollout=sglang"]).algorithm.mismatch.name == "off"
+
+
+def test_staleness_wants_an_engine_of_other_processes():
     with pytest.raises(UserError, match=r"rollout\.partial=true goes on with what rollout\.oversampling above"):
         load_config(["rollout=sglang", "rollout.partial=true", "algorithm/mismatch=tis"])
     load_config(["rollout=sglang", "rollout.max_staleness=1", "algorithm/mismatch=tis"])

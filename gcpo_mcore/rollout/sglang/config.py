@@ -73,11 +73,6 @@ class SglangConfig(RolloutConfig):
             raise UserError("rollout.transport=tensor works on one machine: use distributed or disk")
         return self
 
-    @property
-    def mixes_versions(self) -> bool:
-        """See RolloutConfig."""
-        return self.max_staleness > 0 or self.partial
-
     def memory(self, arch: Any, max_prompt_tokens: int, dtype_bytes: int) -> EngineMemory:
         """Of a server on the trainer's GPUs: its share of the model, and the cache of all requests under way.
 
