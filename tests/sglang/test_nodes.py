@@ -13,7 +13,7 @@ import psutil
 from tests.conftest import ENVIRONMENT, ROOT
 from tests.sglang.real import STARTER
 
-STEPS = 60
+STEPS = 120  # about a minute: the server needs 20 s to come back
 
 
 def test_every_node_has_a_server_and_keeps_it_alive(tmp_path):
@@ -42,7 +42,7 @@ def test_every_node_has_a_server_and_keeps_it_alive(tmp_path):
     assert all(m["mismatch/logp_abs_diff_max"] < 1e-4 for m in steps)
     assert sum(m["rollout/servers_lost"] for m in steps) >= 1
     said = (tmp_path / "run/logs/sglang_node1_0.log").read_text()
-    before, after = said.split("guard: the server ended with code -9", 1)
+    _, before, after = said.split("The server is fired up")
     assert "POST /generate HTTP" in before and "POST /generate HTTP" in after  # it served again
     assert "is started anew" in log.read_text()
     assert "POST /generate HTTP" in (tmp_path / "run/logs/sglang_0.log").read_text()
