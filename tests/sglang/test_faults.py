@@ -22,7 +22,7 @@ OVERRIDES = [
     "rollout.verify_sync=true",
     "rollout.requests_per_server=16",
     "rollout.health_every_s=1",
-    "rollout.health_deadline_s=10",
+    "rollout.health_deadline_s=20",
 ]
 
 
