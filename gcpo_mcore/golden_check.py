@@ -42,11 +42,9 @@ def count_golden(
 
 
 def _count(loaded: Loaded, grader: Grader, longest: int, max_rows: int | None) -> GoldenCount:
-    golden = [p for p in loaded.prompts if p.golden_ids is not None]
-    fitting = [p for p in golden if len(p.golden_ids) <= longest]
-    chosen = fitting[:max_rows]
+    chosen = [p for p in loaded.prompts if p.golden_ids is not None and len(p.golden_ids) <= longest][:max_rows]
     mine = [(p, p.golden_sample()) for p in chosen[dist.get_rank() :: dist.get_world_size()]]
     grader.grade(mine)
     rejected: list[int] = [0] * dist.get_world_size()
     dist.all_gather_object(rejected, sum(not sample.is_accurate for _, sample in mine))
-    return GoldenCount(len(golden), len(golden) - len(fitting), len(chosen), sum(rejected))
+    return GoldenCount(loaded.with_golden, loaded.golden_over(longest), len(chosen), sum(rejected))

@@ -24,11 +24,14 @@ class ParallelConfig(Config):
     expert: PositiveInt  # a layer's experts are shared out over so many processes of a pipeline stage
     sequence: bool  # sequence parallel: split activations of norms and residuals over the tensor group
     distributed_optimizer: bool  # shard the optimizer state over the data-parallel group
-    overlap: (
-        bool  # sum gradients during the backward pass, and gather a distributed optimizer's weights during the next
-    )
+    overlap: bool  # sum gradients during the backward pass; see also `overlaps_gather`
     recompute: Literal["none", "selective", "full"]  # activations made again in the backward pass: none, of MLPs, all
     threads: PositiveInt | None  # CPU threads of a rank; null: torch decides
+
+    @property
+    def overlaps_gather(self) -> bool:
+        """Whether a distributed optimizer's weights are gathered while the next pass runs."""
+        return self.overlap and self.distributed_optimizer
 
 
 class ActorConfig(Config):

@@ -220,7 +220,7 @@ def wrap_data_parallel(model: PolicyModel, parallel: ParallelConfig) -> Distribu
                 grad_reduce_in_fp32=True,
                 overlap_grad_reduce=parallel.overlap,
                 use_distributed_optimizer=parallel.distributed_optimizer,
-                overlap_param_gather=parallel.overlap and parallel.distributed_optimizer,
+                overlap_param_gather=parallel.overlaps_gather,
                 align_param_gather=True,  # all buckets are sent at once (gathering.py)
                 check_for_nan_in_grad=False,  # a non-finite norm is counted and its update left out (optimizer.py)
             ),

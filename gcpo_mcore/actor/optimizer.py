@@ -30,7 +30,7 @@ def build_optimizer(
                 params_dtype=dtype,
                 bf16=dtype is torch.bfloat16,
                 use_distributed_optimizer=parallel.distributed_optimizer,
-                overlap_param_gather=parallel.overlap and parallel.distributed_optimizer,
+                overlap_param_gather=parallel.overlaps_gather,
             ),
             chunks,
         )

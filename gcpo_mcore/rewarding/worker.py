@@ -51,13 +51,15 @@ def grade(rewards: dict[str, Reward], answers: list[Answer]) -> Iterator[dict]:
 
     Parts that wait (async) wait for all answers at once; the others score one answer after the other.
     """
+    waiting = [name for name, reward in rewards.items() if is_async(reward)]
+    if not waiting:
+        for answer in answers:
+            yield _graded(rewards, answer, {}, None)
+        return
     loop = asyncio.new_event_loop()
-    waiting = [
-        {name: loop.create_task(reward([answer])) for name, reward in rewards.items() if is_async(reward)}
-        for answer in answers
-    ]
-    for answer, tasks in zip(answers, waiting, strict=True):
-        yield _graded(rewards, answer, tasks, loop)
+    tasks = [{name: loop.create_task(rewards[name]([answer])) for name in waiting} for answer in answers]
+    for answer, of_answer in zip(answers, tasks, strict=True):
+        yield _graded(rewards, answer, of_answer, loop)
     loop.close()
 
 
