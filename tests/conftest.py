@@ -1,11 +1,15 @@
 """What several test folders share: launching processes, tiny models, a tiny task."""
 
+import atexit
+import functools
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.forking import ForkServer
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {
@@ -17,8 +21,23 @@ ENVIRONMENT = {
 }
 
 
-def launch(script: Path | str, *args: str, processes: int = 1, timeout_s: float = 300) -> subprocess.CompletedProcess:
-    """Runs a script of this repository as one process, or under torchrun on a free port."""
+@functools.cache
+def fork_server() -> ForkServer:
+    """This test process's own; it ends with it."""
+    server = ForkServer(ENVIRONMENT, ROOT)
+    atexit.register(server.close)
+    return server
+
+
+def launch(
+    script: Path | str, *args: str, processes: int = 1, timeout_s: float = 300, forked: bool = True
+) -> subprocess.CompletedProcess:
+    """Runs a script of this repository as one process, or under torchrun on a free port.
+
+    `forked` does without torchrun and without the imports (see forking.py).
+    """
+    if forked:
+        return fork_server().run(str(script), args, processes, timeout_s)
     command = [sys.executable]
     if processes > 1:
         command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
@@ -27,9 +46,9 @@ def launch(script: Path | str, *args: str, processes: int = 1, timeout_s: float 
     )
 
 
-def run(script: Path | str, *args: str, processes: int = 1, timeout_s: float = 300) -> str:
+def run(script: Path | str, *args: str, processes: int = 1, timeout_s: float = 300, forked: bool = True) -> str:
     """`launch`, which has to succeed; its standard output."""
-    done = launch(script, *args, processes=processes, timeout_s=timeout_s)
+    done = launch(script, *args, processes=processes, timeout_s=timeout_s, forked=forked)
     assert done.returncode == 0, (
         f"{script} {args}: exit {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-12000:]}"
     )
