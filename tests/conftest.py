@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
+from tests import forking
 from tests.forking import ForkServer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +29,12 @@ def fork_server() -> ForkServer:
     server = ForkServer(ENVIRONMENT, ROOT)
     atexit.register(server.close)
     return server
+
+
+def live_processes() -> list[psutil.Process]:
+    """What this test process has started, and what that has, of what is alive; but for the server that forks."""
+    below = psutil.Process().children(recursive=True)
+    return [p for p in below if p.status() != psutil.STATUS_ZOMBIE and forking.__file__ not in p.cmdline()]
 
 
 def launch(

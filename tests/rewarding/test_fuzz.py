@@ -10,6 +10,7 @@ from gcpo_mcore.config.load import load_config
 from gcpo_mcore.rewarding.config import RewardConfig
 from gcpo_mcore.rewarding.grader import Grader
 from gcpo_mcore.samples import Prompt, Sample
+from tests.conftest import live_processes
 
 TOTAL, N_COSTLY, DEADLINE_S, RESTART_S = 2000, 30, 2.0, 15.0  # 15: imports on a busy machine
 
@@ -41,10 +42,10 @@ def test_hostile_answers_end_and_leave_nothing():
             # What it took is what the lost ones cost and a little for the others: none took its deadline in silence.
             assert metrics["grading/seconds"] < lost * (DEADLINE_S + RESTART_S) + 60
             memory_mib.append(used_mib(me))
-            children = [p for p in me.children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
+            children = live_processes()
             assert sorted(p.pid for p in children) == sorted(grader.pool.pids()) and len(children) == 2
             assert all(used_mib(p) < 600 for p in children)
-    assert [p for p in me.children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE] == []
+    assert live_processes() == []
     assert len(os.listdir("/proc/self/fd")) == len(files)
     assert memory_mib[-1] - memory_mib[0] < 32
     assert 5 <= sum(s.grading_failed != "" for _, s in work) <= TOTAL // 10  # it is hostile, and most of it in vain

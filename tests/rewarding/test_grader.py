@@ -20,6 +20,7 @@ from gcpo_mcore.errors import UserError
 from gcpo_mcore.rewarding.config import RewardConfig
 from gcpo_mcore.rewarding.grader import Grader
 from gcpo_mcore.samples import Prompt, Sample
+from tests.conftest import live_processes
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "reward"
 DEADLINE_S = 1.0
@@ -114,11 +115,6 @@ def pairs(texts, **columns):
     ]
 
 
-def workers():
-    """The grading workers of this process, and whatever they started."""
-    return [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
-
-
 @pytest.mark.parametrize("hostility", HANGING + CRASHING + RAISING)
 def test_a_hostile_answer_costs_one_deadline_and_itself(hostile, hostility):
     texts = ["good", "bad"] * 30
@@ -146,7 +142,7 @@ def test_a_hostile_answer_costs_one_deadline_and_itself(hostile, hostility):
         assert DEADLINE_S <= took < DEADLINE_S + 5.0  # 5: a busy machine
     assert [s.reward for _, s in again] == [1.0, 0.0] * 4
     assert clean["grading/crashes"] == clean["grading/timeouts"] == 0
-    assert workers() == []
+    assert live_processes() == []
 
 
 def test_many_hostile_answers_at_once(hostile):
@@ -157,7 +153,7 @@ def test_many_hostile_answers_at_once(hostile):
     kinds = {"good": "", "exit": "crash", "sleep": "timeout", "segfault": "crash", "raise": "error"}
     assert [s.grading_failed for _, s in work] == [kinds[t] for t in texts]
     assert (metrics["grading/crashes"], metrics["grading/timeouts"], metrics["grading/errors"]) == (4, 2, 2)
-    assert workers() == []
+    assert live_processes() == []
 
 
 def test_the_deadline_is_per_answer_not_per_batch(hostile):
@@ -179,7 +175,7 @@ def test_mathematics_that_never_ends_costs_itself(bomb):
         metrics = grader.grade([(prompt, s) for s in samples])
     assert [s.reward for s in samples] == [1.0, 0.0, 1.0, 0.0]
     assert metrics["grading/seconds"] < 2.0 + 5.0
-    assert workers() == []
+    assert live_processes() == []
 
 
 def test_equal_answers_are_graded_once(hostile, tmp_path):
@@ -259,7 +255,7 @@ def test_a_reward_that_cannot_start_is_a_clear_error(hostile):
     (hostile / "hostile_rewards.py").write_text("raise RuntimeError('no dictionary')")
     with pytest.raises(UserError, match="a grading worker cannot start: RuntimeError: no dictionary"), Grader(good):
         pass
-    assert workers() == []
+    assert live_processes() == []
 
 
 def test_the_memory_limit_may_be_below_what_the_imports_took(hostile):
@@ -278,7 +274,7 @@ def test_an_interrupted_grading_leaves_a_usable_pool(hostile):
         work = pairs(["good"] * 3)
         grader.grade(work)
     assert [s.reward for _, s in work] == [1.0] * 3
-    assert workers() == []
+    assert live_processes() == []
 
 
 def wait_until_gone(pids):
