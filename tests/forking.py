@@ -8,13 +8,14 @@ import json
 import os
 import runpy
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
+
+from tests.jobs import free_port
 
 GRACE_S = 10.0  # from SIGTERM to SIGKILL for the ranks beside one that failed
 
@@ -54,7 +55,7 @@ def _serve() -> None:
     for line in sys.stdin:
         job = json.loads(line)
         ranks = []
-        port = _free_port()
+        port = free_port()
         for rank in range(job["processes"]):
             pid = os.fork()
             if pid == 0:
@@ -101,12 +102,6 @@ def _wait(ranks: list[int], timeout_s: float) -> int | None:
 def _signal(ranks: set[int], number: int) -> None:
     for pid in ranks:
         os.kill(pid, number)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 if __name__ == "__main__":

@@ -4,12 +4,9 @@ Slurm is not there: `srun` and `scontrol` are stand-ins that start what the scri
 nodes.
 """
 
-import contextlib
 import os
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -19,6 +16,7 @@ from gcpo_mcore.errors import UserError
 from gcpo_mcore.monitor.metrics import read_metrics
 from gcpo_mcore.setup import process_group
 from tests.conftest import ENVIRONMENT, ROOT, run
+from tests.jobs import end, free_port, wait_for
 from tests.run.test_resume import TRAIN, assert_same, options, outcome
 
 SCRIPT = "tools/slurm/train.sbatch"
@@ -52,14 +50,12 @@ def slurm(tmp_path) -> dict[str, str]:
     for name, text in (("srun", SRUN), ("scontrol", "#!/bin/bash\necho localhost\n")):
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
     return {
         **ENVIRONMENT,
         "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
         "SLURM_JOB_ID": "4711", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "node[1-2]",
-        "SLURM_SUBMIT_DIR": str(ROOT), "RENDEZVOUS_PORT": str(port), "PROCESSES_PER_NODE": "1", "MAX_RESTARTS": "1",
+        "SLURM_SUBMIT_DIR": str(ROOT), "RENDEZVOUS_PORT": str(free_port()), "PROCESSES_PER_NODE": "1",
+        "MAX_RESTARTS": "1",
     }  # fmt: skip
 
 
@@ -74,24 +70,14 @@ def test_two_nodes_go_on_after_a_rank_was_killed(carry, slurm, tmp_path):
             cwd=ROOT, env=slurm, stdout=file, stderr=file,
         )  # fmt: skip
     try:
-        _wait_for(lambda: any(line["step"] >= 3 for line in read_metrics(nodes / "r")), job, log)
-        _wait_for((nodes / "r/checkpoints/step_000002").is_dir, job, log)
+        wait_for(lambda: any(line["step"] >= 3 for line in read_metrics(nodes / "r")), [job], log)
+        wait_for((nodes / "r/checkpoints/step_000002").is_dir, [job], log)
         _rank(job, "1").kill()
         assert job.wait(timeout=240) == 0, log.read_text()[-4000:]
     finally:
-        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended, and all below it
-            for process in [*psutil.Process(job.pid).children(recursive=True), psutil.Process(job.pid)]:
-                process.kill()
-        job.wait()
+        end(job)
     assert "start at step 2 of 5" in (nodes / "r/logs/rank_00001.log").read_text()
     assert_same(outcome(nodes), outcome(tmp_path / "one"))
-
-
-def _wait_for(condition, job: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + 240
-    while not condition():
-        assert job.poll() is None and time.monotonic() < deadline, log.read_text()[-4000:]
-        time.sleep(0.01)
 
 
 def _rank(job: subprocess.Popen, rank: str) -> psutil.Process:

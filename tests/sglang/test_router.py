@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 
@@ -17,17 +16,14 @@ from gcpo_mcore.config.load import load_config
 from gcpo_mcore.http_json import HttpFailure, get
 from gcpo_mcore.rollout.engine import FixedWeights
 from gcpo_mcore.setup import build_engine, process_group
+from tests.jobs import free_port
 from tests.sglang.real import ROOT, STARTER, Tokenizer, requests
 
 
 @pytest.fixture
 def router(servers):
     """The address of a router in front of the servers."""
-    ports = []
-    for _ in range(2):
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            ports.append(s.getsockname()[1])
+    ports = [free_port(), free_port()]
     command = [ROOT / ".venv-sglang/bin/python", "-m", "sglang_router.launch_router", "--policy", "round_robin"]
     command += ["--worker-urls", *servers, "--port", str(ports[0]), "--prometheus-port", str(ports[1])]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -62,7 +58,7 @@ def test_a_server_stopped_behind_the_router_costs_no_sample_and_comes_back(serve
             "rollout.start_servers=0",
             "rollout.requests_per_server=16",
             "rollout.health_every_s=1",
-            "rollout.health_deadline_s=10",
+            "rollout.health_deadline_s=20",
             "rollout.verify_sync=true",
         ]
     )

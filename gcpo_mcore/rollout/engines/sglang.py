@@ -1,6 +1,7 @@
 """The SGLang engine: servers beside the run or elsewhere, asked by rank 0 for all ranks.
 
-gcpo_mcore/rollout/sglang/ has its parts: processes and their health (fleet), requests (dispatch), weights (push).
+gcpo_mcore/rollout/sglang/ has its parts: processes and their health (fleet), requests (backlog, dispatch), weights
+(push).
 """
 
 import threading

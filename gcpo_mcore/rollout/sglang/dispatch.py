@@ -1,19 +1,19 @@
 """Requests -> samples over several servers that may fail: every request is answered exactly once.
 
-Requests of a prompt stay together on a server, whose cache then holds the prompt. A server whose own requests are all
-done helps where most are left and no more can be under way. What a lost server had under way is sent again elsewhere;
-an answer counts only once. Several of these may run side by side, each in a thread of its own.
+backlog.py says which request goes to which server. What a lost server had under way is sent again elsewhere; an answer
+counts only once. Several of these may run side by side, each in a thread of its own.
 """
 
 import asyncio
 import contextlib
-from collections import Counter, defaultdict, deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 import aiohttp
 
 from gcpo_mcore.errors import UserError
 from gcpo_mcore.rollout.engine import Request
+from gcpo_mcore.rollout.sglang.backlog import Backlog
 from gcpo_mcore.rollout.sglang.config import SglangConfig
 from gcpo_mcore.rollout.sglang.replies import Form
 from gcpo_mcore.rollout.sglang.router import Router
@@ -41,20 +41,20 @@ class Dispatch:
         # Behind a router, which chooses the server itself, only the router is asked.
         self.router = router
         self.servers = list(servers)
+        self.asked: list[Server | Router] = [router] if router else list(servers)
+        self.backlog = Backlog(requests, [server.url for server in self.asked])
         self.samples: dict[int, Sample] = {}
         self.begun = dict(begun or {})  # request -> the tokens that it has already
         self.open = Counter(request.prompt.id for request in requests)  # prompt -> requests without an answer
         self.wanted = enough or len(self.open)
         self.tries: Counter[int] = Counter()
-        self.failed_at: defaultdict[int, set[str]] = defaultdict(set)  # request -> servers
         self.failures: Counter[str] = Counter()  # of a server, in a row
         self.names: dict[int, str] = {}  # request -> its id in the last try
         self.again = 0
         self.is_paused = False
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.waiting: dict[str, deque[int]] = {}
-        self.bells: dict[str, asyncio.Event] = {}  # of each server's loop: something has changed
-        self.running: dict[str, dict[asyncio.Task, int]] = {}  # of each server's loop: the requests under way
+        self.bells = {server.url: asyncio.Event() for server in self.asked}  # of a server's loop: something has changed
+        self.running: dict[str, dict[asyncio.Task, int]] = {server.url: {} for server in self.asked}  # under way
         self.slots = config.requests_per_server * (len(servers) if router else 1)
 
     def run(self) -> dict[int, Sample]:
@@ -81,24 +81,16 @@ class Dispatch:
 
     async def _run(self) -> None:
         self.loop = asyncio.get_running_loop()
-        asked = [self.router] if self.router else self.servers
-        self.waiting = {server.url: deque() for server in asked}
-        lanes: dict[str, str] = {}  # prompt -> server
-        for number, request in enumerate(self.requests):  # prompts are dealt to the servers in turn
-            url = lanes.setdefault(request.prompt.id, asked[len(lanes) % len(asked)].url)
-            self.waiting[url].append(number)
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as http:
-            self.running = {server.url: {} for server in asked}
-            self.bells = {server.url: asyncio.Event() for server in asked}
-            lanes_run = [asyncio.create_task(self._serve(http, server)) for server in asked]
+            loops = [asyncio.create_task(self._serve(http, server)) for server in self.asked]
             watchers = [asyncio.create_task(self._watch(http, server)) for server in self.servers]
             try:
-                await asyncio.gather(*lanes_run)
+                await asyncio.gather(*loops)
             finally:
-                for task in [*lanes_run, *watchers]:
+                for task in [*loops, *watchers]:
                     task.cancel()
-                await asyncio.gather(*lanes_run, *watchers, return_exceptions=True)
+                await asyncio.gather(*loops, *watchers, return_exceptions=True)
 
     @property
     def is_done(self) -> bool:
@@ -127,7 +119,7 @@ class Dispatch:
                 before = len(running)
                 while not self.is_paused and len(running) < self.slots and (number := self._next(server)) is not None:
                     running[asyncio.create_task(self._ask(http, server, number))] = number
-                if len(running) > before and self.waiting[server.url]:
+                if len(running) > before and self.backlog.has_for(server.url):
                     self._ring(but=server)  # the others may help now
                 wake = asyncio.create_task(bell.wait())
                 await asyncio.wait([*running, wake], return_when=asyncio.FIRST_COMPLETED)
@@ -162,29 +154,16 @@ class Dispatch:
     def _is_used(self, server: Server) -> bool:
         return (server is self.router and bool(self.servers)) or server in self.servers
 
-    def _next(self, server: Server) -> int | None:
-        """The next request for it: of its own, else of what the one with most left cannot take on."""
-        for url, waiting in sorted(self.waiting.items(), key=lambda queue: (queue[0] != server.url, -len(queue[1]))):
-            owner = next((other for other in self.servers if other.url == url), None)
-            is_open = url == server.url or owner is None or len(self.running[url]) >= self.slots
-            if not is_open and not self.failed_at:
-                continue
-            for number in waiting:
-                if self._may_ask(server, number) and (is_open or not self._may_ask(owner, number)):
-                    waiting.remove(number)
-                    return number
-        return None
-
-    def _may_ask(self, server: Server, number: int) -> bool:
-        """Whether the server has not failed the request before, or all have."""
-        better = {s.url for s in self.servers} - self.failed_at.get(number, set())
-        return server is self.router or server.url in better or not better
+    def _next(self, server: Server | Router) -> int | None:
+        serving = [one.url for one in ([self.router] if self.router else self.servers)]
+        full = [url for url, running in self.running.items() if len(running) >= self.slots]
+        return self.backlog.next(server.url, serving, full)
 
     def _put_back(self, numbers: list[int]) -> None:
         """Requests without an answer wait again, before all others."""
         left = [number for number in numbers if number not in self.samples]
         self.again += 0 if self.is_done or self.is_paused else len(left)
-        min(self.waiting.values(), key=len).extendleft(reversed(left))
+        self.backlog.put_back(left)
         self._ring()
 
     def _ring(self, but: Server | None = None) -> None:
@@ -216,7 +195,7 @@ class Dispatch:
         if not isinstance(error, ServerLost):
             raise error
         self.failures[server.url] += 1
-        self.failed_at[number].add(server.url)
+        self.backlog.failed(number, server.url)
         if self.tries[number] >= self.config.attempts:
             raise UserError(
                 f"phase sample: {self.tries[number]} tries for prompt {self.requests[number].prompt.id} failed, "

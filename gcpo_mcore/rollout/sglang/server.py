@@ -4,6 +4,7 @@ import contextlib
 import re
 import sys
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -43,6 +44,12 @@ class Server:
     def is_local(self) -> bool:
         """Whether its address is one of this machine only."""
         return is_local(self.url)
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Host and port; a port that the address does not name is 80."""
+        parts = urlsplit(self.url)
+        return parts.hostname or "", parts.port or 80
 
     def __repr__(self) -> str:
         return self.url

@@ -4,7 +4,6 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from gcpo_mcore.rollout.sglang.server import Server
 
@@ -24,8 +23,8 @@ class Starter:
         if self.command is None or used == self.restarts:
             return False
         self.used[server.url] = used + 1
-        place = urlsplit(server.url)
-        fields = {"{url}": server.url, "{host}": str(place.hostname), "{port}": str(place.port)}
+        host, port = server.place
+        fields = {"{url}": server.url, "{host}": host, "{port}": str(port)}
         words = shlex.split(self.command)
         for field, value in fields.items():
             words = [word.replace(field, value) for word in words]

@@ -2,7 +2,6 @@
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
-from urllib.parse import urlsplit
 
 import torch.distributed as dist
 from torch.distributed import distributed_c10d as c10d
@@ -18,11 +17,15 @@ class DistributedTransport:
 
     def __init__(self, deadline_s: float):
         self.deadline_s = deadline_s
-        self.servers: list[Server] = []
-        self.members: list[tuple[Server, int]] = []
+        self.members: list[tuple[Server, int]] = []  # and how often it had been lost when it joined
         self.group: dist.ProcessGroup | None = None
         self.name, self.count = "", 0
         self.version = -1
+
+    @property
+    def servers(self) -> list[Server]:
+        """Those of the group."""
+        return [server for server, _ in self.members]
 
     def pack(self, bucket: Bucket) -> None:
         """Nothing: rank 0's copy is what is sent."""
@@ -32,7 +35,7 @@ class DistributedTransport:
         members = [(server, server.losses) for server in servers]  # one that was lost since has no group any more
         if self.group is None or members != self.members:
             self.give_up()
-            self.servers, self.members = servers, members
+            self.members = members
             self._join()
         for server in servers:
             server.begin_update()
@@ -42,7 +45,7 @@ class DistributedTransport:
         self.count += 1
         self.name = f"gcpo_weights_{self.count}"
         farthest = min(self.servers, key=lambda server: server.is_local)
-        host = own_address(*_place(farthest.url))
+        host = own_address(*farthest.place)
         # The port is ours from now on: nobody takes it between choosing and using it.
         store = dist.TCPStore(
             host, 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=self.deadline_s)
@@ -96,7 +99,7 @@ class DistributedTransport:
         if self.group is not None:
             self.group.abort() if platform.HAS_CUDA else None
             self.group = None
-        self.servers = []
+        self.members = []
 
 
 def _new_group(store: dist.Store, world: int, name: str, deadline_s: float) -> dist.ProcessGroup:
@@ -126,8 +129,3 @@ def _first_failure(calls: list[Future]) -> None:
     for failure in failures:
         if failure is not None:
             raise failure
-
-
-def _place(url: str) -> tuple[str, int]:
-    parts = urlsplit(url)
-    return parts.hostname, parts.port or 80
