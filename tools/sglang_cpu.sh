@@ -1,14 +1,34 @@
 #!/usr/bin/env bash
-# Builds SGLang's own environment for the CPU: tools/sglang_cpu.sh FOLDER [PYTHON]. SGLang publishes no CPU wheel of its
-# kernels, and its torchvision is a CUDA build; the real server runs without either after the two steps at the end.
+# Builds SGLang's own environment for the CPU: tools/sglang_cpu.sh FOLDER [PYTHON [VERSION]]. SGLang publishes no CPU
+# wheel of its kernels, and its torchvision is a CUDA build; the real server runs without either after the two steps at
+# the end. VERSION is one of SGLang's, to see that it works; without it, the one that is tested.
 set -euo pipefail
 folder=$1
 python=${2:-python3}
+version=${3:-}
 here=$(cd "$(dirname "$0")/.." && pwd)
 rm -rf "$folder"
 "$python" -m venv "$folder"
 "$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps torch==2.13.0
 "$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps -r "$here/sglang-cpu.txt"
+if [ -n "$version" ]; then
+    "$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps "sglang==$version"
+    # Of the pins it has of its own, those that its CPU path imports.
+    mapfile -t pins < <("$folder/bin/python" -c '
+import re, importlib.metadata
+for line in importlib.metadata.requires("sglang"):
+    if re.fullmatch(r"(transformers|tokenizers|xgrammar)==[\w.]+", line):
+        print(line)
+')
+    "$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps "${pins[@]}"
+    mapfile -t pins < <("$folder/bin/python" -c '
+import re, importlib.metadata
+for line in importlib.metadata.requires("transformers"):
+    if re.match(r"(huggingface.hub|tokenizers)\b", line) and ";" not in line:
+        print(line)
+')
+    "$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps httpcore "${pins[@]}"
+fi
 packages=$("$folder/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
 mkdir -p "$packages/sgl_kernel"
 cat > "$packages/sgl_kernel/__init__.py" <<'PYTHON'

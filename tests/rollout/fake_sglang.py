@@ -2,7 +2,7 @@
 
 FAULT: none, 500 (each second reply), slow (3 s each, unless told to stop), truncated (each second reply lacks its last
 log-probs), aborted (each second reply), garbage (no JSON), hang (no reply, nor to health checks, after the fifth),
-stale (other weights' version).
+stale (other weights' version), old (0.5.20 on a CPU).
 FOLDER/port says where it listens, FOLDER/asked.jsonl what it was asked to generate.
 """
 
@@ -61,7 +61,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         if self.path == "/server_info":
-            return self.say({"version": "0.5.23", "tp_size": 1, "device": "cuda"})
+            version, device = ("0.5.20", "cpu") if FAULT == "old" else ("0.5.23", "cuda")
+            return self.say({"version": version, "tp_size": 1, "device": device})
         if self.path == "/model_info":
             return self.say({"weight_version": STATE["version"]})
         if FAULT == "hang" and STATE["asked"] > 5:

@@ -202,6 +202,15 @@ def test_an_update_left_half_finished_does_not_block_the_next(tmp_path):
             Server.call(server, "/begin_weight_update", {"selector": "all"})
 
 
+def test_checksums_that_a_server_cannot_make_are_one_line(tmp_path, tiny_models):
+    with (
+        servers(tmp_path, "old") as (one,),
+        pytest.raises(UserError, match=r"rollout.verify_sync: .* is SGLang 0.5.20 on a CPU, which cannot sum"),
+        engine(tiny_models["qwen2-tied"], tmp_path, [one[1]], "rollout.verify_sync=true"),
+    ):
+        pass
+
+
 def test_prompts_of_a_group_stay_together(tmp_path, tiny_models):
     with (
         servers(tmp_path, "none", "none") as (one, two),

@@ -1,12 +1,22 @@
 """What the tests with real servers share."""
 
+from importlib.metadata import distributions
 from pathlib import Path
 
 from gcpo_mcore.rollout.engine import Request
+from gcpo_mcore.rollout.sglang.server import FIRST_WITH_CPU_CHECKSUMS
 from gcpo_mcore.samples import Prompt
 
 ROOT = Path(__file__).resolve().parents[2]
 STARTER = ROOT / "prepared/carry-seed0/starter"
+
+
+def verify_sync() -> str:
+    """The option for checksums after each sync, true if the SGLang of `make sglang-cpu` can make them."""
+    packages = (ROOT / ".venv-sglang/lib").glob("*/site-packages")
+    (sglang,) = distributions(name="sglang", path=list(map(str, packages)))
+    can = tuple(map(int, sglang.version.split("."))) >= FIRST_WITH_CPU_CHECKSUMS
+    return f"rollout.verify_sync={str(can).lower()}"
 
 
 class Tokenizer:

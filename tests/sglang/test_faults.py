@@ -15,11 +15,11 @@ from gcpo_mcore.actor.hf_mapping import HfWeights
 from gcpo_mcore.config.load import load_config
 from gcpo_mcore.rollout.engine import FixedWeights
 from gcpo_mcore.setup import build_engine, process_group
-from tests.sglang.real import ROOT, STARTER, Tokenizer, requests
+from tests.sglang.real import ROOT, STARTER, Tokenizer, requests, verify_sync
 
 OVERRIDES = [
     "rollout=sglang_cpu",
-    "rollout.verify_sync=true",
+    verify_sync(),
     "rollout.requests_per_server=16",
     "rollout.health_every_s=1",
     "rollout.health_deadline_s=20",

@@ -17,7 +17,7 @@ from gcpo_mcore.http_json import HttpFailure, get
 from gcpo_mcore.rollout.engine import FixedWeights
 from gcpo_mcore.setup import build_engine, process_group
 from tests.jobs import free_port
-from tests.sglang.real import ROOT, STARTER, Tokenizer, requests
+from tests.sglang.real import ROOT, STARTER, Tokenizer, requests, verify_sync
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_server_stopped_behind_the_router_costs_no_sample_and_comes_back(serve
             "rollout.requests_per_server=16",
             "rollout.health_every_s=1",
             "rollout.health_deadline_s=20",
-            "rollout.verify_sync=true",
+            verify_sync(),
         ]
     )
     read, tokenizer = HfWeights(str(STARTER), read_architecture(str(STARTER))), Tokenizer()

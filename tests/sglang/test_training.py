@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.conftest import run
-from tests.sglang.real import STARTER
+from tests.sglang.real import STARTER, verify_sync
 
 
 def metrics(folder) -> list[dict]:
@@ -21,7 +21,7 @@ def test_log_probs_agree_after_every_sync(servers, tmp_path, transport):
         "rollout.start_servers=0",
         f"rollout.transport={transport}",
         f"rollout.weights_folder={tmp_path}/weights",
-        "rollout.verify_sync=true",
+        verify_sync(),
         "rollout.bucket_mib=1",
         "parallel.tensor=2",
         f"model.path={STARTER}",

@@ -91,6 +91,11 @@ class Fleet:
         for server in found:
             if server.version is None:
                 server.read_info()
+            if self.config.verify_sync and not server.can_sum_weights:
+                raise UserError(
+                    f"rollout.verify_sync: {server} is SGLang {'.'.join(map(str, server.version))} on a CPU, which "
+                    "cannot sum its weights (0.5.23 can)"
+                )
         return found
 
     def _await_others(self) -> list[Server]:

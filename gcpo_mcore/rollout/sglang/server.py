@@ -13,6 +13,7 @@ from gcpo_mcore.http_json import HttpFailure, get, post
 
 FIRST_KNOWN, LAST_KNOWN = (0, 5, 17), (0, 5, 23)
 FIRST_WITH_UPDATE_SESSION = (0, 5, 21)  # tensor and distributed updates stand between begin and end since then
+FIRST_WITH_CPU_CHECKSUMS = (0, 5, 23)  # before it, a server sums its weights on CUDA only
 
 
 def is_local(url: str) -> bool:
@@ -89,6 +90,11 @@ class Server:
             raise UserError(f"{self.url} is SGLang {info.get('version')}; at least 0.5.17 is needed")
         if self.version > LAST_KNOWN:
             print(f"{self.url} is SGLang {info.get('version')}; 0.5.17 to 0.5.23 are known", file=sys.stderr)
+
+    @property
+    def can_sum_weights(self) -> bool:
+        """Whether it answers `checksums`."""
+        return self.device != "cpu" or self.version >= FIRST_WITH_CPU_CHECKSUMS
 
     # --- weights -----------------------------------------------------------------------------------------------
 
