@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from gcpo_mcore.config.schema import RunConfig
-from gcpo_mcore.errors import EXIT_CODE, UserError, nearest
+from gcpo_mcore.errors import EXIT_CODE, UserError, lost_peer, nearest, tell_torchrun
 
 OTHER_RANKS_WAIT_S = 20.0
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -55,31 +55,41 @@ def parse(composed: DictConfig) -> RunConfig:
 def run_tool(task: Callable[[DictConfig], Any], config_name: str = "train") -> None:
     """The main function of a tool with Hydra's command line (`--cfg job`, `--help`, overrides).
 
-    A UserError is printed as one line, once, and ends every rank with EXIT_CODE.
+    A UserError is printed as one line, once, and ends every rank with EXIT_CODE; ranks whose collective fails because
+    another has ended say so in one line.
     """
     import hydra
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing its own page
     overrides = [a for a in sys.argv[1:] if "=" in a]
-    mistakes: list[UserError] = []
+    kept: list[Exception] = []
 
     def guarded(composed: DictConfig) -> None:
         try:
             task(with_correction(composed))
-        except UserError as error:  # Hydra would announce it in words of its own
-            mistakes.append(error)
+        except Exception as error:
+            if not (isinstance(error, UserError) or lost_peer(error)):
+                raise
+            kept.append(error)  # Hydra would announce it in words of its own
 
     try:
         with _explained(overrides):
             hydra.main(config_path=str(CONFIGS), config_name=config_name, version_base="1.3")(guarded)()
-        for mistake in mistakes:
-            raise mistake
+        for error in kept:
+            raise error
     except UserError as error:
         rank = int(os.environ.get("RANK", "0"))
         if rank:  # torchrun ends the others when rank 0 exits; who is still here met a mistake of its own
             time.sleep(OTHER_RANKS_WAIT_S)
-        print(f"error: {f'rank {rank}: ' if rank else ''}{error}", file=sys.stderr, flush=True)
+        line = f"error: {f'rank {rank}: ' if rank else ''}{error}"
+        print(line, file=sys.stderr, flush=True)
+        tell_torchrun(line)
         sys.exit(EXIT_CODE)
+    except RuntimeError as error:
+        if not (how := lost_peer(error)):
+            raise
+        print(f"rank {os.environ['RANK']}: another rank has ended ({how})", file=sys.stderr, flush=True)
+        sys.exit(1)
 
 
 # --- messages ---------------------------------------------------------------------------------------------------

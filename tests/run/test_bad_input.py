@@ -116,6 +116,16 @@ def test_impossible_layout_on_two_processes(data):
     )
 
 
+def test_what_only_rank_0_meets_is_the_last_word_of_torchrun(data):
+    """The other rank, left alone in a collective, adds a line and no traceback."""
+    servers = ["rollout=sglang", "rollout.servers=[http://127.0.0.1:9]", "rollout.start_servers=0"]
+    done = launch("tools/train.py", *data[1], *servers, processes=2, forked=False)
+    said = "error: rollout: no SGLang server is left of http://127.0.0.1:9"
+    assert done.returncode == 1 and done.stderr.splitlines().count(said) == 1
+    assert done.stderr.rstrip().splitlines()[-2].endswith(said)  # torchrun's "Root Cause", above a line of ====
+    assert "[rank1]" not in done.stderr and "Error executing job" not in done.stderr, done.stderr
+
+
 def test_missing_model(data):
     assert "/nowhere/config.json does not exist" in refused(*data[1], "model.path=/nowhere")
 
