@@ -1,6 +1,8 @@
 """Processes that a test starts and watches: a free port, waiting for what they do, ending them."""
 
 import contextlib
+import itertools
+import os
 import socket
 import subprocess
 import time
@@ -9,12 +11,19 @@ from pathlib import Path
 
 import psutil
 
+# Below those that Linux gives to whoever asks for any: none is taken between choosing and using it. Each process begins
+# elsewhere.
+_PORTS = itertools.count(os.getpid() * 97)
+_FIRST_PORT, _END_PORT = 16000, 32000
+
 
 def free_port() -> int:
-    """A TCP port of this machine that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    """A TCP port of this machine that nobody listens on; another one with each call."""
+    for number in _PORTS:
+        port = _FIRST_PORT + number % (_END_PORT - _FIRST_PORT)
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_for(condition: Callable[[], bool], alive: list[subprocess.Popen], log: Path, timeout_s: float = 300) -> None:
