@@ -54,9 +54,9 @@ def launch(
     )
 
 
-def run(script: Path | str, *args: str, processes: int = 1, timeout_s: float = 300, forked: bool = True) -> str:
+def run(script: Path | str, *args: str, processes: int = 1, timeout_s: float = 300) -> str:
     """`launch`, which has to succeed; its standard output."""
-    done = launch(script, *args, processes=processes, timeout_s=timeout_s, forked=forked)
+    done = launch(script, *args, processes=processes, timeout_s=timeout_s)
     assert done.returncode == 0, (
         f"{script} {args}: exit {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-12000:]}"
     )

@@ -1,7 +1,7 @@
 """Scripts in processes forked from one that has imported everything: an import costs every rank 8 s of CPU time.
 
 A `ForkServer` is that process; it runs one script at a time, as `python SCRIPT` or `torchrun SCRIPT` would. What is
-about the launch itself (signals, nodes, one rank's own memory) belongs to a real one: `launch(forked=False)`.
+about the launch itself (signals, nodes, what torchrun says) belongs to a real one: `launch(forked=False)`.
 """
 
 import json

@@ -6,6 +6,13 @@ set -euo pipefail
 folder=$1
 python=${2:-python3}
 version=${3:-}
+# requirements PACKAGE PATTERN: what the installed package requires, of that the lines that match as a whole
+requirements() {
+    "$folder/bin/python" -c '
+import importlib.metadata, re, sys
+print(*(line for line in importlib.metadata.requires(sys.argv[1]) if re.fullmatch(sys.argv[2], line)), sep="\n")
+' "$@"
+}
 here=$(cd "$(dirname "$0")/.." && pwd)
 rm -rf "$folder"
 "$python" -m venv "$folder"
@@ -13,20 +20,10 @@ rm -rf "$folder"
 "$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps -r "$here/sglang-cpu.txt"
 if [ -n "$version" ]; then
     "$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps "sglang==$version"
-    # Of the pins it has of its own, those that its CPU path imports.
-    mapfile -t pins < <("$folder/bin/python" -c '
-import re, importlib.metadata
-for line in importlib.metadata.requires("sglang"):
-    if re.fullmatch(r"(transformers|tokenizers|xgrammar)==[\w.]+", line):
-        print(line)
-')
+    # Of the pins it has of its own, those that its CPU path imports; then what its transformers asks for.
+    mapfile -t pins < <(requirements sglang '(transformers|tokenizers|xgrammar)==[\w.]+')
     "$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps "${pins[@]}"
-    mapfile -t pins < <("$folder/bin/python" -c '
-import re, importlib.metadata
-for line in importlib.metadata.requires("transformers"):
-    if re.match(r"(huggingface.hub|tokenizers)\b", line) and ";" not in line:
-        print(line)
-')
+    mapfile -t pins < <(requirements transformers '(huggingface.hub|tokenizers)\b[^;]*')
     "$folder/bin/pip" install --quiet --disable-pip-version-check --no-deps httpcore "${pins[@]}"
 fi
 packages=$("$folder/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
