@@ -3,8 +3,8 @@
 J = 1/(sum_i |o_i|) sum_i sum_t sg( min(w_it, cap) ) A_i log pi(o_it)
 """
 
+from gcpo_mcore.base.registry import algorithms
 from gcpo_mcore.objective import Algorithm
-from gcpo_mcore.registry import algorithms
 
 
 @algorithms.register

@@ -4,8 +4,8 @@ J = 1/(sum_i |o_i|) sum_i sum_t min( w_it A_i, clip(w_it, 1-e_low, 1+e_high) A_i
 over groups that are neither all right nor all wrong (sampled again until the batch is full); no KL.
 """
 
+from gcpo_mcore.base.registry import algorithms
 from gcpo_mcore.objective import Algorithm
-from gcpo_mcore.registry import algorithms
 
 
 @algorithms.register

@@ -4,8 +4,8 @@ L = mean over groups of { tau log mean_{j in N} exp(s_j / tau) - mean_{i in P} s
 s_i = 1/|o_i| sum_t log pi(o_it),   KL = mean over sampled tokens of log pi_old - log pi
 """
 
+from gcpo_mcore.base.registry import algorithms
 from gcpo_mcore.objective import Algorithm
-from gcpo_mcore.registry import algorithms
 
 
 @algorithms.register

@@ -4,8 +4,8 @@ L = mean over groups of the mean over pairs (i, j) of -log sigmoid( beta (d_i - 
 d_i = log pi(o_i) - log pi_ref(o_i),   i verified right, j verified wrong
 """
 
+from gcpo_mcore.base.registry import algorithms
 from gcpo_mcore.objective import Algorithm
-from gcpo_mcore.registry import algorithms
 
 
 @algorithms.register

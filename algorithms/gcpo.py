@@ -11,8 +11,8 @@ clip range (GSPO's), the slot, and the golden answer's old log-prob (teacher-for
 In an all-wrong group of G the golden row has A = (G-1)/sqrt(G), the others -1/sqrt(G) (sample std).
 """
 
+from gcpo_mcore.base.registry import algorithms
 from gcpo_mcore.objective import Algorithm
-from gcpo_mcore.registry import algorithms
 
 
 @algorithms.register

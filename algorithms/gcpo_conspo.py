@@ -4,8 +4,8 @@ If every sample of a prompt is wrong, one of them is replaced by the golden answ
 in which the golden answer is the group's only right sample.
 """
 
+from gcpo_mcore.base.registry import algorithms
 from gcpo_mcore.objective import Algorithm
-from gcpo_mcore.registry import algorithms
 
 
 @algorithms.register

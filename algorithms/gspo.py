@@ -3,8 +3,8 @@
 J = 1/G sum_i min( s_i A_i, clip(s_i, 1-e_low, 1+e_high) A_i ),   s_i = ( pi(o_i) / pi_old(o_i) )^(1/|o_i|)
 """
 
+from gcpo_mcore.base.registry import algorithms
 from gcpo_mcore.objective import Algorithm
-from gcpo_mcore.registry import algorithms
 
 
 @algorithms.register

@@ -4,8 +4,8 @@ J = 1/(G L) { sum_sampled i sum_t w_it A_i + sum_t f(pi(g_t)) A_g },   f(p) = p 
 with one golden trace g in every group, A over the mixed group, L a constant length; entropy bonus.
 """
 
+from gcpo_mcore.base.registry import algorithms
 from gcpo_mcore.objective import Algorithm
-from gcpo_mcore.registry import algorithms
 
 
 @algorithms.register

@@ -5,8 +5,8 @@ A_it = (a_it - mean a) / std a over all tokens of the batch
 a_it = r_i - beta sum_{u >= t} (log pi_old - log pi_ref)(o_iu)
 """
 
+from gcpo_mcore.base.registry import algorithms
 from gcpo_mcore.objective import Algorithm
-from gcpo_mcore.registry import algorithms
 
 
 @algorithms.register

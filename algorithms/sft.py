@@ -5,8 +5,8 @@
 The control line of every comparison with golden injection, and what makes a starter model.
 """
 
+from gcpo_mcore.base.registry import algorithms
 from gcpo_mcore.objective import Algorithm
-from gcpo_mcore.registry import algorithms
 
 
 @algorithms.register

@@ -4,8 +4,8 @@ J = 1/(sum_i |o_i|) sum_i sum_t min( w_it A_i, clip(w_it, 1-e, 1+e) A_i )
 over prompts that were not all right when they were sampled last
 """
 
+from gcpo_mcore.base.registry import algorithms
 from gcpo_mcore.objective import Algorithm
-from gcpo_mcore.registry import algorithms
 
 
 @algorithms.register

@@ -17,11 +17,11 @@ import torch
 from safetensors import safe_open
 from transformers import Qwen2Config
 
-from gcpo_mcore.actor.architecture import read_architecture
 from gcpo_mcore.actor.model import start_parallel
-from gcpo_mcore.actor.shards import ONE_LAYOUT, empty_model, hf_tensors
-from gcpo_mcore.hf_export import write_hf
-from gcpo_mcore.setup import process_group
+from gcpo_mcore.convert.shards import ONE_LAYOUT, empty_model, hf_tensors
+from gcpo_mcore.hf.architecture import read_architecture
+from gcpo_mcore.hf.folder import write_hf
+from gcpo_mcore.run.setup import process_group
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPES = {

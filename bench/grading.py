@@ -12,9 +12,9 @@ import time
 
 import psutil
 
-from gcpo_mcore.config.load import load_config
 from gcpo_mcore.rewarding.answer import Answer
 from gcpo_mcore.rewarding.grader import Grader
+from gcpo_mcore.run.load import load_config
 from gcpo_mcore.samples import Prompt, Sample
 
 WORKERS = 2

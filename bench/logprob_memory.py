@@ -15,9 +15,9 @@ import time
 import torch
 import torch.distributed as dist
 
-from gcpo_mcore import platform
 from gcpo_mcore.actor.logprobs import token_logprobs
-from gcpo_mcore.setup import process_group
+from gcpo_mcore.base import platform
+from gcpo_mcore.run.setup import process_group
 
 VOCABULARIES, TOKENS = (8_192, 32_768, 131_072), (256, 1024, 2048)
 

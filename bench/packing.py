@@ -17,14 +17,14 @@ import torch
 
 from gcpo_mcore.actor import hf_mapping
 from gcpo_mcore.actor.actor import Actor
-from gcpo_mcore.actor.architecture import read_architecture
 from gcpo_mcore.actor.config import ModelConfig
 from gcpo_mcore.actor.layout import check_layout
 from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.batch import Batch
-from gcpo_mcore.config.load import load_config
+from gcpo_mcore.hf.architecture import read_architecture
+from gcpo_mcore.run.load import load_config
+from gcpo_mcore.run.setup import process_group
 from gcpo_mcore.samples import Group, Prompt, Sample
-from gcpo_mcore.setup import process_group
 
 
 def make_model(folder: str, hidden: int, layers: int) -> None:

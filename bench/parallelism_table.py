@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from gcpo_mcore.actor import hf_mapping  # noqa: E402 (the tests' helpers lie beside the package)
-from gcpo_mcore.config.load import load_config  # noqa: E402
+from gcpo_mcore.run.load import load_config  # noqa: E402
 from tests.actor.families import make_model  # noqa: E402
 from tests.actor.test_invariance import LAYOUTS  # noqa: E402
 from tests.actor.worker import actor_of, off_policy_batch  # noqa: E402

@@ -22,14 +22,14 @@ from pathlib import Path
 import torch
 from train_step import SIZES, make_model
 
-from gcpo_mcore import platform
-from gcpo_mcore.actor.architecture import read_architecture
 from gcpo_mcore.actor.hf_mapping import HfWeights
-from gcpo_mcore.config.load import load_config
-from gcpo_mcore.registry import engines
+from gcpo_mcore.base import platform
+from gcpo_mcore.base.registry import engines
+from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.rollout.engine import FixedWeights, Request
+from gcpo_mcore.run.load import load_config
+from gcpo_mcore.run.setup import process_group
 from gcpo_mcore.samples import Prompt
-from gcpo_mcore.setup import process_group
 
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}  # nats; bf16: kernels of different order of summation
 

@@ -20,18 +20,18 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from gcpo_mcore import platform
 from gcpo_mcore.actor.actor import Actor
-from gcpo_mcore.actor.architecture import read_architecture
 from gcpo_mcore.actor.config import ModelConfig
 from gcpo_mcore.actor.layout import check_layout
 from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.actor.packed_attention import all_at_once, one_by_one
+from gcpo_mcore.base import platform
 from gcpo_mcore.batch import Batch
-from gcpo_mcore.config.load import load_config
-from gcpo_mcore.flops import forward_flops, training_flops
+from gcpo_mcore.hf.architecture import read_architecture
+from gcpo_mcore.hf.flops import forward_flops, training_flops
+from gcpo_mcore.run.load import load_config
+from gcpo_mcore.run.setup import process_group
 from gcpo_mcore.samples import Group, Prompt, Sample
-from gcpo_mcore.setup import process_group
 
 SIZES = {
     "small": {"vocab_size": 2048, "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4,

@@ -8,8 +8,8 @@ import json
 import sys
 from pathlib import Path
 
-from gcpo_mcore.config.load import load_config
 from gcpo_mcore.rewarding.grader import Grader
+from gcpo_mcore.run.load import load_config
 from gcpo_mcore.samples import Prompt, Sample
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,7 +1,7 @@
 """1.0 if the extracted answer is a reference, character by character, else 0.0."""
 
-from gcpo_mcore.config.part import Config
-from gcpo_mcore.registry import rewards
+from gcpo_mcore.base.config import Config
+from gcpo_mcore.base.registry import rewards
 from gcpo_mcore.rewarding.answer import Answer
 from gcpo_mcore.rewarding.extraction import Extraction
 

@@ -12,11 +12,11 @@ import logging
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 from pydantic import PositiveInt
 
-from gcpo_mcore.config.part import Config
-from gcpo_mcore.registry import rewards
+from gcpo_mcore.base.config import Config
+from gcpo_mcore.base.registry import rewards
 from gcpo_mcore.rewarding.answer import Answer
-from gcpo_mcore.rewarding.choices import choice_letter
 from gcpo_mcore.rewarding.extraction import Extraction
+from gcpo_mcore.rewarding.letter import choice_letter
 from gcpo_mcore.rewarding.notation import as_math, tidy
 from gcpo_mcore.rewarding.numbers import read_number
 

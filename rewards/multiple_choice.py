@@ -1,10 +1,10 @@
 r"""1.0 if the extracted answer names the reference's letter, else 0.0: B, (b), \text{(B)}, B) 42, answer: B."""
 
-from gcpo_mcore.config.part import Config
-from gcpo_mcore.registry import rewards
+from gcpo_mcore.base.config import Config
+from gcpo_mcore.base.registry import rewards
 from gcpo_mcore.rewarding.answer import Answer
-from gcpo_mcore.rewarding.choices import choice_letter
 from gcpo_mcore.rewarding.extraction import Extraction
+from gcpo_mcore.rewarding.letter import choice_letter
 
 
 @rewards.register

@@ -4,8 +4,8 @@ from fractions import Fraction
 
 from pydantic import NonNegativeFloat
 
-from gcpo_mcore.config.part import Config
-from gcpo_mcore.registry import rewards
+from gcpo_mcore.base.config import Config
+from gcpo_mcore.base.registry import rewards
 from gcpo_mcore.rewarding.answer import Answer
 from gcpo_mcore.rewarding.extraction import Extraction
 from gcpo_mcore.rewarding.numbers import Number, read_number

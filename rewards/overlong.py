@@ -9,8 +9,8 @@ DAPO's soft overlong punishment (arXiv 2503.14476, equation 13), with L the resp
 
 from pydantic import PositiveInt, model_validator
 
-from gcpo_mcore.config.part import Config
-from gcpo_mcore.registry import rewards
+from gcpo_mcore.base.config import Config
+from gcpo_mcore.base.registry import rewards
 from gcpo_mcore.rewarding.answer import Answer
 
 

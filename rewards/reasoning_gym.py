@@ -13,8 +13,8 @@ Rows come from `tools/prepare.py reasoning`: the column `reasoning_gym` holds {t
 
 import functools
 
-from gcpo_mcore.config.part import Config
-from gcpo_mcore.registry import rewards
+from gcpo_mcore.base.config import Config
+from gcpo_mcore.base.registry import rewards
 from gcpo_mcore.rewarding.answer import Answer
 from gcpo_mcore.rewarding.arithmetic import evaluate
 from gcpo_mcore.rewarding.extraction import Extraction

@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pydantic import HttpUrl, NonNegativeFloat, PositiveFloat, PositiveInt, PrivateAttr
 
-from gcpo_mcore.config.part import Config
-from gcpo_mcore.http_json import HttpFailure, post, with_retries
-from gcpo_mcore.registry import rewards
+from gcpo_mcore.base.config import Config
+from gcpo_mcore.base.http_json import HttpFailure, post, with_retries
+from gcpo_mcore.base.registry import rewards
 from gcpo_mcore.rewarding.answer import Answer
 
 

@@ -107,8 +107,8 @@ def _signal(ranks: set[int], number: int) -> None:
 if __name__ == "__main__":
     import transformers.models.auto.modeling_auto  # noqa: F401  (transformers imports its parts when they are named)
 
-    import gcpo_mcore.plan
-    import gcpo_mcore.setup  # noqa: F401
+    import gcpo_mcore.run.plan
+    import gcpo_mcore.run.setup  # noqa: F401
 
     _serve()
     sys.path[0] = str(Path(sys.argv[0]).resolve().parent)

@@ -1,43 +1,8 @@
-"""Trains: torchrun --nproc-per-node N tools/train.py [algorithm=gcpo] [group=choice] [a.b=value]
+"""`python tools/train.py` and `gcpo-train` are one command: gcpo_mcore/commands/train.py says what it does."""
 
-`--cfg job` prints the composed configuration, `--help` the groups. The same command goes on from the run's
-newest good checkpoint. Without torchrun it runs as one process.
-"""
+import sys
 
-import os
-
-from gcpo_mcore.config.load import parse, run_tool
-
-
-def main(composed) -> None:
-    from omegaconf import OmegaConf
-
-    from gcpo_mcore import setup
-    from gcpo_mcore.errors import UserError
-    from gcpo_mcore.plan import make_plan
-
-    config = parse(composed)
-    if config.benchmark:
-        raise UserError("benchmark= is for tools/evaluate.py; training reads data.eval")
-    plan = make_plan(config, OmegaConf.to_container(composed, resolve=True))
-    steps, done = plan.config.trainer.steps, plan.checkpoint_step
-    if done >= steps and plan.folder.export.is_dir():
-        if os.environ.get("RANK", "0") == "0":
-            print(f"{plan.folder.path} is at step {done} of trainer.steps={steps}: nothing left to train")
-        return
-    with setup.trainer(plan) as trainer:
-        result = trainer.run()
-        if trainer.step < steps:
-            if trainer.is_writer:
-                print(
-                    f"stopped at step {trainer.step} of {steps}: the same command without trainer.stop_at_step goes on"
-                )
-            return
-        trainer.export()
-        if trainer.is_writer:
-            print(f"Hugging Face export: {plan.folder.export}")
-            print("held out: " + ("  ".join(f"{k} {v:.3f}" for k, v in result.items()) or "not evaluated"))
-
+from gcpo_mcore.commands.train import main
 
 if __name__ == "__main__":
-    run_tool(main)
+    sys.exit(main())

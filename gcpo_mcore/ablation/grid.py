@@ -14,10 +14,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
-from gcpo_mcore.config.load import CONFIGS, load_config
-from gcpo_mcore.config.part import Config
-from gcpo_mcore.config.schema import RunConfig
-from gcpo_mcore.errors import UserError, nearest
+from gcpo_mcore.base.config import Config
+from gcpo_mcore.base.errors import UserError, nearest
+from gcpo_mcore.run.config import RunConfig
+from gcpo_mcore.run.load import CONFIGS, load_config
 
 EXPERIMENTS = CONFIGS / "ablation"
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.base.errors import UserError
 
 # A child that is told to end when its parent has died, and then becomes the command. SIGTERM: torchrun takes its own
 # workers down on it.

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gcpo_mcore.ablation.grid import Cell, Grid
-from gcpo_mcore.errors import UserError
-from gcpo_mcore.hub import find_config
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.hf.hub import find_config
 
 PROBLEM = "does not fit together"
 
@@ -31,7 +31,7 @@ def plans(grid: Grid, gpus_here: int) -> dict[str, dict[str, object]]:
 
 
 def _plan(cells: list[Cell], grid: Grid, gpus_here: int) -> dict[str, object]:
-    from gcpo_mcore.memory.estimate import estimate_run
+    from gcpo_mcore.sizing.estimate import estimate_run
 
     config, processes = cells[0].config, cells[0].processes
     p = config.parallel

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from gcpo_mcore.ablation.runs import Run
 from gcpo_mcore.ablation.statistics import Effect, Estimate, by_cell, effects, effects_within, estimate
-from gcpo_mcore.errors import UserError
-from gcpo_mcore.files import write_atomically
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.files import write_atomically
 
 COLOURS = ("#c9820a", "#3366aa", "#559944", "#aa3355", "#7755aa", "#228888", "#885533", "#777777")
 MOST_BANDS = 8  # with more cells they hide each other

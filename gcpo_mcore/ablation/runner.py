@@ -17,11 +17,10 @@ from pathlib import Path
 
 from gcpo_mcore.ablation.grid import Cell, Grid
 from gcpo_mcore.ablation.launchers import Launcher
-from gcpo_mcore.errors import EXIT_CODE, UserError
-from gcpo_mcore.files import write_atomically
+from gcpo_mcore.base.errors import EXIT_CODE, UserError
+from gcpo_mcore.base.files import write_atomically
 from gcpo_mcore.monitor.metrics import read_metrics
 
-ROOT = Path(__file__).resolve().parents[2]
 TRIES = 2
 
 
@@ -69,7 +68,7 @@ def _run_cell(cell: Cell, folder: Path, launcher: Launcher, states: dict[str, st
     command = [sys.executable]
     if cell.processes > 1:
         command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(cell.processes)]
-    command += [str(ROOT / "tools/train.py"), *cell.overrides]
+    command += ["-m", "gcpo_mcore.commands.train", *cell.overrides]
     command += [f"run.folder={cells_folder(folder)}", f"run.name={cell.name}"]
     for attempt in range(1, TRIES + 1):
         log = folder / f"{cell.name}.log"
@@ -130,7 +129,8 @@ def _prepare(grid: Grid, side_by_side: int) -> None:
 
 def _run(command: list[str]) -> None:
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    program = [sys.executable, str(ROOT / command[0])]
+    tool = Path(command[0]).stem  # tools/NAME.py, as a grid's yaml names it
+    program = [sys.executable, "-m", f"gcpo_mcore.commands.{tool}"]
     done = subprocess.run([*program, *command[1:]], env=environment, capture_output=True, text=True)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:]

@@ -2,6 +2,6 @@
 
 import warnings
 
-from gcpo_mcore import platform  # noqa: F401 (sets what megatron-core reads when it is imported)
+from gcpo_mcore.base import platform  # noqa: F401 (sets what megatron-core reads when it is imported)
 
 warnings.filterwarnings("ignore", message=".*(Apex|apex|Transformer Engine|transformer_engine).*")

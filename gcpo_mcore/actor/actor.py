@@ -10,9 +10,7 @@ from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.tensor_parallel import reduce_from_tensor_model_parallel_region
 
-from gcpo_mcore import platform
 from gcpo_mcore.actor import hf_mapping
-from gcpo_mcore.actor.architecture import Architecture
 from gcpo_mcore.actor.backend import choose_backend
 from gcpo_mcore.actor.config import ActorConfig, ModelConfig, OptimizerConfig, ParallelConfig
 from gcpo_mcore.actor.gathering import WeightGather
@@ -22,7 +20,9 @@ from gcpo_mcore.actor.microbatch import MicroBatch, split
 from gcpo_mcore.actor.model import build_chunks, wrap_data_parallel
 from gcpo_mcore.actor.offload import Offloader
 from gcpo_mcore.actor.optimizer import Stepper, build_optimizer, learning_rate
+from gcpo_mcore.base import platform
 from gcpo_mcore.batch import Batch
+from gcpo_mcore.hf.architecture import Architecture
 
 PLAIN = ActorConfig(backend="local", offload="none")
 LossFunction = Callable[[torch.Tensor, torch.Tensor, Batch], tuple[torch.Tensor, dict]]

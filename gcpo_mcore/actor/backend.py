@@ -3,9 +3,9 @@
 import importlib.util
 from typing import Literal
 
-from gcpo_mcore import platform
-from gcpo_mcore.actor.architecture import Architecture
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.base import platform
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.hf.architecture import Architecture
 
 Backend = Literal["local", "te"]
 

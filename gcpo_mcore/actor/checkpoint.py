@@ -16,9 +16,9 @@ import torch.distributed as dist
 from megatron.core import dist_checkpointing
 from megatron.core.models.gpt import GPTModel
 
-from gcpo_mcore import platform
 from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.optimizer_state import load_optimizer
+from gcpo_mcore.base import platform
 
 # Stored by parameter, not by rank: the only form of the distributed optimizer that loads at another layout.
 SHARDING = {"distrib_optim_sharding_type": "fully_reshardable", "chained_optim_avoid_prefix": True}

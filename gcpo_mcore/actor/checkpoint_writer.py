@@ -19,11 +19,11 @@ import torch.distributed as dist
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.strategies.filesystem_async import FileSystemWriterAsync
 
-from gcpo_mcore import platform
 from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.checkpoint import SHARDING, random_states_file, sharded_chunks
-from gcpo_mcore.background import Background
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.base import platform
+from gcpo_mcore.base.background import Background
+from gcpo_mcore.base.errors import UserError
 
 
 class CheckpointWriter:

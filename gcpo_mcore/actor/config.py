@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from gcpo_mcore.config.part import Config
+from gcpo_mcore.base.config import Config
 
 
 class ModelConfig(Config):

@@ -6,7 +6,7 @@ megatron-core waits for a module's weights when the module is called. Whoever re
 import torch
 from megatron.core.distributed import DistributedDataParallel
 
-from gcpo_mcore import platform
+from gcpo_mcore.base import platform
 
 
 class WeightGather:

@@ -26,8 +26,8 @@ from megatron.core.models.gpt import GPTModel
 from megatron.core.tensor_parallel import set_tensor_model_parallel_attributes
 from safetensors import safe_open
 
-from gcpo_mcore.actor.architecture import Architecture
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.hf.architecture import Architecture
 
 INDEX = "model.safetensors.index.json"
 

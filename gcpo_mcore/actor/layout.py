@@ -3,9 +3,9 @@
 import os
 from dataclasses import dataclass
 
-from gcpo_mcore.actor.architecture import Architecture
 from gcpo_mcore.actor.config import ParallelConfig
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.hf.architecture import Architecture
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from megatron.core.transformer import TransformerConfig
 from megatron.core.transformer.moe import moe_utils
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 
-from gcpo_mcore import platform
-from gcpo_mcore.actor.architecture import Architecture
 from gcpo_mcore.actor.attention import RMSNorm, SdpaAttention
 from gcpo_mcore.actor.backend import Backend
 from gcpo_mcore.actor.config import ParallelConfig
 from gcpo_mcore.actor.layout import Layout
 from gcpo_mcore.actor.policy_model import PolicyModel
+from gcpo_mcore.base import platform
+from gcpo_mcore.hf.architecture import Architecture
 
 if not moe_utils.HAVE_TE:
     moe_utils.te_general_gemm = None  # its router asks for this name, which it defines with transformer-engine only

@@ -11,7 +11,7 @@ import torch
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
 
-from gcpo_mcore import platform
+from gcpo_mcore.base import platform
 
 Offload = Literal["none", "optimizer", "all"]
 

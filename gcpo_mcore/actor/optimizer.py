@@ -8,9 +8,9 @@ from megatron.core.optimizer import MegatronOptimizer, get_megatron_optimizer
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 
-from gcpo_mcore import platform
 from gcpo_mcore.actor.config import OptimizerConfig, ParallelConfig
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.base import platform
+from gcpo_mcore.base.errors import UserError
 
 
 def build_optimizer(

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from gcpo_mcore import platform
 from gcpo_mcore.actor.actor import Actor
+from gcpo_mcore.base import platform
 from gcpo_mcore.batch import Batch
 
 

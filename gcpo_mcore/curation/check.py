@@ -5,12 +5,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from gcpo_mcore.config.schema import RunConfig
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.dataset import prompt_from
 from gcpo_mcore.data.files import Row, read_rows
 from gcpo_mcore.data.shapes import columns_of
-from gcpo_mcore.errors import UserError
 from gcpo_mcore.rewarding.grader import Grader
+from gcpo_mcore.run.config import RunConfig
 from gcpo_mcore.samples import Prompt, Sample
 
 # In the order of the report. A row may have several.

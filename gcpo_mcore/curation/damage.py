@@ -7,8 +7,8 @@ end of the text in which the reward's own extraction finds the same answer (':10
 import random
 import re
 
-from gcpo_mcore.rewarding.choices import choice_letter
 from gcpo_mcore.rewarding.extraction import Extraction
+from gcpo_mcore.rewarding.letter import choice_letter
 
 NUMBER = re.compile(r"[0-9]+")
 LETTERS = "ABCD"

@@ -4,13 +4,13 @@ import random
 import re
 from typing import Any
 
-from gcpo_mcore.config.schema import RunConfig
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.curation import damage
 from gcpo_mcore.curation.fill import verified
 from gcpo_mcore.data.files import Row
 from gcpo_mcore.data.shapes import columns_of
-from gcpo_mcore.errors import UserError
 from gcpo_mcore.rewarding.grader import Grader
+from gcpo_mcore.run.config import RunConfig
 
 
 def degrade(

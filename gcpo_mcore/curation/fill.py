@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.files import write_atomically
 from gcpo_mcore.data.config import DataConfig
 from gcpo_mcore.data.files import Row, prompt_of
 from gcpo_mcore.data.shapes import Columns, columns_of
-from gcpo_mcore.errors import UserError
-from gcpo_mcore.files import write_atomically
 from gcpo_mcore.rewarding.grader import Grader
 from gcpo_mcore.samples import Prompt, Sample
 

@@ -3,12 +3,12 @@
 import torch
 from transformers import AutoModelForCausalLM
 
-from gcpo_mcore import platform
+from gcpo_mcore.base import platform
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.config import DataConfig
 from gcpo_mcore.data.dataset import golden_tokens, render
 from gcpo_mcore.data.files import Row
 from gcpo_mcore.data.shapes import Columns
-from gcpo_mcore.errors import UserError
 
 TOKENS_PER_BATCH = 4096  # padding included; the logits are this times the vocabulary
 

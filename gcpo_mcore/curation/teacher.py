@@ -4,9 +4,9 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.http_json import HttpFailure, post, with_retries
 from gcpo_mcore.data.files import Message
-from gcpo_mcore.errors import UserError
-from gcpo_mcore.http_json import HttpFailure, post, with_retries
 
 ATTEMPTS, BACKOFF_S, LONGEST_WAIT_S = 6, 1.0, 60.0  # over two minutes for a server that restarts
 REFUSALS = (400, 413, 422)  # of this one prompt, too long for example; the next may be taken

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt
 
-from gcpo_mcore.config.choice import of_kind
-from gcpo_mcore.config.part import Config
+from gcpo_mcore.base.choice import of_kind
+from gcpo_mcore.base.config import Config
 from gcpo_mcore.data.curriculum import Curriculum
 
 

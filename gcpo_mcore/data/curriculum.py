@@ -9,10 +9,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from gcpo_mcore.config.choice import Choice
+from gcpo_mcore.base.choice import Choice
+from gcpo_mcore.base.errors import UserError, nearest
 from gcpo_mcore.data.cursor import shuffled
 from gcpo_mcore.data.files import Row, value_at
-from gcpo_mcore.errors import UserError, nearest
 from gcpo_mcore.samples import Prompt
 
 Rate = Annotated[float, Field(ge=0, le=1)]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.samples import Prompt
 
 Order = Callable[[list[Prompt], str, int], list[int]]  # prompts, key, epoch -> their places in that epoch's order

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.config import DataConfig
 from gcpo_mcore.data.files import Message, Row, prompt_of, read_rows
 from gcpo_mcore.data.shapes import Columns, columns_of
-from gcpo_mcore.errors import UserError
 from gcpo_mcore.samples import Prompt
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from gcpo_mcore.base.errors import UserError, nearest
 from gcpo_mcore.data.readers import located_rows
-from gcpo_mcore.errors import UserError, nearest
 
 Message = dict[str, Any]
 

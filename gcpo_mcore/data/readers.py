@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from gcpo_mcore.errors import UserError, nearest
+from gcpo_mcore.base.errors import UserError, nearest
 
 Located = tuple[str, dict[str, Any]]  # where, values by column
 HUB = "hf:"

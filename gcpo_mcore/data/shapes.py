@@ -19,9 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.config import Keys
 from gcpo_mcore.data.files import Row, answers_of, golden_of, value_at
-from gcpo_mcore.errors import UserError
 from gcpo_mcore.rewarding.extraction import last_box
 
 GOLDEN = "golden_answer"  # a column of this name, as tools/golden.py writes it, goes before what the shape has

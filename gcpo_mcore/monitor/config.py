@@ -2,7 +2,7 @@
 
 from pydantic import NonNegativeInt, PositiveFloat
 
-from gcpo_mcore.config.part import Config
+from gcpo_mcore.base.config import Config
 
 
 class MonitorConfig(Config):

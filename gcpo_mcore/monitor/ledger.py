@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import torch.distributed as dist
 
-from gcpo_mcore import platform
+from gcpo_mcore.base import platform
 
 
 class Ledger:

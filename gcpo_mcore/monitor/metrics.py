@@ -6,8 +6,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from gcpo_mcore.errors import UserError
-from gcpo_mcore.files import write_atomically
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.files import write_atomically
 
 FILE = "metrics.jsonl"
 TENSORBOARD = "tb"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gcpo_mcore.files import write_atomically
+from gcpo_mcore.base.files import write_atomically
 from gcpo_mcore.samples import Group, Prompt, Sample
 
 FOLDER = "rollouts"

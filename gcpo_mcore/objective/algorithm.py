@@ -9,9 +9,9 @@ loss          micro-batch log-probs in -> summed loss     (inside the actor's fo
 import torch
 from pydantic import model_validator
 
+from gcpo_mcore.base.choice import of_kind
+from gcpo_mcore.base.config import Config
 from gcpo_mcore.batch import Batch
-from gcpo_mcore.config.choice import of_kind
-from gcpo_mcore.config.part import Config
 from gcpo_mcore.objective import mismatch as mismatch_module
 from gcpo_mcore.objective.advantage import Advantage
 from gcpo_mcore.objective.filter import Filter

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.batch import Batch
-from gcpo_mcore.errors import UserError
 from gcpo_mcore.objective.surrogate import Surrogate
 
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat
 
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.batch import Batch
-from gcpo_mcore.errors import UserError
 from gcpo_mcore.objective.importance import Ratio
 from gcpo_mcore.objective.part import Part
 from gcpo_mcore.samples import Group, Sample

@@ -16,8 +16,8 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import PositiveFloat, model_validator
 
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.batch import Batch
-from gcpo_mcore.errors import UserError
 from gcpo_mcore.objective.importance import LOG_RATIO_LIMIT
 from gcpo_mcore.objective.part import Part
 

@@ -1,13 +1,13 @@
 """Parts: the independent, typed pieces that an algorithm is made of.
 
-A part is a choice (gcpo_mcore/config/choice.py): its knobs are read from configs/algorithm/KIND/NAME.yaml, and it has
+A part is a choice (gcpo_mcore/base/choice.py): its knobs are read from configs/algorithm/KIND/NAME.yaml, and it has
 the method of its kind. Its `name` in the yaml picks the class among those registered for the kind; nothing else in the
 code asks for a part by name.
 """
 
 from typing import TYPE_CHECKING, ClassVar
 
-from gcpo_mcore.config.choice import Choice
+from gcpo_mcore.base.choice import Choice
 
 if TYPE_CHECKING:
     from gcpo_mcore.objective.algorithm import Algorithm

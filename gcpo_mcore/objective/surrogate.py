@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.batch import Batch
-from gcpo_mcore.errors import UserError
 from gcpo_mcore.objective.importance import Ratio
 from gcpo_mcore.objective.part import Part
 

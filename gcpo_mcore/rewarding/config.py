@@ -5,9 +5,9 @@ from typing import Any
 
 from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from gcpo_mcore.config.part import Config
-from gcpo_mcore.errors import UserError, nearest
-from gcpo_mcore.registry import rewards
+from gcpo_mcore.base.config import Config
+from gcpo_mcore.base.errors import UserError, nearest
+from gcpo_mcore.base.registry import rewards
 from gcpo_mcore.rewarding.answer import Reward
 
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from gcpo_mcore.config.part import Config
-from gcpo_mcore.errors import UserError, nearest
+from gcpo_mcore.base.config import Config
+from gcpo_mcore.base.errors import UserError, nearest
 
 THINK_START, THINK_END = "<think>", "</think>"
 LAST_NUMBER = re.compile(r"(?:(?<![\w)\]}.])[-+−])?\$?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?(?:\\?%)?")

@@ -20,7 +20,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.rewarding.answer import Answer
 from gcpo_mcore.rewarding.config import RewardConfig
 

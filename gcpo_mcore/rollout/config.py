@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from gcpo_mcore.config.part import Config
+from gcpo_mcore.base.config import Config
 
 
 class Sampling(Config):

@@ -4,8 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from gcpo_mcore.ablation.grid import EXPERIMENTS, GridConfig, read_grid
-from gcpo_mcore.config.load import load_config
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.run.load import load_config
 
 
 def test_sweeps_are_multiplied_out():

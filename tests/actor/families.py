@@ -65,15 +65,15 @@ def main(out: str, *cases: str) -> None:
     from megatron.core import parallel_state
 
     from gcpo_mcore.actor.actor import Actor
-    from gcpo_mcore.actor.architecture import read_architecture
     from gcpo_mcore.actor.checkpoint import load_weights
     from gcpo_mcore.actor.config import ModelConfig
     from gcpo_mcore.actor.layout import check_layout
     from gcpo_mcore.actor.model import start_parallel
     from gcpo_mcore.batch import Batch
-    from gcpo_mcore.hf_export import write_hf
+    from gcpo_mcore.hf.architecture import read_architecture
+    from gcpo_mcore.hf.folder import write_hf
+    from gcpo_mcore.run.setup import process_group
     from gcpo_mcore.samples import Group, Prompt, Sample
-    from gcpo_mcore.setup import process_group
     from tests.actor.worker import OPTIMIZER, parallel_of
 
     groups = [Group(Prompt("p", "x", "", row[:2], ""), [Sample(0, row[2:], "")]) for row in token_rows()]

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from gcpo_mcore.actor import hf_mapping
-from gcpo_mcore.config.load import load_config
+from gcpo_mcore.run.load import load_config
 from tests.actor.worker import actor_of, off_policy_batch
 
 

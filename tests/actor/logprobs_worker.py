@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from gcpo_mcore.actor.logprobs import token_logprobs
-from gcpo_mcore.setup import process_group
+from gcpo_mcore.run.setup import process_group
 
 TOKENS, HIDDEN, VOCABULARY, TEMPERATURE = 23, 16, 131, 1.3
 

@@ -14,15 +14,15 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 
 from gcpo_mcore.actor.actor import Actor
-from gcpo_mcore.actor.architecture import read_architecture
 from gcpo_mcore.actor.checkpoint import load_actor
 from gcpo_mcore.actor.checkpoint_writer import save_actor
 from gcpo_mcore.actor.config import ActorConfig, ModelConfig
 from gcpo_mcore.actor.layout import check_layout
 from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.actor.reference import Reference
-from gcpo_mcore.config.load import load_config
-from gcpo_mcore.setup import process_group
+from gcpo_mcore.hf.architecture import read_architecture
+from gcpo_mcore.run.load import load_config
+from gcpo_mcore.run.setup import process_group
 from tests.actor.worker import OPTIMIZER, make_batch, parallel_of
 
 

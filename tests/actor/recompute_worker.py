@@ -8,11 +8,11 @@ import sys
 from functools import partial
 
 from gcpo_mcore.actor.actor import Actor
-from gcpo_mcore.actor.architecture import read_architecture
 from gcpo_mcore.actor.config import ModelConfig
 from gcpo_mcore.actor.layout import check_layout
 from gcpo_mcore.actor.model import start_parallel
-from gcpo_mcore.setup import process_group
+from gcpo_mcore.hf.architecture import read_architecture
+from gcpo_mcore.run.setup import process_group
 from tests.actor.worker import OPTIMIZER, make_batch, parallel_of
 
 

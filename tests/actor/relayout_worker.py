@@ -14,11 +14,11 @@ import torch
 import torch.distributed as dist
 from megatron.core import dist_checkpointing, parallel_state
 
-from gcpo_mcore import platform
 from gcpo_mcore.actor import optimizer as optimizer_module
 from gcpo_mcore.actor.checkpoint import load_actor
 from gcpo_mcore.actor.checkpoint_writer import CheckpointWriter, save_actor
-from gcpo_mcore.setup import process_group
+from gcpo_mcore.base import platform
+from gcpo_mcore.run.setup import process_group
 from tests.actor.worker import build_actor, gcpo, make_batch, take_update
 
 

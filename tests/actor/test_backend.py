@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 
-from gcpo_mcore import platform
 from gcpo_mcore.actor.backend import choose_backend
 from gcpo_mcore.actor.hf_mapping import hf_names, rules
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.base import platform
+from gcpo_mcore.base.errors import UserError
 from tests.actor.test_layout_checks import DENSE, EXPERTS
 from tests.conftest import launch
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from gcpo_mcore.actor.architecture import read_architecture
 from gcpo_mcore.actor.hf_mapping import HfWeights
-from gcpo_mcore.registry import engines
+from gcpo_mcore.base.registry import engines
+from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.rollout.config import Sampling
+from gcpo_mcore.rollout.embedded import EmbeddedConfig
 from gcpo_mcore.rollout.engine import FixedWeights
-from gcpo_mcore.rollout.engines.embedded import EmbeddedConfig
 from tests.actor.families import make_model
 from tests.conftest import run
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from gcpo_mcore.actor.architecture import Architecture
 from gcpo_mcore.actor.layout import check_layout
-from gcpo_mcore.actor.shards import ONE_PROCESS
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.convert.shards import ONE_PROCESS
+from gcpo_mcore.hf.architecture import Architecture
 
 DENSE = Architecture(
     family="qwen3", layers=4, hidden=64, heads=8, kv_heads=2, head_dim=8, intermediate=96, vocabulary=131,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from gcpo_mcore.hf_tensors import tensors_on_disk
+from gcpo_mcore.hf.tensors import tensors_on_disk
 from tests.actor.families import make_model
 from tests.actor.worker import make_batch
 from tests.conftest import run

@@ -18,17 +18,17 @@ import torch
 import torch.distributed as dist
 
 from gcpo_mcore.actor.actor import Actor
-from gcpo_mcore.actor.architecture import read_architecture
 from gcpo_mcore.actor.checkpoint import load_actor
 from gcpo_mcore.actor.checkpoint_writer import save_actor
 from gcpo_mcore.actor.config import ModelConfig, OptimizerConfig, ParallelConfig
 from gcpo_mcore.actor.layout import check_layout
 from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.batch import Batch
-from gcpo_mcore.config.load import load_config
+from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.objective import Algorithm
+from gcpo_mcore.run.load import load_config
+from gcpo_mcore.run.setup import process_group
 from gcpo_mcore.samples import Group, Prompt, Sample
-from gcpo_mcore.setup import process_group
 
 OPTIMIZER = OptimizerConfig(
     lr=1e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip_grad_norm=1.0, schedule="constant",

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from gcpo_mcore.config.load import CONFIGS
+from gcpo_mcore.run.load import CONFIGS
 
 ROOT = Path(__file__).parents[2]
 DOC = ROOT / "docs" / "algorithms.md"

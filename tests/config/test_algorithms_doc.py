@@ -7,7 +7,7 @@ import pytest
 from composed import BEGIN, DOC, END, PARTS, ROOT, choices, preset_table, run
 from omegaconf import OmegaConf
 
-from gcpo_mcore.config.load import load_config
+from gcpo_mcore.run.load import load_config
 
 TEXT = DOC.read_text()
 COMMANDS = [shlex.split(line, comments=True)[2:] for line in re.findall(r"^python tools/train\.py .*$", TEXT, re.M)]
@@ -68,7 +68,7 @@ def test_write_your_own(tmp_path, carry):
     code = f"""
 import torch
 from types import SimpleNamespace
-from gcpo_mcore.config.load import load_config
+from gcpo_mcore.run.load import load_config
 made = load_config({command!r}).algorithm
 logp = torch.tensor([[0.0, 3.0], [-3.0, 3.0]], requires_grad=True)
 a = torch.tensor([[2.0, 2.0], [-2.0, -2.0]])

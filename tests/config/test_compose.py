@@ -6,9 +6,9 @@ import pytest
 from composed import ALGORITHMS, PARTS, ROOT, choices, composed, resolved, run, write_distribution
 from omegaconf import OmegaConf
 
-from gcpo_mcore.config.load import CONFIGS, load_config, parse
-from gcpo_mcore.errors import UserError
-from gcpo_mcore.registry import algorithms
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.registry import algorithms
+from gcpo_mcore.run.load import CONFIGS, load_config, parse
 
 TOP_GROUPS = sorted(
     d.name for d in CONFIGS.iterdir() if d.is_dir() and d.name not in ("__pycache__", "algorithm", "ablation")
@@ -122,8 +122,8 @@ def test_an_algorithm_of_another_distribution_is_found(tmp_path):
         "from gcpo_mcore.objective import Algorithm\nclass Foreign(Algorithm):\n    'From elsewhere.'\n"
     )
     code = (
-        "from gcpo_mcore.registry import algorithms\n"
-        "from gcpo_mcore.config.load import load_config\n"
+        "from gcpo_mcore.base.registry import algorithms\n"
+        "from gcpo_mcore.run.load import load_config\n"
         "print(algorithms.names())\n"
         "print(type(load_config(['algorithm=gcpo', 'algorithm.name=foreign']).algorithm).__module__)\n"
     )

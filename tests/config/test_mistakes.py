@@ -2,8 +2,8 @@
 
 import pytest
 
-from gcpo_mcore.config.load import load_config
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.run.load import load_config
 
 MISTAKES = {
     "unknown key": (["trainer.stesp=3"], "unknown key trainer.stesp (nearest: trainer.steps)"),

@@ -7,7 +7,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from gcpo_mcore.config.load import load_config
+from gcpo_mcore.run.load import load_config
 from tests.conftest import ROOT, launch
 from tests.curation.test_golden import golden, read, teacher, write
 

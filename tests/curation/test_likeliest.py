@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from gcpo_mcore.config.load import load_config
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.curation.likelihood import Policy
-from gcpo_mcore.data import carry
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.run.load import load_config
+from gcpo_mcore.tasks import carry
 from tests.curation.test_golden import golden, read, teacher, write
 
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from gcpo_mcore.config.load import load_config
 from gcpo_mcore.curation.local_teacher import LocalTeacher
-from gcpo_mcore.data import carry
 from gcpo_mcore.data.files import read_rows
 from gcpo_mcore.data.shapes import columns_of
 from gcpo_mcore.rollout.config import Sampling
 from gcpo_mcore.rollout.engine import FixedWeights
-from gcpo_mcore.setup import build_engine
+from gcpo_mcore.run.load import load_config
+from gcpo_mcore.run.setup import build_engine
+from gcpo_mcore.tasks import carry
 from tests.conftest import launch
 
 STOP, MAX_TOKENS, POSITIONS = 8, 12, 40

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from gcpo_mcore.data import carry
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.curriculum import Curriculum
 from gcpo_mcore.data.cursor import Mixture, shuffled
 from gcpo_mcore.data.dataset import load_eval, load_train
-from gcpo_mcore.errors import UserError
 from gcpo_mcore.samples import Prompt
+from gcpo_mcore.tasks import carry
 from tests.data.test_dataset import config
 
 LEVELS = [3, "1", 2.5, 1, 3, 0, 2, 1]  # as csv has them too

@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.cursor import Mixture, permutation
-from gcpo_mcore.errors import UserError
 from gcpo_mcore.samples import Prompt
 
 

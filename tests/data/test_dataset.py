@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gcpo_mcore.data import carry
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.config import DataConfig
 from gcpo_mcore.data.dataset import load, load_eval, load_train
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.tasks import carry
 
 ROWS = [
     {"prompt": "3+8?", "answer": 11, "golden_answer": "0+3+8=11:11", "kind": "one_digit"},

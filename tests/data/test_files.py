@@ -6,8 +6,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.files import Row, answers_of, golden_of, prompt_of, read_rows
-from gcpo_mcore.errors import UserError
 
 ROWS = [
     {"prompt": "1+2?", "answer": "3", "golden_answer": "1+2=3"},

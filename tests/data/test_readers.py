@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.files import read_rows
-from gcpo_mcore.errors import UserError
 from tests.conftest import ENVIRONMENT
 
 ROWS = [{"prompt": "1+2?", "answer": "3"}, {"prompt": 'a "b",\nc', "answer": "é"}]

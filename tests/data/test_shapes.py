@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.config import Keys
 from gcpo_mcore.data.files import prompt_of, read_rows
 from gcpo_mcore.data.shapes import columns_of
-from gcpo_mcore.errors import UserError
 
 MESSAGES = [{"role": "user", "content": "What is 6*7?"}]
 WORKED = r"Six sevens are $6\cdot 7=42$. So \boxed{42}."

@@ -5,7 +5,7 @@ import json
 import torch
 import torch.distributed as dist
 
-from gcpo_mcore import platform
+from gcpo_mcore.base import platform
 from gcpo_mcore.monitor.ledger import Ledger
 from gcpo_mcore.monitor.watchdog import Phases
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.monitor.metrics import MetricsLog, read_metrics
 
 

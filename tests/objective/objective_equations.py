@@ -13,8 +13,8 @@ import torch
 from hypothesis import strategies as st
 
 from gcpo_mcore.batch import Batch
-from gcpo_mcore.config.load import load_config
 from gcpo_mcore.objective import Algorithm
+from gcpo_mcore.run.load import load_config
 from gcpo_mcore.samples import Group, Prompt, Sample
 
 

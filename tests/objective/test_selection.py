@@ -3,7 +3,7 @@
 import pytest
 from objective_equations import PRESETS, algorithm
 
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.objective.advantage import Advantage
 from gcpo_mcore.objective.golden import Golden
 from gcpo_mcore.objective.surrogate import Surrogate

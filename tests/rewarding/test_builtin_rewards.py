@@ -2,7 +2,7 @@
 
 import pytest
 
-from gcpo_mcore.registry import rewards
+from gcpo_mcore.base.registry import rewards
 from gcpo_mcore.rewarding.answer import Answer
 
 

@@ -6,9 +6,9 @@ import os
 import psutil
 from hostile import answers
 
-from gcpo_mcore.config.load import load_config
 from gcpo_mcore.rewarding.config import RewardConfig
 from gcpo_mcore.rewarding.grader import Grader
+from gcpo_mcore.run.load import load_config
 from gcpo_mcore.samples import Prompt, Sample
 from tests.conftest import live_processes
 

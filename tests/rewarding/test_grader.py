@@ -16,7 +16,7 @@ import psutil
 import pytest
 import yaml
 
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.rewarding.config import RewardConfig
 from gcpo_mcore.rewarding.grader import Grader
 from gcpo_mcore.samples import Prompt, Sample
@@ -27,8 +27,8 @@ DEADLINE_S = 1.0
 
 HOSTILE = """
 import asyncio, ctypes, os, re, signal, subprocess, sys, time
-from gcpo_mcore.config.part import Config
-from gcpo_mcore.registry import rewards
+from gcpo_mcore.base.config import Config
+from gcpo_mcore.base.registry import rewards
 
 @rewards.register
 class Hostile(Config):

@@ -10,17 +10,17 @@ import pytest
 import reasoning_gym
 from reasoning_gym.factory import DATASETS, ProceduralDataset
 
-from gcpo_mcore.config.load import load_config
-from gcpo_mcore.data import reasoning
-from gcpo_mcore.errors import UserError
-from gcpo_mcore.registry import rewards
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.registry import rewards
 from gcpo_mcore.rewarding.answer import Answer
 from gcpo_mcore.rewarding.arithmetic import evaluate
+from gcpo_mcore.run.load import load_config
+from gcpo_mcore.tasks import reasoning
 from tests.conftest import ENVIRONMENT, run
 
 SETTINGS = load_config(["reward=reasoning_gym"]).reward.parts["reasoning_gym"].settings
 REWARD = rewards.get("reasoning_gym").model_validate(SETTINGS)
-VETTED = sys.modules["rewards.reasoning_gym"].VETTED
+VETTED = sys.modules["gcpo_mcore.rewards.reasoning_gym"].VETTED
 # Calls and imports with which a scorer could run an answer, or read what it names.
 DANGEROUS = {"eval", "exec", "compile", "parse_expr", "sympify", "__import__", "getattr", "open", "system", "Popen"}
 FOREIGN = {"sympy", "os", "subprocess", "pickle", "importlib", "bfi"}

@@ -8,12 +8,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from gcpo_mcore.config.load import load_config
-from gcpo_mcore.http_json import HttpFailure
-from gcpo_mcore.registry import rewards
+from gcpo_mcore.base.http_json import HttpFailure
+from gcpo_mcore.base.registry import rewards
 from gcpo_mcore.rewarding.answer import Answer
 from gcpo_mcore.rewarding.config import RewardConfig
 from gcpo_mcore.rewarding.grader import Grader
+from gcpo_mcore.run.load import load_config
 from gcpo_mcore.samples import Prompt, Sample
 
 

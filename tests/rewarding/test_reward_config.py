@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gcpo_mcore.config.load import load_config
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.rewarding.composition import compose
 from gcpo_mcore.rewarding.config import RewardConfig
+from gcpo_mcore.run.load import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "reward"
 

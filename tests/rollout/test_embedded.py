@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
-from gcpo_mcore.registry import engines
+from gcpo_mcore.base.registry import engines
 from gcpo_mcore.rollout.config import Sampling
+from gcpo_mcore.rollout.embedded import EmbeddedConfig
 from gcpo_mcore.rollout.engine import FixedWeights, Request
-from gcpo_mcore.rollout.engines.embedded import EmbeddedConfig
 from gcpo_mcore.rollout.sampling import request_seed
 from gcpo_mcore.samples import Prompt
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from gcpo_mcore.config.load import load_config
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.rollout.engine import FixedWeights, Request
-from gcpo_mcore.rollout.engines.sglang import SglangEngine
+from gcpo_mcore.rollout.sglang.engine import SglangEngine
 from gcpo_mcore.rollout.sglang.server import Server, ServerLost
+from gcpo_mcore.run.load import load_config
+from gcpo_mcore.run.setup import process_group
 from gcpo_mcore.samples import Prompt
-from gcpo_mcore.setup import process_group
 
 FAKE = Path(__file__).with_name("fake_sglang.py")
 WANTED = 60

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from gcpo_mcore.config.load import load_config
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.run.load import load_config
 from tests.conftest import launch, run
 from tests.rollout.test_sglang_faults import servers
 

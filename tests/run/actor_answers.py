@@ -6,15 +6,15 @@ from pathlib import Path
 
 import torch
 
-from gcpo_mcore import platform
-from gcpo_mcore.actor.architecture import read_architecture
 from gcpo_mcore.actor.checkpoint import load_weights
 from gcpo_mcore.actor.layout import check_layout
 from gcpo_mcore.actor.model import build_model, start_parallel
-from gcpo_mcore.actor.shards import ONE_PROCESS
-from gcpo_mcore.plan import load_tokenizer
-from gcpo_mcore.run_folder import RunFolder
-from gcpo_mcore.setup import process_group
+from gcpo_mcore.base import platform
+from gcpo_mcore.convert.shards import ONE_PROCESS
+from gcpo_mcore.hf.architecture import read_architecture
+from gcpo_mcore.run.folder import RunFolder
+from gcpo_mcore.run.plan import load_tokenizer
+from gcpo_mcore.run.setup import process_group
 
 
 @torch.no_grad()

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from gcpo_mcore.actor.architecture import read_architecture
-from gcpo_mcore.run_folder import RunFolder
+from gcpo_mcore.hf.architecture import read_architecture
+from gcpo_mcore.run.folder import RunFolder
 from tests.actor.families import make_model
 from tests.conftest import launch, run
 

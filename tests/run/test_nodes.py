@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.monitor.metrics import read_metrics
-from gcpo_mcore.setup import process_group
+from gcpo_mcore.run.setup import process_group
 from tests.conftest import ENVIRONMENT, ROOT, run
 from tests.jobs import end, free_port, wait_for
 from tests.run.test_resume import TRAIN, assert_same, options, outcome

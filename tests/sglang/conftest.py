@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gcpo_mcore.config.load import load_config
 from gcpo_mcore.rollout.sglang.process import ServerProcess
+from gcpo_mcore.run.load import load_config
 from tests.sglang.real import ROOT, STARTER
 
 

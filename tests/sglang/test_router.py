@@ -10,12 +10,12 @@ import time
 import psutil
 import pytest
 
-from gcpo_mcore.actor.architecture import read_architecture
 from gcpo_mcore.actor.hf_mapping import HfWeights
-from gcpo_mcore.config.load import load_config
-from gcpo_mcore.http_json import HttpFailure, get
+from gcpo_mcore.base.http_json import HttpFailure, get
+from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.rollout.engine import FixedWeights
-from gcpo_mcore.setup import build_engine, process_group
+from gcpo_mcore.run.load import load_config
+from gcpo_mcore.run.setup import build_engine, process_group
 from tests.jobs import free_port
 from tests.sglang.real import ROOT, STARTER, Tokenizer, requests, verify_sync
 

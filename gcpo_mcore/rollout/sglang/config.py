@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.rollout.config import EngineMemory, RolloutConfig
 from gcpo_mcore.rollout.sglang.server import is_local
 

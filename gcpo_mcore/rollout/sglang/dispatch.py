@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import aiohttp
 
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.rollout.engine import Request
 from gcpo_mcore.rollout.sglang.backlog import Backlog
 from gcpo_mcore.rollout.sglang.config import SglangConfig

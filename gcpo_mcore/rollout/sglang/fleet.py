@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.rollout.sglang.config import SglangConfig
 from gcpo_mcore.rollout.sglang.process import POLL_S, ServerProcess
 from gcpo_mcore.rollout.sglang.server import Server, ServerLost

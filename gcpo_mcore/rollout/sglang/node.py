@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from gcpo_mcore.http_json import own_address
+from gcpo_mcore.base.http_json import own_address
 from gcpo_mcore.rollout.sglang.config import SglangConfig
 from gcpo_mcore.rollout.sglang.process import ServerProcess
 

@@ -10,9 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from gcpo_mcore import platform
-from gcpo_mcore.background import child_environment
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.base import platform
+from gcpo_mcore.base.background import child_environment
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.rollout.sglang import guard
 from gcpo_mcore.rollout.sglang.config import SglangConfig
 from gcpo_mcore.rollout.sglang.server import Server

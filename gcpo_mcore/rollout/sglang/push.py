@@ -9,8 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch.distributed as dist
 
-from gcpo_mcore.collectives import from_rank_0
-from gcpo_mcore.errors import UserError
+from gcpo_mcore.base.collectives import from_rank_0
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.rollout.engine import Weights
 from gcpo_mcore.rollout.sglang.buckets import Bucket, buckets
 from gcpo_mcore.rollout.sglang.checksums import Checksums

@@ -1,6 +1,6 @@
 """sglang-router in front of the servers: it chooses who generates; weights still go to each server."""
 
-from gcpo_mcore.http_json import HttpFailure, delete
+from gcpo_mcore.base.http_json import HttpFailure, delete
 from gcpo_mcore.rollout.sglang.server import Server, ServerLost
 
 

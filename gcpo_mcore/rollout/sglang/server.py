@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from gcpo_mcore.errors import UserError
-from gcpo_mcore.http_json import HttpFailure, get, post
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.http_json import HttpFailure, get, post
 
 FIRST_KNOWN, LAST_KNOWN = (0, 5, 17), (0, 5, 23)
 FIRST_WITH_UPDATE_SESSION = (0, 5, 21)  # tensor and distributed updates stand between begin and end since then

@@ -4,7 +4,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from gcpo_mcore.hf_export import HfFolder
+from gcpo_mcore.hf.folder import HfFolder
 from gcpo_mcore.rollout.sglang.buckets import Bucket
 from gcpo_mcore.rollout.sglang.server import Server
 

@@ -6,8 +6,8 @@ from datetime import timedelta
 import torch.distributed as dist
 from torch.distributed import distributed_c10d as c10d
 
-from gcpo_mcore import platform
-from gcpo_mcore.http_json import own_address
+from gcpo_mcore.base import platform
+from gcpo_mcore.base.http_json import own_address
 from gcpo_mcore.rollout.sglang.buckets import Bucket
 from gcpo_mcore.rollout.sglang.server import Server, ServerLost
 

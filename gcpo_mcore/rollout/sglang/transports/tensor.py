@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from gcpo_mcore import platform
+from gcpo_mcore.base import platform
 from gcpo_mcore.rollout.sglang.buckets import Bucket
 from gcpo_mcore.rollout.sglang.server import Server
 

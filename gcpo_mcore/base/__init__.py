@@ -1,0 +1,1 @@
+"""The ground: what every other folder stands on. Imports nothing of ours."""

@@ -1,0 +1,49 @@
+"""Trains: torchrun --nproc-per-node N tools/train.py [algorithm=gcpo] [group=choice] [a.b=value]
+
+`--cfg job` prints the composed configuration, `--help` the groups. The same command goes on from the run's
+newest good checkpoint. Without torchrun it runs as one process.
+"""
+
+import os
+
+from gcpo_mcore.run.load import parse, run_tool
+
+
+def train(composed) -> None:
+    """The run that a composed configuration describes."""
+    from omegaconf import OmegaConf
+
+    from gcpo_mcore.base.errors import UserError
+    from gcpo_mcore.run import setup
+    from gcpo_mcore.run.plan import make_plan
+
+    config = parse(composed)
+    if config.benchmark:
+        raise UserError("benchmark= is for tools/evaluate.py; training reads data.eval")
+    plan = make_plan(config, OmegaConf.to_container(composed, resolve=True))
+    steps, done = plan.config.trainer.steps, plan.checkpoint_step
+    if done >= steps and plan.folder.export.is_dir():
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{plan.folder.path} is at step {done} of trainer.steps={steps}: nothing left to train")
+        return
+    with setup.trainer(plan) as trainer:
+        result = trainer.run()
+        if trainer.step < steps:
+            if trainer.is_writer:
+                print(
+                    f"stopped at step {trainer.step} of {steps}: the same command without trainer.stop_at_step goes on"
+                )
+            return
+        trainer.export()
+        if trainer.is_writer:
+            print(f"Hugging Face export: {plan.folder.export}")
+            print("held out: " + ("  ".join(f"{k} {v:.3f}" for k, v in result.items()) or "not evaluated"))
+
+
+def main() -> None:
+    """The command."""
+    run_tool(train)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""One file per engine; the registry finds them by name."""

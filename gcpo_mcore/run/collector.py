@@ -1,0 +1,157 @@
+"""Fills a step's batch: sample -> grade -> golden answers and filter, again until it is full or the cap is reached."""
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.data.cursor import Mixture
+from gcpo_mcore.monitor.watchdog import Phases
+from gcpo_mcore.rollout.sampler import Sampler, Started
+from gcpo_mcore.run.config import RunConfig
+from gcpo_mcore.samples import Group, Prompt
+
+SELECTION_COUNTS = (
+    "golden_injected",
+    "golden_missing",
+    "golden_rejected",
+    "dropped_all_wrong",
+    "dropped_all_right",
+    "dropped_other",
+    "kept",
+)
+
+
+@dataclass
+class Round:
+    """Prompts that are being sampled; `cursor` is its state before they were drawn, `skipped` how many were not."""
+
+    started: Started
+    cursor: dict[str, Any]
+    skipped: int
+
+
+class Collector:
+    """Groups to train on, and the metrics of all that was sampled for them; the same on every rank.
+
+    `sync` is called before sampling: it hands the engine the actor's weights.
+    """
+
+    def __init__(self, config: RunConfig, cursor: Mixture, sampler: Sampler, phases: Phases, sync: Callable[[], None]):
+        self.config, self.cursor, self.sampler, self.phases, self.sync = config, cursor, sampler, phases, sync
+        self.last_step = min(config.trainer.steps, config.trainer.stop_at_step or config.trainer.steps)
+        self.ahead: deque[Round] = deque()  # the next steps', with rollout.max_staleness
+        self.history: dict[str, float] = {}  # prompt id -> accuracy of its last group, if filter or curriculum want it
+
+    def collect(self, step: int) -> tuple[list[Group], dict[str, float]]:
+        """UserError if the batch is short at the filter's cap and the filter says to stop then."""
+        wanted, algorithm = self.config.trainer.prompts_per_step, self.config.algorithm
+        kept: list[Group] = []
+        totals: dict[str, float] = {}
+        rounds = 0
+        while len(kept) < wanted and rounds < algorithm.filter.rounds_per_step:
+            rounds += 1
+            round_ = self.ahead.popleft() if self.ahead else self._begin(f"{step}|{rounds}")
+            groups, graded = self._finish(round_)
+            sums = _sums(groups)
+            if algorithm.filter.needs_history or self.config.data.curriculum.needs_history:
+                self.history |= {group.prompt.id: group.accuracy for group in groups}
+            selected, counts = algorithm.select(groups, step)
+            kept += selected
+            for name, value in {**graded, **sums, **counts}.items():
+                totals[name] = totals.get(name, 0.0) + value
+        if len(kept) < wanted and algorithm.filter.stop_at_cap:
+            raise UserError(
+                f"phase sample: step {step} kept {len(kept)} of {wanted} groups after {rounds} rounds "
+                "(algorithm.filter.at_cap=stop)"
+            )
+        for number in range(min(self.config.rollout.max_staleness, self.last_step - step) - len(self.ahead)):
+            self.ahead.append(self._begin(f"{step}|ahead|{number}"))  # sampled while the caller trains
+        return kept[:wanted], _means(totals, rounds)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs to go on with the same prompts, in plain json values.
+
+        Of the rounds under way, the prompts are drawn again and sampled anew.
+        """
+        return {"cursor": self.ahead[0].cursor if self.ahead else self.cursor.state(), "history": self.history}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on where `state` was taken."""
+        self.cursor.restore(state["cursor"])
+        self.history = dict(state["history"])
+
+    def _begin(self, occasion: str) -> Round:
+        """Hands the next prompts to the engine."""
+        per_prompt, sampling = self.config.samples_per_prompt, self.config.rollout.sampling
+        if per_prompt:
+            self.sync()
+        with self.phases.phase("sample"):
+            before = self.cursor.state()
+            skipped: list[Prompt] = []
+            wanted, more = self.config.trainer.prompts_per_step, self.config.rollout.oversampling
+            prompts = self.cursor.take(math.ceil(wanted * more), skip=partial(self._skips, into=skipped))
+            enough = wanted if more > 1 else None
+            started = self.sampler.begin(prompts, per_prompt, sampling, f"train|{occasion}", enough)
+            return Round(started, before, len(skipped))
+
+    def _finish(self, round_: Round) -> tuple[list[Group], dict[str, float]]:
+        """Graded groups of the round, with their graded golden answers if they are wanted."""
+        with self.phases.phase("sample"):
+            groups, left = self.sampler.finish(round_.started)
+            self.cursor.give_back(left)
+            for later in self.ahead:  # a cursor from before they were given back
+                later.cursor["given_back"] = [prompt.id for prompt in left] + later.cursor["given_back"]
+        if self.config.algorithm.golden.needs_golden:
+            self.sampler.add_golden(groups, self.config.rollout.sampling.max_response_tokens)
+        with self.phases.phase("grade"):
+            graded, counts = self.sampler.grade(groups)
+        return graded, counts | {"skipped": float(round_.skipped), "given_back": float(len(left))}
+
+    def _skips(self, prompt: Prompt, epoch: int, into: list[Prompt]) -> bool:
+        last = self.history.get(prompt.id)
+        is_skipped = self.config.algorithm.filter.skips(last) or self.config.data.curriculum.skips(last, epoch)
+        if is_skipped:
+            into.append(prompt)
+        return is_skipped
+
+
+def _sums(groups: list[Group]) -> dict[str, float]:
+    """Sums over the sampled responses, before any golden answer joins."""
+    samples = [s for g in groups for s in g.samples]
+    return {
+        "groups": float(len(groups)),
+        "samples": float(len(samples)),
+        "reward": sum(s.reward for s in samples),
+        "accurate": float(sum(s.is_accurate for s in samples)),
+        "tokens": float(sum(len(s.response_ids) for s in samples)),
+        "truncated": float(sum(s.truncated for s in samples)),
+    }
+
+
+def _means(totals: dict[str, float], rounds: int) -> dict[str, float]:
+    """The sums of all rounds as the metrics that are logged (docs/metrics.md)."""
+    samples, groups = max(totals["samples"], 1.0), totals["groups"]
+    return {
+        "reward/mean": totals["reward"] / samples,
+        "reward/accuracy": totals["accurate"] / samples,
+        "rollout/tokens": totals["tokens"],
+        "rollout/response_tokens_mean": totals["tokens"] / samples,
+        "rollout/truncated_fraction": totals["truncated"] / samples,
+        "rollout/rounds": float(rounds),
+        "groups/all_wrong_fraction": totals["all_wrong"] / groups,
+        "groups/all_right_fraction": totals["all_right"] / groups,
+        "groups/skipped": totals["skipped"],
+        "rollout/prompts_given_back": totals["given_back"],
+        **{f"groups/{name}": totals[name] for name in SELECTION_COUNTS},
+        **{name: value for name, value in totals.items() if name.startswith("grading/")},
+    }
+
+
+def staleness(groups: list[Group], version: int) -> dict[str, float]:
+    """How many updates the weights of the sampled responses' first tokens are behind `version`."""
+    behind = [version - s.weight_version for g in groups for s in g.samples if not s.is_golden] or [0]
+    return {"rollout/updates_behind_mean": sum(behind) / len(behind), "rollout/updates_behind_max": float(max(behind))}

@@ -1,0 +1,122 @@
+"""The whole configuration, typed. Values come from configs/*.yaml and the command line (gcpo_mcore/run/load.py)."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, NonNegativeInt, PositiveInt, model_validator
+
+from gcpo_mcore.actor.config import ActorConfig, ModelConfig, OptimizerConfig, ParallelConfig
+from gcpo_mcore.base.config import Config
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.registry import algorithms, engines
+from gcpo_mcore.data.config import DataConfig
+from gcpo_mcore.evaluation.config import Benchmark, EvaluationConfig
+from gcpo_mcore.monitor.config import MonitorConfig
+from gcpo_mcore.objective import Algorithm
+from gcpo_mcore.rewarding.config import RewardConfig
+from gcpo_mcore.rollout.config import RolloutConfig
+
+
+class RunSection(Config):
+    """The run folder is `folder`/`name`. resume: 'auto' goes on from its newest good checkpoint; 'never' refuses
+    a folder that has one."""
+
+    name: str
+    folder: str
+    resume: Literal["auto", "never"]
+
+
+class TrainerConfig(Config):
+    """Sizes of the loop, each in the unit that its name says.
+
+    A step samples `prompts_per_step` x `samples_per_prompt` responses and trains on them in
+    `updates_per_step` optimizer updates. `stop_at_step` ends this launch there, with a checkpoint; schedules still run
+    over `steps`.
+    """
+
+    steps: PositiveInt
+    stop_at_step: PositiveInt | None
+    prompts_per_step: PositiveInt
+    samples_per_prompt: PositiveInt
+    updates_per_step: PositiveInt
+    sequences_per_microbatch: PositiveInt
+    tokens_per_microbatch: PositiveInt | None  # packs of so many tokens in place of padded sequences
+    checkpoint_every_steps: NonNegativeInt  # 0: only at the end
+    async_checkpoints: bool  # written while training goes on
+    keep_checkpoints: PositiveInt  # the newest so many
+    keep_every_steps: NonNegativeInt | None  # and those of every so many steps for good; 0, null: none
+    hf_every_steps: NonNegativeInt  # Hugging Face exports in the background; 0: only at the end
+
+
+def _build_algorithm(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return algorithms.get(str(value.get("name"))).model_validate(value)
+
+
+def _build_rollout(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return engines.get(str(value.get("engine"))).Config.model_validate(value)
+
+
+class RunConfig(Config):
+    """Everything that a run is made from. `prepared` is the folder that tools/prepare.py wrote."""
+
+    seed: NonNegativeInt
+    prepared: str
+    run: RunSection
+    trainer: TrainerConfig
+    model: ModelConfig
+    data: DataConfig
+    algorithm: Annotated[Algorithm, BeforeValidator(_build_algorithm)]
+    reward: RewardConfig
+    rollout: Annotated[RolloutConfig, BeforeValidator(_build_rollout)]
+    evaluation: EvaluationConfig
+    actor: ActorConfig
+    parallel: ParallelConfig
+    optimizer: OptimizerConfig
+    monitor: MonitorConfig
+    benchmark: dict[str, Benchmark]
+
+    @model_validator(mode="after")
+    def _refuse_contradictions(self):
+        trainer, sampled = self.trainer, self.samples_per_prompt > 0
+        algorithm = self.algorithm
+        if sampled and self.samples_per_prompt == 1 and algorithm.compares_samples:
+            raise UserError(
+                f"trainer.samples_per_prompt=1 with algorithm.advantage={algorithm.advantage.name} and "
+                f"algorithm.surrogate={algorithm.surrogate.name}: a group of one has no contrast; use 2 or more"
+            )
+        if not sampled and (algorithm.compares_samples or not algorithm.filter.keeps_uniform):
+            raise UserError(
+                f"algorithm.golden={algorithm.golden.name} makes groups of one, which have no contrast: it needs "
+                "algorithm/advantage=none, algorithm/filter=keep and a surrogate that compares no samples"
+            )
+        every = trainer.checkpoint_every_steps
+        if trainer.hf_every_steps and (not every or trainer.hf_every_steps % every):
+            raise UserError(
+                f"trainer.hf_every_steps={trainer.hf_every_steps} is no multiple of "
+                f"trainer.checkpoint_every_steps={every}: an export is made from a checkpoint"
+            )
+        if trainer.keep_every_steps and (not every or trainer.keep_every_steps % every):
+            raise UserError(
+                f"trainer.keep_every_steps={trainer.keep_every_steps} is no multiple of "
+                f"trainer.checkpoint_every_steps={every}: there would be no checkpoint to keep"
+            )
+        if trainer.prompts_per_step % trainer.updates_per_step:
+            raise UserError(
+                f"trainer.updates_per_step={trainer.updates_per_step} does not divide "
+                f"trainer.prompts_per_step={trainer.prompts_per_step}"
+            )
+        if sampled and self.rollout.sampling.temperature == 0:
+            raise UserError(
+                "rollout.sampling.temperature=0: greedy samples of a prompt are all the same; training needs > 0"
+            )
+        if self.optimizer.final_lr_fraction > 1:
+            raise UserError(f"optimizer.final_lr_fraction={self.optimizer.final_lr_fraction} is above 1")
+        return self
+
+    @property
+    def samples_per_prompt(self) -> int:
+        """Responses sampled for each prompt: 0 if the algorithm trains on golden answers only."""
+        return self.algorithm.golden.rollouts_per_prompt(self.trainer.samples_per_prompt)

@@ -1,0 +1,207 @@
+"""The run folder and its checkpoints: written whole or not at all, the newest good one found again.
+
+runs/NAME/config.yaml            the resolved configuration
+runs/NAME/model/                 config.json and tokenizer of the model (what an export needs besides weights)
+runs/NAME/metrics.jsonl, tb/     numbers;  rollouts/ the samples of each step;  logs/ the console's lines
+runs/NAME/checkpoints/step_000020/{shards/, rank_*.pt, state.json, manifest.json}
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Collection, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.files import copy_model_files, sync_folder, write_atomically
+from gcpo_mcore.hf.architecture import Architecture
+
+# Where SGLang's servers are and how they are reached.
+SERVERS = [
+    "servers",
+    "router",
+    "start_servers",
+    "tensor_parallel",
+    "python",
+    "arguments",
+    "environment",
+    "restarts",
+    "memory_saver",
+    "log_folder",
+    "transport",
+    "weights_folder",
+    "bucket_mib",
+    "verify_sync",
+    "requests_per_server",
+    "attempts",
+    "start_deadline_s",
+    "sync_deadline_s",
+    "request_deadline_s",
+    "health_every_s",
+    "health_deadline_s",
+]
+# What may change between a run and its continuation without making it another run.
+FREE_KEYS = (
+    "run",
+    "monitor",
+    "evaluation",
+    "benchmark",
+    "actor.offload",
+    "parallel",  # a checkpoint loads at any layout (tests/actor/test_checkpoint.py)
+    "trainer.steps",
+    "trainer.stop_at_step",
+    "trainer.hf_every_steps",
+    "trainer.checkpoint_every_steps",
+    "trainer.keep_checkpoints",
+    "trainer.keep_every_steps",
+    "trainer.async_checkpoints",
+    "trainer.sequences_per_microbatch",
+    "trainer.tokens_per_microbatch",
+    "rollout.sequences_per_batch",
+    *(f"rollout.{key}" for key in SERVERS),
+)
+
+
+class RunFolder:
+    """One run's folder. Only rank 0 writes, except for the shards of a checkpoint."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+
+    def steps(self) -> list[int]:
+        """Steps that have a finished checkpoint folder, newest first."""
+        names = [d.name for d in self.checkpoints.glob("step_*")] if self.checkpoints.is_dir() else []
+        return sorted((int(n.removeprefix("step_")) for n in names), reverse=True)
+
+    def folder(self, step: int) -> Path:
+        """Where the checkpoint of `step` lies."""
+        return self.checkpoints / f"step_{step:06d}"
+
+    def temporary(self, step: int) -> Path:
+        """Where the checkpoint of `step` lies while it is written."""
+        return self.checkpoints / f"tmp_step_{step:06d}"
+
+    @property
+    def export(self) -> Path:
+        """Where the Hugging Face export of the last step lies."""
+        return self.path / "hf"
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What `begin_checkpoint` was given for `step`."""
+        return json.loads((self.folder(step) / "state.json").read_text())
+
+    def newest_good(self) -> Path | None:
+        """The newest checkpoint whose files are all there and unchanged; a line on stderr for each bad one."""
+        for step in self.steps():
+            problem = check(self.folder(step))
+            if problem is None:
+                return self.folder(step)
+            print(f"checkpoint {self.folder(step)} is left out: {problem}", file=sys.stderr, flush=True)
+        return None
+
+    # --- config ------------------------------------------------------------------------------------------------
+
+    def check_same_run(self, config: dict[str, Any]) -> None:
+        """UserError, naming the key, if this folder was made by another configuration."""
+        path = self.path / "config.yaml"
+        if not path.is_file():
+            return
+        before = dict(_flat(OmegaConf.to_container(OmegaConf.load(path))))
+        now = dict(_flat(config))
+        for key in sorted(before.keys() | now.keys()):
+            if any(key == free or key.startswith(free + ".") for free in FREE_KEYS):
+                continue
+            # A key that the folder does not know came with a newer version; its default does what was done before.
+            if key in before and before[key] != now.get(key):
+                raise UserError(
+                    f"{self.path} was made with {key}={before.get(key)}, not {now.get(key)}; "
+                    f"choose another run.name, or remove the folder"
+                )
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Writes the resolved configuration."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+
+    def keep_model_files(self, model_folder: str) -> None:
+        """Copies what an export needs besides weights, so that the run folder stands alone."""
+        target = self.path / "model"
+        if not target.is_dir():
+            copy_model_files(Path(model_folder), self.path / "tmp_model")
+            (self.path / "tmp_model").rename(target)
+
+    # --- checkpoints -------------------------------------------------------------------------------------------
+
+    def begin_checkpoint(self, step: int, state: dict[str, Any]) -> None:
+        """Makes a temporary folder to write the checkpoint of `step` into, with the loop's `state` (JSON) in it."""
+        temporary = self.temporary(step)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        write_atomically(temporary / "state.json", json.dumps(state))
+
+    def finish_checkpoint(self, step: int, arch: Architecture) -> None:
+        """Adds the manifest, makes it durable, and gives the folder its name."""
+        temporary = self.temporary(step)
+        files = {str(p.relative_to(temporary)): _sum(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
+        manifest = {"step": step, "architecture": asdict(arch), "files": files}
+        write_atomically(temporary / "manifest.json", json.dumps(manifest, indent=1))
+        shutil.rmtree(self.folder(step), ignore_errors=True)
+        temporary.rename(self.folder(step))
+        sync_folder(self.checkpoints)
+
+    def drop_old(self, keep: int, keep_every: int | None = None, in_use: Collection[int] = ()) -> None:
+        """Removes all checkpoints but the newest `keep`, those of every `keep_every`th step and of the steps `in_use`.
+
+        Unfinished ones, of a run that died, go as well: none may be on its way.
+        """
+        for old in self.steps()[keep:]:
+            if old not in in_use and not (keep_every and old % keep_every == 0):
+                shutil.rmtree(self.folder(old))
+        for unfinished in self.checkpoints.glob("tmp_step_*"):
+            shutil.rmtree(unfinished)
+
+
+def check(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint folder, or None. Reads every byte: the sums are in its manifest."""
+    try:
+        manifest = json.loads((checkpoint / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return "it has no readable manifest.json"
+    for name, (size, digest) in manifest["files"].items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if [size, digest] != _sum(path):
+            return f"{name} is damaged"
+    return None
+
+
+def read_manifest(checkpoint: Path) -> dict[str, Any]:
+    """The manifest of a good checkpoint."""
+    return json.loads((checkpoint / "manifest.json").read_text())
+
+
+def check_architecture(checkpoint: Path, arch: Architecture) -> None:
+    """UserError if the checkpoint holds another model than `arch`."""
+    difference = arch.difference(read_manifest(checkpoint)["architecture"])
+    if difference:
+        raise UserError(f"{checkpoint} is a checkpoint of another model: {difference}")
+
+
+def _sum(path: Path) -> list[int | str]:
+    with open(path, "rb") as f:
+        return [path.stat().st_size, hashlib.file_digest(f, "sha256").hexdigest()]
+
+
+def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from _flat(value, f"{prefix}{key}.")
+    else:
+        yield prefix.removesuffix("."), node

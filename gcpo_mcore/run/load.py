@@ -1,0 +1,165 @@
+"""Reads the configuration: Hydra composes the yaml files and the command line, the schema checks the result.
+
+Every mistake becomes one line that names the key and the nearest known one.
+"""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from gcpo_mcore.base.errors import EXIT_CODE, UserError, lost_peer, nearest, tell_torchrun
+from gcpo_mcore.base.places import CONFIGS
+from gcpo_mcore.run.config import RunConfig
+
+OTHER_RANKS_WAIT_S = 20.0
+
+
+def load_config(overrides: list[str]) -> RunConfig:
+    """The checked configuration for command-line overrides (`algorithm=gcpo seed=1`). UserError if it is wrong."""
+    with _explained(overrides):
+        return parse(with_correction(_compose(overrides)))
+
+
+def with_correction(composed: DictConfig) -> DictConfig:
+    """`composed`, with algorithm/mismatch=tis where samples of older weights would be trained on uncorrected."""
+    rollout = composed.rollout
+    is_stale = rollout.max_staleness or rollout.get("partial")
+    if is_stale and not rollout.get("uncorrected") and composed.algorithm.mismatch.get("name") == "off":
+        composed.algorithm.mismatch = OmegaConf.load(CONFIGS / "algorithm/mismatch/tis.yaml")
+    return composed
+
+
+def parse(composed: DictConfig) -> RunConfig:
+    """A composed config as the typed schema."""
+    try:
+        plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        return RunConfig.model_validate(plain)
+    except ValidationError as error:
+        raise UserError(_first_problem(error, plain)) from None
+    except OmegaConfBaseException as error:
+        raise UserError(f"config: {_one_line(error)}") from None
+
+
+def run_tool(task: Callable[[DictConfig], Any], config_name: str = "train") -> None:
+    """The main function of a tool with Hydra's command line (`--cfg job`, `--help`, overrides).
+
+    A UserError is printed as one line, once, and ends every rank with EXIT_CODE; ranks whose collective fails because
+    another has ended say so in one line.
+    """
+    import hydra
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing its own page
+    overrides = [a for a in sys.argv[1:] if "=" in a]
+    kept: list[Exception] = []
+
+    def guarded(composed: DictConfig) -> None:
+        try:
+            task(with_correction(composed))
+        except Exception as error:
+            if not (isinstance(error, UserError) or lost_peer(error)):
+                raise
+            kept.append(error)  # Hydra would announce it in words of its own
+
+    try:
+        with _explained(overrides):
+            hydra.main(config_path=str(CONFIGS), config_name=config_name, version_base="1.3")(guarded)()
+        for error in kept:
+            raise error
+    except UserError as error:
+        rank = int(os.environ.get("RANK", "0"))
+        if rank:  # torchrun ends the others when rank 0 exits; who is still here met a mistake of its own
+            time.sleep(OTHER_RANKS_WAIT_S)
+        line = f"error: {f'rank {rank}: ' if rank else ''}{error}"
+        print(line, file=sys.stderr, flush=True)
+        tell_torchrun(line)
+        sys.exit(EXIT_CODE)
+    except RuntimeError as error:
+        if not (how := lost_peer(error)):
+            raise
+        print(f"rank {os.environ['RANK']}: another rank has ended ({how})", file=sys.stderr, flush=True)
+        sys.exit(1)
+
+
+# --- messages ---------------------------------------------------------------------------------------------------
+
+
+class _explained:
+    """Turns Hydra's errors into a UserError of one line."""
+
+    def __init__(self, overrides: list[str]):
+        self.overrides = overrides
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind, error, traceback) -> bool:
+        if isinstance(error, (HydraException, OmegaConfBaseException)):
+            raise UserError(self._explain(str(error), error)) from None
+        return False
+
+    def _explain(self, text: str, error: Exception) -> str:
+        if found := re.search(r"Could not (?:find|load) '([^']+)'", text):  # load: one of a list of choices
+            group, _, choice = found[1].rpartition("/")
+            known = [f.stem for f in (CONFIGS / group).glob("*.yaml")]
+            return f"{group}={choice}: unknown choice{nearest(choice, known)}; known: {', '.join(sorted(known))}"
+        if found := re.search(r"Could not override '([^']+)'", text):
+            key = found[1]
+            return f"unknown key {key}{nearest(key, self._known_keys())}"
+        if isinstance(error, OverrideParseException):
+            return f"command line: cannot read '{error.override}' ({_one_line(error).split(' See ')[0]})"
+        return f"command line: {_one_line(error)}"
+
+    def _known_keys(self) -> list[str]:
+        """Every key of the config, and every group, with the valid choices of this command line."""
+        parsed = OverridesParser.create().parse_overrides(self.overrides)
+        choices = [o.input_line for o in parsed if _are_choices(o.key_or_group, o.value())]
+        groups = [str(d.relative_to(CONFIGS)) for d in CONFIGS.rglob("*") if d.is_dir() and d.name != "__pycache__"]
+        return [*groups, *_keys(OmegaConf.to_container(_compose(choices)))]
+
+
+def _compose(overrides: list[str]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
+        return compose("train", overrides=overrides)
+
+
+def _are_choices(group: str, value: Any) -> bool:
+    """Whether the value, or every one of a list of them, is a file of the group."""
+    names = value if isinstance(value, list) else [value]
+    return all((CONFIGS / group / f"{name}.yaml").is_file() for name in names)
+
+
+def _keys(node: Any, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items() if isinstance(node, dict) else ():
+        yield prefix + str(key)
+        yield from _keys(value, f"{prefix}{key}.")
+
+
+def _first_problem(error: ValidationError, plain: dict) -> str:
+    problem = error.errors()[0]
+    key = ".".join(str(p) for p in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        parent = plain
+        for p in problem["loc"][:-1]:
+            parent = parent[p]
+        place = key.rpartition(".")[0]
+        known = [f"{place}.{k}".lstrip(".") for k in parent if k != problem["loc"][-1]]
+        return f"unknown key {key}{nearest(key, known)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(problem["input"], dict) else f"={problem['input']}"
+    return f"{key}{given}: {message[0].lower()}{message[1:]}" if key else message
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())

@@ -1,0 +1,138 @@
+"""Everything that can be checked before anything is built: the plan of a run.
+
+Reads files, starts nothing. Every mistake of the user's ends here, as a UserError of one line.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from gcpo_mcore.actor.backend import choose_backend
+from gcpo_mcore.actor.layout import Layout, check_layout
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.data.dataset import Loaded, load_eval, load_train
+from gcpo_mcore.hf.architecture import Architecture, read_architecture
+from gcpo_mcore.hf.hub import local_folder
+from gcpo_mcore.run.config import RunConfig
+from gcpo_mcore.run.folder import RunFolder, check_architecture
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked run. `checkpoint_step` is the newest good checkpoint's, 0 for a fresh start."""
+
+    config: RunConfig
+    resolved: dict[str, Any]
+    arch: Architecture
+    layout: Layout
+    tokenizer: Any
+    train: dict[str, Loaded]
+    eval: dict[str, Loaded]
+    folder: RunFolder
+    checkpoint_step: int
+
+    def sizes(self) -> dict[str, object]:
+        """The derived sizes, for the table at the start."""
+        c, t, p = self.config, self.config.trainer, self.layout
+        rows = t.prompts_per_step * max(c.samples_per_prompt, 1)
+        rows_per_update = rows // t.updates_per_step
+        per_rank = -(-rows_per_update // self.layout.data)
+        longest_golden = c.rollout.sampling.max_response_tokens
+        return {
+            "run folder": str(self.folder.path),
+            "algorithm": c.algorithm.name,
+            "model": f"{self.arch.family}, {self.arch.layers} layers, {c.model.path}",
+            "parameters": self.arch.parameters,
+            "processes": f"{p.world} = data {p.data} x tensor {p.tensor} x pipeline {p.pipeline} x context {p.context}",
+            **{
+                f"train prompts, {name}": f"{len(s.prompts):,} ({s.with_golden:,} with a golden answer"
+                + (f", {too_long:,} of them too long to use" if (too_long := s.golden_over(longest_golden)) else "")
+                + (f", {s.dropped:,} overlong left out)" if s.dropped else ")")
+                for name, s in self.train.items()
+            },
+            **{f"eval prompts, {name}": len(s.prompts) for name, s in self.eval.items()},
+            "responses sampled per step": t.prompts_per_step * c.samples_per_prompt,
+            "rows per update": rows_per_update,
+            "updates per step": t.updates_per_step,
+            **(
+                {"tokens per packed micro-batch": f"{t.tokens_per_microbatch:,}"}
+                if t.tokens_per_microbatch
+                else {"micro-batches per update and data rank": -(-per_rank // t.sequences_per_microbatch)}
+            ),
+            "longest sequence, tokens": c.data.max_prompt_tokens + c.rollout.sampling.max_response_tokens,
+            **({"correction for older weights": mismatch} if (mismatch := c.algorithm.mismatch.name) != "off" else {}),
+            "steps": f"{self.checkpoint_step} done, {t.steps} in all",
+        }
+
+
+def make_plan(config: RunConfig, resolved: dict[str, Any]) -> Plan:
+    """Checks `config` against files, model, layout and run folder. `resolved` is its plain form, for the run folder."""
+    config = _with_local_model(config)
+    arch = read_architecture(config.model.path)
+    layout = check_layout(config.parallel, arch)
+    choose_backend(config.actor.backend, arch)
+    longest = config.data.max_prompt_tokens + max(
+        config.rollout.sampling.max_response_tokens, config.evaluation.sampling.max_response_tokens
+    )
+    if longest > arch.max_positions:
+        raise UserError(
+            f"data.max_prompt_tokens + max_response_tokens = {longest} "
+            f"is more than the model's {arch.max_positions} positions"
+        )
+    trained = config.data.max_prompt_tokens + config.rollout.sampling.max_response_tokens
+    if config.trainer.tokens_per_microbatch and config.trainer.tokens_per_microbatch < trained:
+        raise UserError(
+            f"trainer.tokens_per_microbatch={config.trainer.tokens_per_microbatch} is less than the longest sequence, "
+            f"data.max_prompt_tokens + rollout.sampling.max_response_tokens = {trained}"
+        )
+    tokenizer = load_tokenizer(config.model.path, arch)
+    train = load_train(config.data, tokenizer)
+    if config.algorithm.golden.needs_golden and not any(s.with_golden for s in train.values()):
+        paths = ", ".join(s.path for s in train.values())
+        raise UserError(
+            f"algorithm.golden={config.algorithm.golden.name} needs golden answers; no row of {paths} "
+            f"has one (data.keys.golden_answer={config.data.keys.golden_answer})"
+        )
+    folder = RunFolder(os.path.join(config.run.folder, config.run.name))
+    return Plan(
+        config=config,
+        resolved=resolved,
+        arch=arch,
+        layout=layout,
+        tokenizer=tokenizer,
+        train=train,
+        eval=load_eval(config.data, tokenizer),
+        folder=folder,
+        checkpoint_step=_find_checkpoint(config, folder, resolved, arch),
+    )
+
+
+def _with_local_model(config: RunConfig) -> RunConfig:
+    model = config.model.model_copy(update={"path": local_folder(config.model.path)})
+    return config.model_copy(update={"model": model})
+
+
+def load_tokenizer(folder: str, arch: Architecture) -> Any:
+    """The tokenizer of a Hugging Face folder. UserError if there is none or it does not fit the model."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.path: no tokenizer in {folder} ({str(error).splitlines()[0]})") from None
+    if len(tokenizer) > arch.vocabulary:
+        raise UserError(f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model only {arch.vocabulary}")
+    return tokenizer
+
+
+def _find_checkpoint(config: RunConfig, folder: RunFolder, resolved: dict, arch: Architecture) -> int:
+    if not folder.steps():
+        return 0
+    if config.run.resume == "never":
+        raise UserError(f"run.resume=never, but {folder.path} has checkpoints; choose another run.name, or remove it")
+    newest = folder.newest_good()
+    if newest is None:
+        raise UserError(f"{folder.path}: no checkpoint is good; remove the folder to start anew")
+    check_architecture(newest, arch)
+    folder.check_same_run(resolved)
+    return int(newest.name.removeprefix("step_"))

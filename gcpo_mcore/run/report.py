@@ -1,0 +1,104 @@
+"""What a run tells: derived sizes, progress, metrics, rollout records. Rank 0 speaks, the others are silent."""
+
+from collections.abc import Mapping
+
+from gcpo_mcore.base import platform
+from gcpo_mcore.batch import Batch
+from gcpo_mcore.hf.flops import forward_flops, training_flops
+from gcpo_mcore.monitor.metrics import MetricsLog
+from gcpo_mcore.monitor.progress import Progress
+from gcpo_mcore.monitor.records import write_records
+from gcpo_mcore.monitor.run_log import RunLog
+from gcpo_mcore.monitor.tables import print_sizes
+from gcpo_mcore.run.golden_check import GoldenCount
+from gcpo_mcore.run.plan import Plan
+from gcpo_mcore.samples import Group
+
+
+class Report:
+    """Collects the numbers of a step and writes them out."""
+
+    def __init__(self, plan: Plan, run_log: RunLog, enabled: bool):
+        self.plan, self.run_log, self.enabled = plan, run_log, enabled
+        self.settings = plan.config.monitor
+
+    def start(self, done_steps: int, golden: Mapping[str, GoldenCount]) -> None:
+        """Prepares the run folder and prints the table of sizes, and the counts of golden answers by source."""
+        if not self.enabled:
+            return
+        folder = self.plan.folder
+        folder.write_config(self.plan.resolved)
+        folder.keep_model_files(self.plan.config.model.path)
+        self.log = MetricsLog(folder.path, self.settings.tensorboard)
+        self.log.truncate_after(done_steps if done_steps else -1)
+        counts = {f"golden answers, {source}": count for source, count in golden.items()}
+        print_sizes(f"{folder.path.name}", self.plan.sizes() | counts)
+        for name, count in counts.items():
+            self.run_log.line(f"{name}: {count}")
+        self.progress = Progress(self.plan.config.trainer.steps, done_steps, self.settings.progress)
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Metrics that belong to no training step (the evaluation at the start)."""
+        if self.enabled:
+            self.log.write(step, metrics)
+
+    def step(
+        self,
+        step: int,
+        metrics: dict[str, float],
+        groups: list[Group],
+        batch: Batch | None,
+        seconds: dict[str, float],
+        wall_s: float,
+    ) -> None:
+        """One training step: metrics, records, progress. `seconds` by phase."""
+        if not self.enabled:
+            return
+        trained = float(batch.loss_mask.sum()) if batch else 0.0
+        metrics = metrics | {f"time_s/{name}": s for name, s in seconds.items()}
+        metrics |= self._speed(batch, seconds)
+        metrics |= {
+            "time_s/step": wall_s,
+            "perf/tokens_per_s": (metrics["rollout/tokens"] + trained) / wall_s,
+            "perf/memory_peak_gib": platform.memory_gib(),
+        }
+        self.log.write(step, metrics)
+        if self.settings.records:
+            # The first token's: an advantage that differs by token is a sum over the tokens from there on.
+            advantages = batch.advantage[:, 0].tolist() if batch else []
+            places = [(g, s) for g, group in enumerate(groups) for s in range(len(group.samples))]
+            by_place = dict(zip(places, advantages, strict=True))
+            write_records(self.plan.folder.path, step, groups, by_place, self.settings.records_per_step)
+        shown = {
+            "reward": metrics["reward/mean"],
+            "all_wrong_fraction": metrics["groups/all_wrong_fraction"],
+            "golden_injections": int(metrics["groups/golden_injected"]),
+            "tokens_per_s": metrics["perf/tokens_per_s"],
+        }
+        self.run_log.line(f"step {step} " + " ".join(f"{name} {value:.4g}" for name, value in shown.items()))
+        self.progress.update(step, **shown)
+
+    def _speed(self, batch: Batch | None, seconds: dict[str, float]) -> dict[str, float]:
+        """Tokens and operations per second and device, of the phases that run the actor."""
+        if batch is None:
+            return {}
+        lengths = [len(p) + len(r) for p, r in zip(batch.prompt_ids, batch.response_ids, strict=True)]
+        arch, devices = self.plan.arch, self.plan.layout.world
+        passes = 2 if self.plan.config.algorithm.needs_reference else 1
+        work = {"score": passes * forward_flops(arch, lengths), "update": training_flops(arch, lengths)}
+        peak = platform.peak_flops(self.plan.config.model.dtype)
+        found = {}
+        for phase, flops in work.items():
+            device_seconds = devices * max(seconds[phase], 1e-9)
+            rate = flops / device_seconds
+            found[f"perf/{phase}_tokens_per_s_per_device"] = sum(lengths) / device_seconds
+            found[f"perf/{phase}_gflops_per_device"] = rate / 1e9
+            if peak:
+                found[f"perf/{phase}_mfu"] = rate / peak
+        return found
+
+    def close(self) -> None:
+        """Closes bar and event file."""
+        if self.enabled:
+            self.progress.close()
+            self.log.close()

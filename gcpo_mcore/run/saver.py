@@ -1,0 +1,103 @@
+"""The run's checkpoints: each whole or not at all, in the background where trainer.async_checkpoints says so."""
+
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from gcpo_mcore.actor.actor import Actor
+from gcpo_mcore.actor.checkpoint_writer import CheckpointWriter
+from gcpo_mcore.base.background import Background
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.monitor.watchdog import Phases
+from gcpo_mcore.run.exports import BackgroundExports
+from gcpo_mcore.run.plan import Plan
+
+
+class Saver:
+    """Writes a run's checkpoints. Every method is a collective over all ranks.
+
+    A checkpoint passes two stages: every rank's files are written; rank 0 sums them up and gives the folder its name.
+    In between it is `tmp_step_*`, which nothing reads. One at a time is on its way.
+    """
+
+    def __init__(self, plan: Plan, actor: Actor, phases: Phases):
+        self.plan, self.actor, self.phases = plan, actor, phases
+        self.settings, self.folder = plan.config.trainer, plan.folder
+        self.is_writer = dist.get_rank() == 0
+        self.exports = BackgroundExports(plan.folder, self.settings.hf_every_steps)
+        self._step = 0  # of the checkpoint on its way
+        self._files: CheckpointWriter | None = None  # the first stage
+        self._naming: Background | None = None  # the second, on rank 0
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Takes a checkpoint of the actor and `state` as they are now. Returns when it has its name, or at once if
+        checkpoints are asynchronous; an earlier one that is on its way is waited for. UserError if either fails.
+        """
+        self.wait()
+        with self.phases.phase("checkpoint"):
+            self._step = step
+            try:
+                if self.is_writer:
+                    self.folder.begin_checkpoint(step, state)
+                dist.barrier()
+                temporary = self.folder.temporary(step)
+                self._files = CheckpointWriter(self.actor, temporary, is_snapshot=self.settings.async_checkpoints)
+            except (OSError, RuntimeError) as error:
+                if self.is_writer:  # torch writes to full disks with a RuntimeError; elsewhere it is a lost connection
+                    raise self._failure(self.folder.temporary(step), error) from error
+                raise
+            self._files.start()
+        if not self.settings.async_checkpoints:
+            self.wait()
+
+    def poll(self) -> None:
+        """Takes the checkpoint on its way to its next stage if it is ready. UserError if it failed."""
+        if self._naming and not self._naming.is_running:
+            self._end_naming()
+        if self._files and self._files.is_done():
+            with self.phases.phase("checkpoint"):
+                self._begin_naming()
+
+    def wait(self) -> None:
+        """Returns when no checkpoint is on its way. UserError if it failed."""
+        if not (self._files or self._naming) and not self.settings.async_checkpoints:
+            return
+        with self.phases.phase("checkpoint"):
+            if self._files:
+                self._begin_naming()
+            if self._naming:
+                self._naming.wait()
+                self._end_naming()
+            dist.barrier()
+
+    def close(self) -> None:
+        """Waits for the checkpoint and the exports on their way."""
+        self.wait()
+        if self.is_writer:
+            self.exports.close()
+            self._drop_old()
+
+    def _begin_naming(self) -> None:
+        files, self._files = self._files, None
+        try:
+            files.finish()
+        except UserError as error:
+            raise UserError(f"phase checkpoint: {error}; earlier checkpoints are intact") from error
+        if self.is_writer:
+            step = self._step
+            self._naming = Background(lambda: self.folder.finish_checkpoint(step, self.plan.arch), "checkpoint naming")
+
+    def _end_naming(self) -> None:
+        naming, self._naming = self._naming, None
+        if naming.error:
+            raise self._failure(self.folder.temporary(self._step), naming.error) from naming.error
+        self.exports.after_checkpoint(self._step)
+        self._drop_old()
+
+    def _drop_old(self) -> None:
+        self.folder.drop_old(self.settings.keep_checkpoints, self.settings.keep_every_steps, self.exports.reading)
+
+    def _failure(self, path: Path, error: Exception) -> UserError:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        return UserError(f"phase checkpoint: rank 0 could not write {path} ({reason}); earlier checkpoints are intact")

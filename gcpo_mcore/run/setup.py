@@ -1,0 +1,91 @@
+"""Builds what a plan describes: process groups, actor, engine, graders, trainer. And takes it down again."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+
+import torch.distributed as dist
+
+from gcpo_mcore.actor.actor import Actor
+from gcpo_mcore.actor.model import start_parallel
+from gcpo_mcore.actor.reference import Reference
+from gcpo_mcore.base import platform
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.registry import engines
+from gcpo_mcore.monitor.run_log import RunLog
+from gcpo_mcore.rewarding.grader import Grader
+from gcpo_mcore.rollout.engine import Engine
+from gcpo_mcore.rollout.sampler import Sampler
+from gcpo_mcore.run.config import RunConfig
+from gcpo_mcore.run.plan import Plan
+from gcpo_mcore.run.report import Report
+from gcpo_mcore.run.trainer import Trainer
+
+
+@contextlib.contextmanager
+def process_group(threads: int | None, deadline_s: float) -> Iterator[None]:
+    """torch.distributed for this process: as torchrun launched it, or a group of one without torchrun.
+
+    A collective that waits longer than `deadline_s` ends the run. UserError if torchrun could not start it again.
+    """
+    _check_restarts()
+    platform.start(threads)
+    timeout = timedelta(seconds=deadline_s)
+    if "RANK" in os.environ:
+        dist.init_process_group(platform.backend(), timeout=timeout)
+    else:
+        dist.init_process_group(platform.backend(), store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _check_restarts() -> None:
+    """With torchrun's own store, which outlives the ranks, new ranks find addresses of dead ones and wait for ever."""
+    restarts = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")
+    if restarts != "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        raise UserError(
+            f"torchrun --max-restarts {restarts} needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in torchrun's environment: "
+            "without it, ranks that are started again hang (docs/launch.md)"
+        )
+
+
+def build_engine(config: RunConfig, model_folder: str, tokenizer) -> Engine:
+    """The rollout engine that the config names, for the model in `model_folder`, without weights yet."""
+    return engines.get(config.rollout.engine)(
+        config=config.rollout,
+        model_folder=model_folder,
+        dtype=config.model.dtype,
+        stop_token_ids=[tokenizer.eos_token_id, *config.rollout.stop_token_ids],
+        decode=lambda ids: tokenizer.decode(ids, skip_special_tokens=True),
+    )
+
+
+@contextlib.contextmanager
+def trainer(plan: Plan) -> Iterator[Trainer]:
+    """The whole run on this rank, built; engine and workers are gone afterwards."""
+    config = plan.config
+    with (
+        process_group(config.parallel.threads, config.monitor.phase_deadline_s),
+        RunLog(plan.folder.path, dist.get_rank()) as log,
+        Grader(config.reward) as grader,
+    ):
+        log.line(f"start at step {plan.checkpoint_step} of {config.trainer.steps}, {plan.layout}")
+        start_parallel(plan.layout, config.seed)
+        actor = Actor(
+            config.model,
+            plan.arch,
+            config.parallel,
+            plan.layout,
+            config.optimizer,
+            temperature=config.rollout.sampling.temperature,
+            sequences_per_microbatch=config.trainer.sequences_per_microbatch,
+            tokens_per_microbatch=config.trainer.tokens_per_microbatch,
+            settings=config.actor,
+        )
+        reference = Reference(actor) if config.algorithm.needs_reference else None
+        with contextlib.closing(build_engine(config, config.model.path, plan.tokenizer)) as engine:
+            report = Report(plan, log, enabled=dist.get_rank() == 0)
+            yield Trainer(plan, actor, engine, Sampler(engine, grader, config.seed), reference, report)

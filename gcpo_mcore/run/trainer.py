@@ -1,0 +1,146 @@
+"""The loop: sync -> sample -> grade -> select -> score -> weigh -> update -> log.
+
+It never asks which algorithm or engine runs. Every rank runs it in step; rank 0 writes.
+"""
+
+import time
+
+import torch.distributed as dist
+
+from gcpo_mcore.actor.actor import Actor
+from gcpo_mcore.actor.checkpoint import load_actor
+from gcpo_mcore.actor.reference import Reference
+from gcpo_mcore.batch import Batch
+from gcpo_mcore.data.cursor import Mixture
+from gcpo_mcore.evaluation.held_out import evaluate
+from gcpo_mcore.hf.folder import write_hf
+from gcpo_mcore.monitor.ledger import Ledger
+from gcpo_mcore.monitor.watchdog import Phases
+from gcpo_mcore.rollout.engine import Engine
+from gcpo_mcore.rollout.sampler import Sampler
+from gcpo_mcore.run.collector import Collector, staleness
+from gcpo_mcore.run.golden_check import GoldenCount, count_golden
+from gcpo_mcore.run.plan import Plan
+from gcpo_mcore.run.report import Report
+from gcpo_mcore.run.saver import Saver
+from gcpo_mcore.samples import Group
+
+
+class Trainer:
+    """One run on this rank, from its plan and the built actor, engine and sampler (gcpo_mcore/run/setup.py)."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        actor: Actor,
+        engine: Engine,
+        sampler: Sampler,
+        reference: Reference | None,
+        report: Report,
+    ):
+        self.plan, self.config, self.algorithm = plan, plan.config, plan.config.algorithm
+        self.actor, self.engine, self.sampler, self.reference = actor, engine, sampler, reference
+        self.report = report
+        self.is_writer = dist.get_rank() == 0
+        self.memory = Ledger()
+        self.phases = Phases(dist.get_rank(), plan.config.monitor.phase_deadline_s, self.memory)
+        self.saver = Saver(plan, actor, self.phases)
+        cursor = Mixture(
+            {name: loaded.prompts for name, loaded in plan.train.items()},
+            {name: plan.config.data.train[name].weight for name in plan.train},
+            plan.config.seed,
+            plan.config.data.curriculum.order,
+        )
+        self.collector = Collector(plan.config, cursor, sampler, self.phases, self.sync)
+        self.step = 0
+
+    def run(self) -> dict[str, float]:
+        """Trains to the configured step; returns the last evaluation's metrics."""
+        trainer, evaluation = self.config.trainer, self.config.evaluation
+        end = min(trainer.steps, trainer.stop_at_step or trainer.steps)
+        if self.plan.checkpoint_step:
+            self.restore(self.plan.checkpoint_step)
+        self.report.start(self.step, self.golden_counts())
+        if self.step == 0 and evaluation.at_start:
+            self.report.write(0, self.evaluate())
+        result: dict[str, float] = {}
+        while self.step < end:
+            started = time.monotonic()
+            self.step += 1
+            metrics, groups, batch = self.train_step()
+            is_last, is_stop = self.step == trainer.steps, self.step == end
+            if evaluation.every_steps and (is_last or self.step % evaluation.every_steps == 0):
+                result = self.evaluate()
+            metrics |= self.memory.take()
+            self.report.step(self.step, metrics | result, groups, batch, self.phases.take(), time.monotonic() - started)
+            self.saver.poll()
+            if is_stop or (trainer.checkpoint_every_steps and self.step % trainer.checkpoint_every_steps == 0):
+                self.save()
+            result = result if is_last else {}
+        self.report.close()
+        self.saver.close()
+        return result
+
+    def golden_counts(self) -> dict[str, GoldenCount]:
+        """What of the golden answers can be used, by source; empty if the algorithm uses none."""
+        if not self.algorithm.golden.needs_golden:
+            return {}
+        longest = self.config.rollout.sampling.max_response_tokens
+        with self.phases.phase("check"):
+            return count_golden(self.plan.train, self.sampler.grader, longest, self.config.data.golden_checked_rows)
+
+    def train_step(self) -> tuple[dict[str, float], list[Group], Batch | None]:
+        """One rollout batch and its updates. Returns metrics, the groups trained on and their batch."""
+        groups, metrics = self.collector.collect(self.step)
+        self.engine.rest()
+        metrics |= self.engine.metrics() | staleness(groups, self.actor.version)
+        if not groups:
+            return metrics | {"update/count": 0.0}, groups, None
+        updates, algorithm = self.config.trainer.updates_per_step, self.algorithm
+        batch = Batch.of(groups)
+        with self.phases.phase("score"):
+            batch.old_logp = self.actor.score(batch)
+            if self.reference is not None:
+                batch.ref_logp = self.reference.score(batch)
+        metrics |= algorithm.weigh(batch)
+        with self.phases.phase("update"):
+            parts = batch.split(updates)
+            for number, part in enumerate(parts):
+                done, total = (self.step - 1) * updates + number, self.config.trainer.steps * updates
+                is_moved = number > 0 and algorithm.surrogate.compares_samples
+                logp = self.actor.score(part) if is_moved else part.old_logp
+                metrics |= algorithm.begin_update(part, logp, done / total)
+                metrics |= self.actor.update(part, algorithm.loss, done, total)
+        return metrics | {"update/count": float(len(parts))}, groups, batch
+
+    def sync(self) -> None:
+        """Hands the actor's weights to the engine, unless it has them."""
+        if self.engine.version != self.actor.version:
+            with self.phases.phase("sync"):
+                self.engine.update_weights(self.actor)
+        self.actor.offload()  # what follows is the engine's turn; the actor is back when it is used
+
+    def evaluate(self) -> dict[str, float]:
+        """Accuracy of the present weights on every held-out source."""
+        self.sync()
+        with self.phases.phase("evaluate"):
+            return evaluate(self.sampler, self.plan.eval, self.config.evaluation)
+
+    def save(self) -> None:
+        """Takes a checkpoint of this step."""
+        self.saver.save(self.step, {"step": self.step, "version": self.actor.version, **self.collector.state()})
+
+    def restore(self, step: int) -> None:
+        """Goes on from the checkpoint of `step`."""
+        with self.phases.phase("restore"):
+            folder = self.plan.folder.folder(step)
+            load_actor(self.actor, folder)
+            state = self.plan.folder.state(step)
+            self.step, self.actor.version = state["step"], state["version"]
+            self.collector.restore(state)
+
+    def export(self) -> None:
+        """Writes the weights as a Hugging Face folder below the run folder."""
+        with self.phases.phase("export"):
+            write_hf(self.actor.export(), self.plan.folder.path / "model", self.plan.folder.export, self.is_writer)
+            dist.barrier()

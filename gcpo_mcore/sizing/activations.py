@@ -1,0 +1,113 @@
+"""Bytes of activations kept for the backward pass, and of what exists for a moment only.
+
+Derived from what torch saves of actor/model.py's layers (no fusions but torch's attention and norm), and compared with
+what it really saves in tests/sizing/test_estimate.py. With experts the tokens are taken to be evenly dealt.
+"""
+
+from dataclasses import dataclass
+
+from gcpo_mcore.actor.config import ParallelConfig
+from gcpo_mcore.actor.layout import Layout
+from gcpo_mcore.actor.logprobs import LOGITS_PER_CHUNK
+from gcpo_mcore.hf.architecture import Architecture
+
+FP32 = 4
+LOGIT_BUFFERS = 3  # that live at a time in actor/logprobs.py
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A forward and backward pass of a micro-batch.
+
+    tokens          of a micro-batch, on all context ranks together
+    response_tokens of them those whose log-probs are wanted
+    micro_batches   of an update, on a data-parallel rank
+    is_packed       rows stand behind each other
+    with_cuda       torch has one kernel for RMSNorm, which keeps no fp32 copies, and in half precision one for packs
+    """
+
+    tokens: int
+    response_tokens: int
+    micro_batches: int
+    is_packed: bool
+    with_cuda: bool
+
+
+def layer_bytes(
+    arch: Architecture, parallel: ParallelConfig, layout: Layout, dtype_bytes: int, p: Pass, recompute: str
+) -> int:
+    """Saved by one layer for the backward pass of one micro-batch."""
+    n, t, b = p.tokens // layout.context, layout.tensor, dtype_bytes
+    spread = t if parallel.sequence else 1  # sequence parallel: what lies outside of attention and MLP is cut
+    stream = n * arch.hidden // spread
+    if recompute == "full":
+        return stream * b
+    queries, keys = n * arch.heads * arch.head_dim // t, n * max(arch.kv_heads // t, 1) * arch.head_dim
+    projected, rotated = (queries + 2 * keys) * b, queries * b
+    if layout.context == 1:
+        attention = projected + rotated + keys * b  # the values are a view of what was projected
+    else:  # keys and values of all ranks; without a norm on the keys nothing needs what was projected
+        gathered = 2 * keys * layout.context * b
+        # The two pieces of a row have their own copies: of all before the first, and of all before the second.
+        gathered += gathered // (2 * layout.context) if p.is_packed else 0
+        attention = rotated + gathered + (projected if arch.qk_norm else 0)
+    # The result, the log of the sums, and the result once more where it is put together of rows or pieces.
+    is_at_once = p.is_packed and p.with_cuda and b < FP32
+    is_joined = (p.is_packed or layout.context > 1) and not is_at_once
+    attention += (2 if is_joined else 1) * queries * b + n * arch.heads // t * FP32
+    if arch.qk_norm:
+        # The queries are copied out of the projection; the keys, like the values, are a view of it.
+        attention += queries * b if p.with_cuda else queries * FP32 + (queries + keys) * FP32
+        attention += keys * FP32 if b < FP32 and not p.with_cuda else 0
+        attention += (queries + keys) // arch.head_dim * FP32
+    # Each norm's input, scale and result.
+    norms = 2 * (_norm_input(stream, b, p) + n // spread * FP32 + stream * b)
+    return attention + norms + (0 if recompute == "selective" else _mlp(arch, layout, n, spread, b))
+
+
+def _norm_input(elements: int, dtype_bytes: int, p: Pass) -> int:
+    return elements * (dtype_bytes if p.with_cuda else 2 * FP32)
+
+
+def _mlp(arch: Architecture, layout: Layout, n: int, spread: int, dtype_bytes: int) -> int:
+    if not arch.experts:
+        # gate and up as projected, silu(gate), up once more, and their product
+        return 5 * n * arch.intermediate // layout.tensor * dtype_bytes
+    routed = n // spread * arch.experts_per_token
+    # the tokens sorted by expert before and after; as above, and the product weighted by the router
+    inside = routed * (2 * arch.hidden + 6 * arch.expert_intermediate) * dtype_bytes
+    return inside + n // spread * arch.experts * (1 + FP32)  # who goes where
+
+
+def activation_bytes(
+    arch: Architecture, parallel: ParallelConfig, layout: Layout, dtype_bytes: int, p: Pass, stage: int
+) -> int:
+    """The most that pipeline `stage` keeps at a time: its layers, once for every micro-batch in flight."""
+    layers = arch.layers // layout.pipeline // layout.virtual_pipeline
+    kept = layers * layer_bytes(arch, parallel, layout, dtype_bytes, p, parallel.recompute)
+    total = in_flight(layout, stage, p.micro_batches) * kept
+    head = 0
+    if stage == layout.pipeline - 1:
+        stream = p.tokens // layout.context * arch.hidden // (layout.tensor if parallel.sequence else 1)
+        head = _norm_input(stream, dtype_bytes, p) + p.response_tokens // layout.context * arch.hidden * dtype_bytes
+    if parallel.recompute == "none":
+        return total + head
+    # One layer at a time is made again, when the head's are gone.
+    whole = layer_bytes(arch, parallel, layout, dtype_bytes, p, "none")
+    return total + max(head, whole - layer_bytes(arch, parallel, layout, dtype_bytes, p, parallel.recompute))
+
+
+def in_flight(layout: Layout, stage: int, micro_batches: int) -> int:
+    """Chunks of layers of `stage` whose backward pass is still to come, at most (megatron-core's 1F1B schedules)."""
+    p, v = layout.pipeline, layout.virtual_pipeline
+    if v == 1:
+        return min(p - stage, micro_batches)
+    return min(2 * (p - stage - 1) + (v - 1) * p + 1, micro_batches * v)
+
+
+def head_bytes(arch: Architecture, layout: Layout, dtype_bytes: int, p: Pass, is_backward: bool) -> int:
+    """What exists for a moment while log-probs are made: logits of a chunk of tokens, and the head's gradient."""
+    rows = -(-arch.vocabulary // layout.tensor)
+    chunk = min(max(LOGITS_PER_CHUNK // rows, 1), max(p.response_tokens // layout.context, 1))
+    logits = LOGIT_BUFFERS * chunk * rows * FP32
+    return logits + (rows * arch.hidden * (FP32 + dtype_bytes) if is_backward else 0)

@@ -1,0 +1,141 @@
+"""What a run needs of a device's memory, phase by phase, from its configuration and the model's config.json alone.
+
+    estimate = estimate_run(load_config(["model.path=...", "parallel.tensor=2"]), processes=8)
+    estimate.peak_gib, estimate.fits(80.0)
+
+Parameters, gradients and optimizer state are exact. Activations, logits and the engine follow the code's own shapes;
+the longest prompts and responses are taken everywhere. Nothing is built and no weights are read.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from gcpo_mcore.actor.layout import Layout, check_layout
+from gcpo_mcore.hf.architecture import Architecture, read_architecture
+from gcpo_mcore.hf.hub import config_folder
+from gcpo_mcore.run.config import RunConfig
+from gcpo_mcore.sizing.activations import Pass, activation_bytes, head_bytes, layer_bytes
+from gcpo_mcore.sizing.buffers import FP32, Static, static_bytes
+
+GIB = 2**30
+PHASES = ("rollout", "score", "update", "optimizer step")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that takes memory: its bytes in each of PHASES."""
+
+    name: str
+    in_phase: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of the rank that needs the most: a rank of pipeline `stage`. `host` is what it keeps in host memory."""
+
+    arch: Architecture
+    layout: Layout
+    stage: int
+    parts: list[Part]
+    host: list[tuple[str, int]]
+
+    @property
+    def phase_gib(self) -> dict[str, float]:
+        """GiB on the device by phase."""
+        return {name: sum(part.in_phase[i] for part in self.parts) / GIB for i, name in enumerate(PHASES)}
+
+    @property
+    def peak_gib(self) -> float:
+        """GiB on the device in the phase that needs the most."""
+        return max(self.phase_gib.values())
+
+    def fits(self, device_gib: float) -> bool:
+        """Whether every phase stays within `device_gib`."""
+        return self.peak_gib <= device_gib
+
+    def rows(self) -> list[dict[str, object]]:
+        """A table for monitor.tables.print_results, in GiB; columns 'part' and PHASES."""
+        rows = [
+            {"part": part.name} | {p: n / GIB for p, n in zip(PHASES, part.in_phase, strict=True) if n}
+            for part in self.parts
+            if any(part.in_phase)
+        ]
+        return [*rows, {"part": "all"} | self.phase_gib]
+
+
+def estimate_run(config: RunConfig, processes: int, with_cuda: bool = True) -> Estimate:
+    """The estimate for a run on `processes` processes. UserError for a model or layout that is not carried.
+
+    `with_cuda`: as on GPUs, where torch has fused norms and steps all parameters at a time.
+    """
+    arch = read_architecture(config_folder(config.model.path))
+    layout = check_layout(config.parallel, arch, processes)
+    stages = [_of_stage(config, arch, layout, stage, with_cuda) for stage in range(layout.pipeline)]
+    return max(stages, key=lambda estimate: estimate.peak_gib)
+
+
+def update_pass(config: RunConfig, layout: Layout, with_cuda: bool) -> Pass:
+    """The largest micro-batch of an update, every sequence as long as it may be."""
+    trainer = config.trainer
+    response = config.rollout.sampling.max_response_tokens
+    length = config.data.max_prompt_tokens + response
+    rows = trainer.prompts_per_step * max(config.samples_per_prompt, 1) // trainer.updates_per_step
+    per_rank = -(-rows // layout.data)
+    if trainer.tokens_per_microbatch:
+        sequences = max(trainer.tokens_per_microbatch // length, 1)
+        tokens = trainer.tokens_per_microbatch
+    else:
+        sequences = trainer.sequences_per_microbatch
+        tokens = sequences * length
+    return Pass(
+        tokens,
+        response_tokens=sequences * response,
+        micro_batches=-(-per_rank // sequences),
+        is_packed=trainer.tokens_per_microbatch is not None,
+        with_cuda=with_cuda,
+    )
+
+
+def _of_stage(config: RunConfig, arch: Architecture, layout: Layout, stage: int, with_cuda: bool) -> Estimate:
+    parallel, b = config.parallel, torch.finfo(getattr(torch, config.model.dtype)).bits // 8
+    held = static_bytes(arch, layout, b, parallel.distributed_optimizer, stage)
+    p = update_pass(config, layout, with_cuda)
+    is_last = stage == layout.pipeline - 1
+    whole_layer = layer_bytes(arch, parallel, layout, b, p, "none")
+    activations = activation_bytes(arch, parallel, layout, b, p, stage)
+    head = [head_bytes(arch, layout, b, p, is_backward) if is_last else 0 for is_backward in (False, True)]
+    step = held.stepped * FP32 if with_cuda else 0  # AdamW's square roots, of all parameters at once
+    engine = config.rollout.memory(arch, config.data.max_prompt_tokens, b)
+    away = config.actor.offload
+    return Estimate(
+        arch=arch,
+        layout=layout,
+        stage=stage,
+        parts=[
+            Part("parameters", (0 if away == "all" else held.parameters, *(held.parameters,) * 3)),
+            Part("gradients, fp32", (held.gradients if away == "none" else 0, *(held.gradients,) * 3)),
+            Part("optimizer state", (held.optimizer if away == "none" else 0, *(held.optimizer,) * 3)),
+            # Without a backward pass a layer's activations are gone when the next one starts.
+            Part("activations", (0, whole_layer, activations, 0)),
+            # The gradients of a layer's activations are as large as these; the last stage starts with the head's.
+            Part("log-probs' logits, gradients on their way", (0, head[0], max(head[1], whole_layer), 0)),
+            Part("optimizer step", (0, 0, 0, step)),
+            Part("engine: weights", _while(engine.weights, not engine.rests)),
+            Part("engine: KV cache", _while(engine.cache, engine.keeps_cache and not engine.rests)),
+            Part("engine: drawing tokens", _while(engine.drawing, False)),
+        ],
+        host=_host(config, held),
+    )
+
+
+def _while(size: int, always: bool) -> tuple[int, int, int, int]:
+    """By phase: of the rollout only, or always."""
+    return (size,) * 4 if always else (size, 0, 0, 0)
+
+
+def _host(config: RunConfig, held: Static) -> list[tuple[str, int]]:
+    """What waits there; a reference policy changes places with the weights, so it takes room for both."""
+    away = {"none": 0, "optimizer": held.optimizer, "all": held.optimizer + held.parameters}[config.actor.offload]
+    reference = 2 * held.parameters if config.algorithm.needs_reference else 0
+    return [(name, size) for name, size in (("reference policy", reference), ("actor", away)) if size]

@@ -1,0 +1,92 @@
+"""Run by test_estimate.py under torchrun: python measure_worker.py OUT.json MODEL:key=value,... ...
+
+Builds the actor of each case on 2 processes and takes one update of one batch. OUT gets, for every case, a list over
+ranks of what really lies in memory: bytes of parameters, gradient buffers and optimizer state, and the most that
+autograd held for backward passes.
+"""
+
+import json
+import sys
+from collections import Counter
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+
+from gcpo_mcore.run.setup import process_group
+from tests.actor.worker import build_actor, make_batch
+
+
+class Held:
+    """Counts the bytes of the storages that autograd keeps. `peak`: at most so far."""
+
+    def __init__(self, parameters):
+        self.own = {p.untyped_storage().data_ptr() for p in parameters}
+        self.uses: Counter = Counter()
+        self.now = self.peak = 0
+
+    def pack(self, tensor: torch.Tensor):
+        return _Saved(self, tensor)
+
+
+class _Saved:
+    """A saved tensor: it counts until autograd lets it go."""
+
+    def __init__(self, held: Held, tensor: torch.Tensor):
+        self.held, self.tensor = held, tensor
+        storage = tensor.untyped_storage()
+        self.key, self.size = storage.data_ptr(), storage.nbytes()
+        held.uses[self.key] += 1
+        if held.uses[self.key] == 1 and self.key not in held.own:
+            held.now += self.size
+            held.peak = max(held.peak, held.now)
+
+    def __del__(self):
+        self.held.uses[self.key] -= 1
+        if self.held.uses[self.key] == 0 and self.key not in self.held.own:
+            self.held.now -= self.size
+
+
+def measure(model: str, options: dict[str, str]) -> dict[str, int]:
+    actor = build_actor(model, options)
+    arch = actor.arch
+    held = Held(actor.chunks.parameters())
+    with torch.autograd.graph.saved_tensors_hooks(held.pack, lambda saved: saved.tensor):
+        actor.backward(make_batch(arch.vocabulary), lambda logp, entropy, rows: (logp.sum(), {}))
+    actor.stepper.step(1e-3)
+    storages = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in actor.chunks.parameters()}
+    buffers = [b for chunk in actor.ddp for b in [*chunk.buffers, *chunk.expert_parallel_buffers]]
+    optimizer = 0
+    for part in actor.optimizer.chained_optimizers:
+        for state in part.optimizer.state.values():
+            optimizer += sum(value.nbytes for name, value in state.items() if name != "step")
+        # The fp32 weights that are stepped, where they are not the model's own.
+        mains = [p for group in part.optimizer.param_groups for p in group["params"]]
+        optimizer += sum(p.nbytes for p in mains if p.untyped_storage().data_ptr() not in storages)
+    result = {
+        "stage": parallel_state.get_pipeline_model_parallel_rank(),
+        "data_rank": parallel_state.get_data_parallel_rank(with_context_parallel=True),
+        "parameters": sum(storages.values()),
+        "gradients": sum(b.grad_data.nbytes for b in buffers),
+        "optimizer": optimizer,
+        "activations": held.peak,
+    }
+    parallel_state.destroy_model_parallel()
+    return result
+
+
+def main(out: str, *cases: str) -> None:
+    results = {}
+    with process_group(1, deadline_s=120):
+        for case in cases:
+            model, _, options = case.partition(":")
+            mine = measure(model, dict(option.split("=") for option in options.split(",") if option))
+            results[case] = [None] * dist.get_world_size()
+            dist.all_gather_object(results[case], mine)
+        if dist.get_rank() == 0:
+            with open(out, "w") as file:
+                json.dump(results, file)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,171 @@
+"""The memory estimate against models that are really built: bytes of static memory exact, activations within 7%."""
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+
+from gcpo_mcore.actor.config import ParallelConfig
+from gcpo_mcore.actor.layout import Layout, check_layout
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.batch import Batch
+from gcpo_mcore.hf.architecture import read_architecture
+from gcpo_mcore.run.load import load_config
+from gcpo_mcore.sizing.activations import Pass, activation_bytes
+from gcpo_mcore.sizing.buffers import static_bytes
+from gcpo_mcore.sizing.estimate import estimate_run
+from tests.actor.families import make_model
+from tests.actor.worker import make_batch, parallel_of
+from tests.conftest import launch, run
+
+WORKER = Path(__file__).with_name("measure_worker.py")
+TOLERANCE = 0.07
+CASES = {
+    "DP2": "qwen2:",
+    "bf16": "qwen3:dtype=bfloat16",
+    "distributed optimizer": "qwen3:distributed_optimizer=1",
+    "bf16, distributed optimizer": "qwen2:distributed_optimizer=1,dtype=bfloat16",
+    "TP2": "qwen3:tensor=2",
+    "TP2 sequence parallel": "qwen2:tensor=2,sequence=1",
+    "PP2, tied": "qwen2:pipeline=2",
+    "PP2, tied, bf16, distributed optimizer": "qwen2:pipeline=2,distributed_optimizer=1,dtype=bfloat16",
+    "PP2 in 2 chunks": "qwen3:pipeline=2,virtual_pipeline=2",
+    "PP2, one micro-batch": "qwen3:pipeline=2,sequences=16",
+    "CP2, distributed optimizer": "qwen2:context=2,distributed_optimizer=1",
+    "CP2, one pack": "qwen3:context=2,tokens=400",
+    "EP2": "qwen3-moe:expert=2,sequences=8",
+    "EP2, bf16, distributed optimizer": "qwen3-moe:expert=2,distributed_optimizer=1,dtype=bfloat16,sequences=8",
+    "experts, not dealt": "qwen3-moe:sequences=8",
+    "selective recompute": "qwen2:recompute=selective",
+    "full recompute": "qwen3:recompute=full",
+    "one pack": "qwen2:tokens=200,distributed_optimizer=1",
+    "full recompute, PP2": "qwen2:recompute=full,pipeline=2",
+}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return {n: make_model(n, folder / n, num_hidden_layers=4) for n in ("qwen2", "qwen3", "qwen3-moe")}
+
+
+@pytest.fixture(scope="module")
+def measured(models, tmp_path_factory) -> dict[str, list[dict]]:
+    """{case: what each of 2 ranks holds}, in one launch for all."""
+    out = tmp_path_factory.mktemp("measured") / "out.json"
+    arguments = {name: "{}:{}".format(models[case.split(":")[0]], case.split(":")[1]) for name, case in CASES.items()}
+    run(WORKER, str(out), *arguments.values(), processes=2)
+    found = json.loads(out.read_text())
+    return {name: found[argument] for name, argument in arguments.items()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_built_model(name, measured, models):
+    family, _, text = CASES[name].partition(":")
+    options = dict(option.split("=") for option in text.split(",") if option)
+    arch, parallel = read_architecture(str(models[family])), parallel_of(options)
+    layout = check_layout(parallel, arch, processes=2)
+    dtype_bytes = 2 if options.get("dtype") == "bfloat16" else 4
+    p = one_pass(make_batch(arch.vocabulary), layout, parallel, options)
+    for rank in measured[name]:
+        static = static_bytes(
+            arch, layout, dtype_bytes, parallel.distributed_optimizer, rank["stage"], rank["data_rank"]
+        )
+        assert static.parameters == rank["parameters"]
+        assert static.gradients == rank["gradients"]
+        assert static.optimizer == rank["optimizer"]
+    for stage in range(layout.pipeline):
+        # The mean over ranks: a router does not deal tokens evenly, as the estimate has it.
+        held = statistics.mean(rank["activations"] for rank in measured[name] if rank["stage"] == stage)
+        assert activation_bytes(arch, parallel, layout, dtype_bytes, p, stage) == pytest.approx(held, rel=TOLERANCE)
+
+
+def one_pass(batch: Batch, layout: Layout, parallel: ParallelConfig, options: dict[str, str]) -> Pass:
+    """The micro-batches that the worker's actor makes of the batch."""
+    row_multiple = 2 * layout.context if layout.context > 1 else 1
+    rows = [len(p) + len(r) for p, r in zip(batch.prompt_ids, batch.response_ids, strict=True)]
+    rows = [-(-n // row_multiple) * row_multiple for n in rows]
+    multiple = (layout.tensor if parallel.sequence else 1) * row_multiple
+    length = -(-max(rows) // multiple) * multiple
+    sequences, tokens = int(options.get("sequences", 4)), int(options.get("tokens", 0))
+    count = -(-len(batch) // layout.data // sequences)
+    if tokens:
+        assert sum(rows) // layout.data < tokens  # one pack
+        sequences, count = len(batch) // layout.data, 1
+    return Pass(
+        tokens=sum(rows) // layout.data if tokens else sequences * length,
+        response_tokens=int(batch.lengths.mean() * sequences),
+        micro_batches=count,
+        is_packed=bool(tokens),
+        with_cuda=False,
+    )
+
+
+SHAPES = {  # Qwen2.5's, and Qwen3-30B-A3B; layout, GiB of a GPU, whether it fits
+    "1.5b": ({"hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2,
+              "intermediate_size": 8960, "vocab_size": 151936, "tie_word_embeddings": True}, 1.54e9),
+    "34b": ({"hidden_size": 7168, "num_hidden_layers": 60, "num_attention_heads": 56, "num_key_value_heads": 8,
+             "intermediate_size": 20480, "vocab_size": 64000, "tie_word_embeddings": False}, 34.4e9),
+}  # fmt: skip
+
+
+def shape(folder: Path, size: str) -> Path:
+    """A folder with nothing but the config.json of the size."""
+    folder.mkdir()
+    config, _ = SHAPES[size]
+    config = {"model_type": "llama" if size == "34b" else "qwen2", "max_position_embeddings": 32768, **config}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def of(folder: Path, processes: int, *overrides: str):
+    return estimate_run(load_config([f"model.path={folder}", "model.dtype=bfloat16", *overrides]), processes)
+
+
+def test_what_saves_memory_saves_what_it_should(tmp_path):
+    folder = shape(tmp_path / "34b", "34b")
+    parts = {}
+    for name, overrides in {
+        "tensor": ["parallel.tensor=8"],
+        "pipeline": ["parallel.tensor=8", "parallel.pipeline=2"],
+        "sharded": ["parallel.tensor=8", "parallel.distributed_optimizer=true"],
+    }.items():
+        parts[name] = {part.name: part.in_phase for part in of(folder, 32, *overrides).parts}
+    plain = parts["tensor"]
+    parameters = SHAPES["34b"][1]
+    assert plain["parameters"][0] == pytest.approx(2 * parameters / 8, rel=0.01)
+    assert plain["gradients, fp32"][0] == pytest.approx(4 * parameters / 8, rel=0.01)
+    assert plain["optimizer state"][0] == pytest.approx(12 * parameters / 8, rel=0.01)
+    assert parts["sharded"]["optimizer state"][0] == pytest.approx(plain["optimizer state"][0] / 4, rel=0.01)
+    assert parts["pipeline"]["parameters"][0] == pytest.approx(plain["parameters"][0] / 2, rel=0.02)
+    away = {p.name: p.in_phase for p in of(folder, 32, "parallel.tensor=8", "actor.offload=all").parts}
+    for name in ("parameters", "gradients, fp32", "optimizer state"):
+        assert away[name] == (0, *plain[name][1:])
+    # By hand: 2 x 60 layers x 8 kv heads x 128 x 2 bytes a token, and a layer's once more while it is joined.
+    a_token = 2 * 60 * 8 * 128 * 2
+    more = of(folder, 32, "parallel.tensor=8", "rollout.sequences_per_batch=64", "data.max_prompt_tokens=1002")
+    cache = {part.name: part.in_phase for part in more.parts}["engine: KV cache"]
+    assert cache == (64 * 1024 * a_token * 61 // 60, 0, 0, 0)
+
+
+def test_command_line(tmp_path):
+    """On a machine that could not hold the model: a table, the verdict, its exit code; mistakes are one line."""
+    folder = shape(tmp_path / "1.5b", "1.5b")
+    options = [
+        f"model.path={folder}", "model.dtype=bfloat16", "rollout.sampling.max_response_tokens=2048",
+        "trainer.tokens_per_microbatch=8192", "--processes", "8", "algorithm/kl=k3",
+    ]  # fmt: skip
+    done = launch("tools/doctor.py", "plan", *options, "--gpu-memory-gib", "80")
+    assert done.returncode == 0, done.stderr
+    assert "1.54B parameters" in done.stdout and "engine: KV cache" in done.stdout
+    assert "\nfits: " in done.stdout and "in host memory: reference policy, 5.75 GiB" in done.stdout
+    done = launch("tools/doctor.py", "plan", *options, "--gpu-memory-gib", "40")
+    assert done.returncode == 1 and "\ndoes not fit: " in done.stdout
+    done = launch("tools/doctor.py", "plan", *options, "parallel.tensor=16")
+    assert done.returncode == 2 and done.stderr.startswith("error: parallel.tensor=16 x parallel.pipeline=1 x")
+
+
+def test_a_model_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match=r"config\.json does not exist"):
+        of(tmp_path, 1)
