@@ -47,6 +47,8 @@ test-sglang: install sglang-cpu
 
 lint: install
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/basedpyright
 
 clean:
 	rm -rf runs prepared exports

@@ -12,3 +12,10 @@ def from_rank_0(value: T) -> T:
     shared = [value]
     dist.broadcast_object_list(shared)
     return shared[0]
+
+
+def from_every_rank(value: T) -> list[T]:
+    """Every rank's `value`, in the order of the ranks, on every rank."""
+    gathered = [value] * dist.get_world_size()
+    dist.all_gather_object(gathered, value)
+    return gathered
