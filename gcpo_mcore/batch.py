@@ -1,126 +1,241 @@
-"""The training batch: samples as padded tensors over response tokens.
+"""The training batch: this rank's rows as padded tensors over response tokens, beside a table of all rows.
 
-Shape letters: B rows (samples), T response tokens of the longest row. Everything that the objective
-reads is [B, T] or [B]; how rows become model input (padding, packing, parallel axes) is the actor's
-business, so the objective is the same for every layout.
+Shape letters: B rows (samples) of a step or an update over all ranks, b rows that this rank trains on, T response
+tokens of the longest of them. Whatever compares rows (groups, denominators) reads the table, which every rank has;
+whatever has a value a token is [b, T] and stays where it is. How rows become model input (padding, packing, parallel
+axes) is the actor's business, so the objective is the same for every layout.
+
+A batch passes four stages, each a type that has what the stage before has and more, so that none can be left out:
+
+    Batch          what was sampled, graded and selected
+    ScoredBatch    + the log-probs before the update                    Batch.scored
+    WeighedBatch   + advantages and the surrogate's weights             Algorithm.weigh
+    UpdateBatch    + what a token's loss counts, of one update's rows   Algorithm.begin_update
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
 
-from gcpo_mcore.samples import Group
+from gcpo_mcore.base.collectives import Alone, Peers
+from gcpo_mcore.samples import Facts, Group, Sample
+
+NextStage = TypeVar("NextStage", bound="Batch")
 
 
-@dataclass
-class Batch:
-    """Rows of one step or update. The fields from `loss_mask` on are filled step by step before the update.
+@dataclass(frozen=True)
+class Table:
+    """What every rank knows of every row, [B] each: the number of its group (int64, ascending), tokens of prompt and
+    response (int64), reward (float32), flags (bool), and whether it counts in the loss."""
 
-    prompt_ids, response_ids   token ids of each row
-    routed_experts    of each row, as in Sample
-    group             [B] int64, number of the row's group
-    mask              [B, T] float, 1 on response tokens
-    reward            [B] float
-    is_golden         [B] bool
-    is_accurate       [B] bool
-    is_truncated      [B] bool, cut at the length limit
-    loss_mask         [B, T] `mask` without the rows that are left out of the loss
-    rollout_logp      [B, T] the engine's log-probs; golden rows have none (zeros) until `old_logp` is known
-    old_logp          [B, T] the actor's log-probs before the update
-    ref_logp          [B, T] the reference policy's, zeros if there is none
-    advantage         [B, T]
-    surrogate_weight  [B, T] factor of the surrogate: engine vs actor, golden rows; 1 where there is none
-    loss_weight       [B, T] what a token's loss counts: sums to 1 over the update for the mean reductions
-    logp_gradient     [B, T] derivative of a group-wise loss by each log-prob (objective/contrast.py)
-    loss_share        [B] the rows' equal shares of a group-wise loss
-    """
-
-    prompt_ids: list[list[int]]
-    response_ids: list[list[int]]
-    routed_experts: list[np.ndarray | None]
     group: torch.Tensor
-    mask: torch.Tensor
+    prompt_tokens: torch.Tensor
+    tokens: torch.Tensor
     reward: torch.Tensor
     is_golden: torch.Tensor
     is_accurate: torch.Tensor
     is_truncated: torch.Tensor
-    loss_mask: torch.Tensor
-    rollout_logp: torch.Tensor
-    old_logp: torch.Tensor
-    ref_logp: torch.Tensor
-    advantage: torch.Tensor
-    surrogate_weight: torch.Tensor
-    loss_weight: torch.Tensor
-    logp_gradient: torch.Tensor
-    loss_share: torch.Tensor
+    is_trained: torch.Tensor
 
     @classmethod
-    def of(cls, groups: list[Group]) -> "Batch":
-        """The batch of all samples of `groups`, in order."""
-        rows = [(number, group, sample) for number, group in enumerate(groups) for sample in group.samples]
-        longest = max(len(sample.response_ids) for _, _, sample in rows)
-
-        def grid(row_values) -> torch.Tensor:
-            out = np.zeros((len(rows), longest), np.float32)
-            for i, values in enumerate(row_values):
-                out[i, : len(values)] = values
-            return torch.from_numpy(out)
-
-        mask = grid(np.ones(len(s.response_ids)) for _, _, s in rows)
+    def of(cls, groups: Sequence[Group[Any]]) -> "Table":
+        """The rows of all samples of `groups`, in order."""
+        rows: list[tuple[int, Group[Any], Facts]] = [
+            (n, group, s) for n, group in enumerate(groups) for s in group.samples
+        ]
+        tokens = torch.tensor([s.tokens for _, _, s in rows])
         return cls(
-            prompt_ids=[g.prompt.token_ids for _, g, _ in rows],
-            response_ids=[s.response_ids for _, _, s in rows],
-            routed_experts=[s.routed_experts for _, _, s in rows],
             group=torch.tensor([number for number, _, _ in rows]),
-            mask=mask,
+            prompt_tokens=torch.tensor([len(group.prompt.token_ids) for _, group, _ in rows]),
+            tokens=tokens,
             reward=torch.tensor([s.reward for _, _, s in rows], dtype=torch.float32),
             is_golden=torch.tensor([s.is_golden for _, _, s in rows]),
             is_accurate=torch.tensor([s.is_accurate for _, _, s in rows]),
             is_truncated=torch.tensor([s.truncated for _, _, s in rows]),
-            loss_mask=mask.clone(),
-            rollout_logp=grid(s.rollout_logp for _, _, s in rows),
-            old_logp=torch.zeros_like(mask),
-            ref_logp=torch.zeros_like(mask),
-            advantage=torch.zeros_like(mask),
-            surrogate_weight=torch.ones_like(mask),
-            loss_weight=torch.zeros_like(mask),
-            logp_gradient=torch.zeros_like(mask),
-            loss_share=torch.zeros(len(rows)),
+            is_trained=tokens > 0,
         )
+
+    def __len__(self) -> int:
+        return len(self.group)
+
+    @property
+    def groups(self) -> int:
+        """One more than the largest number of a group."""
+        return int(self.group.max()) + 1
+
+    @property
+    def trained_rows(self) -> int:
+        """How many rows count in the loss, at least 1."""
+        return max(int(self.is_trained.sum()), 1)
+
+    @property
+    def trained_tokens(self) -> int:
+        """Their response tokens, at least 1."""
+        return max(int(self.tokens[self.is_trained].sum()), 1)
+
+    def choose(self, numbers: torch.Tensor) -> "Table":
+        """The table of these rows."""
+        return Table(**{f.name: getattr(self, f.name)[numbers] for f in fields(self)})
+
+    def update_of(self, updates: int) -> torch.Tensor:
+        """[B] which of at most `updates` updates each row belongs to: whole groups in order, as many in each but the
+        last."""
+        return self.group // -(-self.groups // updates)
+
+
+class Content(NamedTuple):
+    """What only the ranks that train on a row have of it; `rollout_logp` is empty for a golden answer."""
+
+    prompt_ids: Sequence[int]
+    response_ids: np.ndarray
+    rollout_logp: np.ndarray
+    routed_experts: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows as they were sampled.
+
+    table          of all rows, on every rank
+    mine           [b] int64, which of them are this rank's (ranks that share a model's parts have the same)
+    peers          the ranks that have the others
+    prompt_ids, response_ids   token ids of each row
+    routed_experts  of each row, as in Sample
+    mask           [b, T] float, 1 on response tokens
+    is_golden      [b] bool
+    is_accurate    [b] bool
+    rollout_logp   [b, T] the engine's log-probs; zeros for golden rows, which have none
+    """
+
+    table: Table
+    mine: torch.Tensor
+    peers: Peers
+    prompt_ids: list[Sequence[int]]
+    response_ids: list[np.ndarray]
+    routed_experts: list[np.ndarray | None]
+    mask: torch.Tensor
+    is_golden: torch.Tensor
+    is_accurate: torch.Tensor
+    rollout_logp: torch.Tensor
+
+    @classmethod
+    def of(cls, groups: Sequence[Group[Sample]]) -> "Batch":
+        """All samples of `groups`, in order, as the rows of a rank that has no peers."""
+        rows = [(group.prompt, sample) for group in groups for sample in group.samples]
+        contents = [Content(p.token_ids, s.response_ids, s.rollout_logp, s.routed_experts) for p, s in rows]
+        return cls.build(Table.of(groups), torch.arange(len(rows)), contents, Alone())
+
+    @classmethod
+    def build(cls, table: Table, mine: torch.Tensor, contents: Sequence[Content], peers: Peers) -> "Batch":
+        """The batch of the rows `mine` of `table`, from their `contents` in that order."""
+        longest = max((len(content.response_ids) for content in contents), default=0)
+        mask, rollout_logp = np.zeros((2, len(contents), longest), np.float32)
+        for row, content in enumerate(contents):
+            mask[row, : len(content.response_ids)] = 1
+            rollout_logp[row, : len(content.rollout_logp)] = content.rollout_logp
+        return cls(
+            table=table,
+            mine=mine,
+            peers=peers,
+            prompt_ids=[content.prompt_ids for content in contents],
+            response_ids=[content.response_ids for content in contents],
+            routed_experts=[content.routed_experts for content in contents],
+            mask=torch.from_numpy(mask),
+            is_golden=table.is_golden[mine],
+            is_accurate=table.is_accurate[mine],
+            rollout_logp=torch.from_numpy(rollout_logp),
+        )
+
+    def scored(self, old_logp: torch.Tensor, ref_logp: torch.Tensor | None = None) -> "ScoredBatch":
+        """The next stage: `old_logp` [b, T] of the actor, `ref_logp` [b, T] of the reference policy if there is one."""
+        return self.grown(ScoredBatch, old_logp=old_logp, ref_logp=ref_logp)
+
+    def grown(self, stage: type[NextStage], **more: Any) -> NextStage:
+        """A later stage of this batch, with the fields that it has besides."""
+        return stage(**{f.name: getattr(self, f.name) for f in fields(self)} | more)
 
     def __len__(self) -> int:
         return len(self.prompt_ids)
 
     @property
     def lengths(self) -> torch.Tensor:
-        """[B] response tokens of each row."""
+        """[b] response tokens of each row."""
         return self.mask.sum(1)
 
+    def everywhere(self, values: torch.Tensor) -> torch.Tensor:
+        """[B] a value of every row, on every rank, from `values` [b] of this rank's. A collective over the peers."""
+        out = values.new_zeros(len(self.table))
+        out[self.mine] = values
+        return self.peers.sum(out)
+
+    def split(self, updates: int) -> list[Self]:
+        """The batches of at most `updates` updates (`Table.update_of`); each has its own rows' table."""
+        numbers = self.table.update_of(updates)
+        count = int(numbers.max()) + 1
+        return [self._of_update(numbers, number) for number in range(count)] if count > 1 else [self]
+
+    def _of_update(self, numbers: torch.Tensor, number: int) -> Self:
+        chosen = (numbers == number).nonzero().squeeze(1)
+        place = torch.full((len(numbers),), -1).index_put_((chosen,), torch.arange(len(chosen)))
+        rows = (place[self.mine] >= 0).nonzero().squeeze(1)
+        batch = self.choose(rows.tolist())
+        return replace(batch, table=self.table.choose(chosen), mine=place[batch.mine])
+
+    def choose(self, rows: list[int]) -> Self:
+        """The batch of these of its rows, beside the whole table."""
+        return self._each(lambda value: value[rows] if isinstance(value, torch.Tensor) else [value[i] for i in rows])
+
+    def to(self, device: torch.device) -> Self:
+        """The batch with the tensors of its rows on `device`."""
+        return self._each(lambda value: value.to(device) if isinstance(value, torch.Tensor) else value)
+
+    def _each(self, change) -> Self:
+        """`change` applied to every field that has an entry for each row."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {name: value for name, value in values.items() if isinstance(value, torch.Tensor | list)}
+        return replace(self, **{name: change(value) for name, value in values.items()})
+
+
+@dataclass(frozen=True)
+class ScoredBatch(Batch):
+    """old_logp  [b, T] the actor's log-probs before the update
+    ref_logp  [b, T] the reference policy's; None if there is none
+    """
+
+    old_logp: torch.Tensor
+    ref_logp: torch.Tensor | None
+
     @property
-    def trained_rows(self) -> torch.Tensor:
-        """Scalar: how many rows are not left out of the loss, at least 1."""
-        return self.loss_mask.any(1).sum().clamp(min=1)
+    def reference_logp(self) -> torch.Tensor:
+        """`ref_logp`, which a part that says it needs a reference can rely on."""
+        assert self.ref_logp is not None, "a part reads reference log-probs without saying needs_reference"
+        return self.ref_logp
 
-    def split(self, parts: int) -> list["Batch"]:
-        """At most `parts` batches of whole groups, in order, of as many groups each but for the last."""
-        size = -(-(int(self.group.max()) + 1) // parts)
-        numbers = (self.group // size).tolist()
-        rows = [[i for i, n in enumerate(numbers) if n == part] for part in range(max(numbers) + 1)]
-        return [self.take(r) for r in rows] if len(rows) > 1 else [self]
 
-    def take(self, rows: list[int], tokens: int | None = None) -> "Batch":
-        """The batch of `rows`, cut to `tokens` columns (default: all)."""
-        values = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, list):
-                values[f.name] = [value[i] for i in rows]
-            else:
-                values[f.name] = value[rows] if value.dim() == 1 else value[rows, :tokens]
-        return Batch(**values)
+@dataclass(frozen=True)
+class WeighedBatch(ScoredBatch):
+    """loss_mask         [b, T] `mask` without the rows that are left out of the loss
+    advantage         [b, T]
+    surrogate_weight  [b, T] factor of the surrogate: engine against actor, golden rows; 1 where there is none
 
-    def to(self, device: torch.device) -> "Batch":
-        """The batch with its tensors on `device`."""
-        move = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in move.items()})
+    `rollout_logp` of golden rows is now `old_logp`.
+    """
+
+    loss_mask: torch.Tensor
+    advantage: torch.Tensor
+    surrogate_weight: torch.Tensor
+
+
+@dataclass(frozen=True)
+class UpdateBatch(WeighedBatch):
+    """loss_weight    [b, T] what a token's loss counts: sums to 1 over the update for the mean reductions
+    logp_gradient  [b, T] derivative of a group-wise loss by each log-prob; None for losses of single tokens
+    loss_share     [b] the rows' equal shares of a group-wise loss; None likewise (objective/contrast.py)
+    """
+
+    loss_weight: torch.Tensor
+    logp_gradient: torch.Tensor | None
+    loss_share: torch.Tensor | None

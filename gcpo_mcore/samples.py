@@ -1,11 +1,12 @@
 """What flows through a step: prompts become groups of samples.
 
-Token ids are the only truth: text is decoded once for the reward and the records and never
-tokenised again. Log-probs are natural logarithms, one float per response token.
+Token ids are the only truth: text is decoded once for the reward and the records and never tokenised again. Log-probs
+are natural logarithms, one float per response token. A sample stays on the rank that made it until its row moves to
+the ranks that train on it; what every rank knows of it are its `Facts`.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -37,54 +38,88 @@ class Prompt:
 
     def golden_sample(self) -> "Sample":
         """The golden answer, which the prompt must have, as an ungraded sample outside of every group."""
-        return Sample(index=-1, response_ids=self.golden_ids, response_text=self.golden_text, is_golden=True)
+        assert self.golden_ids is not None and self.golden_text is not None, f"{self.id} has no golden answer"
+        ids = np.asarray(self.golden_ids, np.int32)
+        return Sample(index=-1, response_ids=ids, response_text=self.golden_text, is_golden=True)
 
 
 @dataclass
-class Sample:
-    """One response to a prompt.
+class Facts:
+    """What every rank knows of a graded sample: enough to choose and weigh it, but not its tokens.
 
     index           its place in the group, from 0
-    response_ids    the tokens after the prompt, stop token included; never empty
-    response_text   decoded, for rewards and records only
+    tokens          the length of the response, stop token included
     truncated       True if it was cut at the length limit (no stop token)
-    rollout_logp    [tokens] the engine's log-prob under the model at the sampling temperature
-    sampling_logp   [tokens] the same under the distribution sampled from (after top-k and top-p)
     weight_version  the version of the actor's weights that produced it, or its first token
-    token_versions  [tokens] of each token's, if they are not all `weight_version`; empty otherwise
-    routed_experts  [prompt + response - 1, layers, experts per token] int16: where the engine sent the tokens that
-                    it read, in a model with experts; None if that is not known
-    is_golden       True for a golden answer; its rollout_logp and sampling_logp are empty
-    reward          the composed score; `reward_parts` its parts by name
+    is_golden       True for a golden answer
+    reward          the composed score
     is_accurate     whether the part that decides accuracy calls it right
-    grading_failed  '' or why it has no true grade ('timeout', 'crash', 'error')
+    home            the rank that has the sample, and its place in that rank's store
     """
 
     index: int
-    response_ids: list[int]
+    tokens: int = field(default=0, kw_only=True)
+    truncated: bool = field(default=False, kw_only=True)
+    weight_version: int = field(default=0, kw_only=True)
+    is_golden: bool = field(default=False, kw_only=True)
+    reward: float = field(default=0.0, kw_only=True)
+    is_accurate: bool = field(default=False, kw_only=True)
+    home: tuple[int, int] = field(default=(0, 0), kw_only=True)
+
+
+@dataclass(eq=False)
+class Sample(Facts):
+    """One response to a prompt, with all that its facts leave out.
+
+    response_ids    [tokens] int32, what comes after the prompt, stop token included; never empty (a list will do)
+    response_text   decoded, for rewards and records only
+    rollout_logp    [tokens] the engine's log-prob under the model at the sampling temperature
+    sampling_logp   [tokens] the same under the distribution sampled from (after top-k and top-p)
+    token_versions  [tokens] the weights' version of each token, if they are not all `weight_version`; else empty
+    routed_experts  [prompt + response - 1, layers, experts per token] int16: where the engine sent the tokens that
+                    it read, in a model with experts; None if that is not known
+    reward_parts    the parts of `reward` by name
+    grading_failed  '' or why it has no true grade ('timeout', 'crash', 'error')
+
+    A golden answer's rollout_logp and sampling_logp are empty.
+    """
+
+    response_ids: np.ndarray
     response_text: str
-    truncated: bool = False
     rollout_logp: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     sampling_logp: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
-    weight_version: int = 0
     token_versions: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     routed_experts: np.ndarray | None = None
-    is_golden: bool = False
-    reward: float = 0.0
     reward_parts: dict[str, float] = field(default_factory=dict)
-    is_accurate: bool = False
     grading_failed: str = ""
+
+    def __post_init__(self) -> None:
+        self.response_ids = np.asarray(self.response_ids, np.int32)
+        self.tokens = len(self.response_ids)
+
+
+AnyFacts = TypeVar("AnyFacts", bound=Facts)
 
 
 @dataclass
-class Group:
-    """The samples of one prompt in one step, and its graded golden answer where there is one."""
+class Group(Generic[AnyFacts]):
+    """The graded samples of one prompt in one step, and its golden answer where there is one: as facts, on every rank,
+    or as the samples themselves where one process has them all."""
 
     prompt: Prompt
-    samples: list[Sample]
-    golden: Sample | None = None
+    samples: list[AnyFacts]
+    golden: AnyFacts | None = None
 
     @property
     def accuracy(self) -> float:
         """The share of samples that are accurate; 0 for an empty group."""
         return sum(s.is_accurate for s in self.samples) / max(len(self.samples), 1)
+
+
+@dataclass
+class Fragment:
+    """A rank's share of a group before it is graded: its samples, and the golden answer if this rank grades it."""
+
+    prompt: Prompt
+    samples: list[Sample]
+    golden: Sample | None = None

@@ -1,7 +1,8 @@
 """Small things that all ranks do together."""
 
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
+import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
@@ -19,3 +20,47 @@ def from_every_rank(value: T) -> list[T]:
     gathered = [value] * dist.get_world_size()
     dist.all_gather_object(gathered, value)
     return gathered
+
+
+class Peers(Protocol):
+    """The ranks over which the rows of a batch are shared out, this one among them. Each method is a collective."""
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over the ranks, the same on each."""
+        ...
+
+    def max(self, values: torch.Tensor) -> torch.Tensor:
+        """The largest over the ranks, element by element."""
+        ...
+
+
+class Alone:
+    """Peers of a rank that has every row."""
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """`values`."""
+        return values
+
+    def max(self, values: torch.Tensor) -> torch.Tensor:
+        """`values`."""
+        return values
+
+
+class GroupPeers:
+    """Peers that are a process group."""
+
+    def __init__(self, group: dist.ProcessGroup, device: torch.device):
+        self.group, self.device = group, device
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """See `Peers`."""
+        return self._reduced(values, dist.ReduceOp.SUM)
+
+    def max(self, values: torch.Tensor) -> torch.Tensor:
+        """See `Peers`."""
+        return self._reduced(values, dist.ReduceOp.MAX)
+
+    def _reduced(self, values: torch.Tensor, how: dist.ReduceOp.RedOpType) -> torch.Tensor:
+        there = values.detach().to(self.device, copy=True)
+        dist.all_reduce(there, op=how, group=self.group)
+        return there.to(values.device)
