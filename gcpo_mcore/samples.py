@@ -54,6 +54,7 @@ class Facts:
     is_golden       True for a golden answer
     reward          the composed score
     is_accurate     whether the part that decides accuracy calls it right
+    has_routing     whether the sample knows the experts that its tokens went to
     home            the rank that has the sample, and its place in that rank's store
     """
 
@@ -64,6 +65,7 @@ class Facts:
     is_golden: bool = field(default=False, kw_only=True)
     reward: float = field(default=0.0, kw_only=True)
     is_accurate: bool = field(default=False, kw_only=True)
+    has_routing: bool = field(default=False, kw_only=True)
     home: tuple[int, int] = field(default=(0, 0), kw_only=True)
 
 
@@ -96,6 +98,7 @@ class Sample(Facts):
     def __post_init__(self) -> None:
         self.response_ids = np.asarray(self.response_ids, np.int32)
         self.tokens = len(self.response_ids)
+        self.has_routing = self.routed_experts is not None
 
 
 AnyFacts = TypeVar("AnyFacts", bound=Facts)

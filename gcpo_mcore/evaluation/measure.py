@@ -14,7 +14,7 @@ from gcpo_mcore.evaluation.estimators import Estimate, average_at, estimate, maj
 from gcpo_mcore.evaluation.records import Records
 from gcpo_mcore.rewarding.config import RewardConfig
 from gcpo_mcore.rollout.sampler import Sampler
-from gcpo_mcore.samples import Group, Prompt
+from gcpo_mcore.samples import Group, Prompt, Sample
 
 # Neither changes what is asked or what counts as right.
 FREE_SETTINGS = {"protocol", "source", "path", "hub", "max_problems", "pass_at"}
@@ -36,23 +36,23 @@ def measure(
         chunk = prompts[first : first + per_chunk]
         if all(prompt.id in done for prompt in chunk):
             continue
-        groups = sampler.generate(chunk, benchmark.samples_per_problem, benchmark.sampling, f"{name}|{first}")
-        groups, _ = sampler.grade(groups)
-        made = [_record(group, benchmark.reward) for group in groups]
+        fragments = sampler.generate(chunk, benchmark.samples_per_problem, benchmark.sampling, f"{name}|{first}")
+        sampler.grade(fragments, store=[])
+        made = [_record(group, benchmark.reward) for group in sampler.gather(fragments)]
         if records:
             records.add([record for record in made if record["id"] not in done])
         done |= {record["id"]: record for record in made if record["id"] not in done}
     return [done[prompt.id] for prompt in prompts]
 
 
-def _record(group: Group, reward: RewardConfig) -> dict[str, Any]:
+def _record(group: Group[Sample], reward: RewardConfig) -> dict[str, Any]:
     extraction = getattr(reward.build()[reward.accuracy], "extraction", None)
     samples = [
         {
             "correct": bool(sample.is_accurate and not sample.truncated),
             "answer": extraction(sample.response_text[-reward.max_response_chars :]) if extraction else None,
             "truncated": sample.truncated,
-            "tokens": len(sample.response_ids),
+            "tokens": sample.tokens,
             "grading_failed": sample.grading_failed,
             "response": sample.response_text,
         }

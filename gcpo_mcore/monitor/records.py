@@ -2,48 +2,36 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gcpo_mcore.base.files import write_atomically
-from gcpo_mcore.samples import Group, Prompt, Sample
+from gcpo_mcore.samples import Facts, Prompt, Sample
 
 FOLDER = "rollouts"
 
 
-def write_records(
-    folder: Path | str,
-    step: int,
-    groups: Sequence[Group],
-    advantages: Mapping[tuple[int, int], float],
-    limit: int | None = None,
-) -> Path:
-    """Writes the samples of a step and returns the file; an earlier one of that step is replaced whole.
+def record(step: int, prompt: Prompt, facts: Facts, sample: Sample, advantage: float | None) -> str:
+    """The line of one sample. facts: what the step knows of it, its place in the group among them."""
+    return json.dumps(_values(step, prompt, facts, sample, advantage), ensure_ascii=False) + "\n"
 
-    advantages  by (place of the group in `groups`, place of the sample in its group): one prompt may
-                occur twice in a step. Null is written where it has none
-    limit       at most so many samples, the first ones; None for all
-    """
-    samples = (
-        (group.prompt, sample, advantages.get((g, s)))
-        for g, group in enumerate(groups)
-        for s, sample in enumerate(group.samples)
-    )
-    lines = [json.dumps(_record(step, *found), ensure_ascii=False) + "\n" for found in islice(samples, limit)]
+
+def write_records(folder: Path | str, step: int, lines: Iterable[str]) -> Path:
+    """Writes the lines of a step and returns the file; an earlier one of that step is replaced whole."""
     path = Path(folder) / FOLDER / f"step_{step:06d}.jsonl"
     write_atomically(path, "".join(lines))
     return path
 
 
-def _record(step: int, prompt: Prompt, sample: Sample, advantage: float | None) -> dict:
+def _values(step: int, prompt: Prompt, facts: Facts, sample: Sample, advantage: float | None) -> dict[str, Any]:
     return {
         "step": step,
         "prompt_id": prompt.id,
         "source": prompt.source,
-        "index": sample.index,
+        "index": facts.index,
         "prompt": prompt.text,
         "response": sample.response_text,
         "reference": prompt.answer,
@@ -53,7 +41,7 @@ def _record(step: int, prompt: Prompt, sample: Sample, advantage: float | None) 
         "is_golden": sample.is_golden,
         "truncated": sample.truncated,
         "grading_failed": sample.grading_failed,
-        "tokens": len(sample.response_ids),
+        "tokens": sample.tokens,
         "weight_version": sample.weight_version,
         **({"token_versions": sample.token_versions.tolist()} if len(sample.token_versions) else {}),
         "advantage": _number(advantage),

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import PositiveFloat
 
-from gcpo_mcore.batch import Batch
+from gcpo_mcore.batch import ScoredBatch, Table
 from gcpo_mcore.objective.part import Part
 
 
@@ -19,15 +19,16 @@ class Advantage(Part):
         """Whether it compares the samples of a prompt with each other."""
         return True
 
-    def __call__(self, batch: Batch, token_reward: torch.Tensor) -> torch.Tensor:
-        """[B, T] advantages, 0 on padding.
+    def __call__(self, batch: ScoredBatch, token_reward: torch.Tensor | None) -> torch.Tensor:
+        """[b, T] advantages, 0 on padding. A collective over the batch's peers.
 
-        token_reward  [B, T] what each token adds to its row's reward (a KL penalty); zeros if nothing does
+        token_reward  [b, T] what each token adds to its row's reward (a KL penalty); None if nothing does
         """
-        return self.of_rows(batch.reward + token_reward.sum(1), batch).unsqueeze(1) * batch.mask
+        advantage = self.of_rows(_rewards(batch, token_reward), batch.table)
+        return advantage[batch.mine].unsqueeze(1) * batch.mask
 
-    def of_rows(self, reward: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """[B] advantages of rows with `reward` [B]."""
+    def of_rows(self, reward: torch.Tensor, table: Table) -> torch.Tensor:
+        """[B] advantages of the table's rows with `reward` [B]."""
         raise TypeError(f"{type(self).__name__} has no advantage")
 
 
@@ -41,22 +42,22 @@ class GroupMean(Advantage, option="group"):
     std: Literal["sample", "population", "none"]
     eps: PositiveFloat
 
-    def of_rows(self, reward: torch.Tensor, batch: Batch) -> torch.Tensor:
-        centred, count = _centred(reward, batch.group)
+    def of_rows(self, reward: torch.Tensor, table: Table) -> torch.Tensor:
+        centred, count = _centred(reward, table)
         if self.std == "none":
             return centred
-        squares = torch.zeros_like(count).index_add_(0, batch.group, centred**2)
+        squares = torch.zeros_like(count).index_add_(0, table.group, centred**2)
         degrees = count - 1 if self.std == "sample" else count
         std = (squares / degrees.clamp(min=1)).sqrt()
-        return centred / (std[batch.group] + self.eps)
+        return centred / (std[table.group] + self.eps)
 
 
 class LeaveOneOut(Advantage, option="leave_one_out"):
     """A_i = r_i - mean of the group's other rewards = G/(G-1) (r_i - mean) (RLOO, arXiv 2402.14740)."""
 
-    def of_rows(self, reward: torch.Tensor, batch: Batch) -> torch.Tensor:
-        centred, count = _centred(reward, batch.group)
-        return centred * (count / (count - 1).clamp(min=1))[batch.group]
+    def of_rows(self, reward: torch.Tensor, table: Table) -> torch.Tensor:
+        centred, count = _centred(reward, table)
+        return centred * (count / (count - 1).clamp(min=1))[table.group]
 
 
 class Whitened(Advantage, option="whitened"):
@@ -76,18 +77,19 @@ class Whitened(Advantage, option="whitened"):
     def needs_group(self) -> bool:
         return self.baseline == "group"
 
-    def __call__(self, batch: Batch, token_reward: torch.Tensor) -> torch.Tensor:
+    def __call__(self, batch: ScoredBatch, token_reward: torch.Tensor | None) -> torch.Tensor:
         if self.baseline == "group":
-            centred, _ = _centred(batch.reward + token_reward.sum(1), batch.group)
-            a = centred.double().unsqueeze(1) * batch.mask
+            centred, _ = _centred(_rewards(batch, token_reward), batch.table)
+            a = centred[batch.mine].double().unsqueeze(1) * batch.mask
         else:
-            later = token_reward.double().flip(1).cumsum(1).flip(1)  # of this token and those after it
-            a = (later + batch.reward.double().unsqueeze(1)) * batch.mask
+            a = batch.table.reward[batch.mine].double().unsqueeze(1) * batch.mask
+            if token_reward is not None:
+                a = a + token_reward.double().flip(1).cumsum(1).flip(1) * batch.mask  # of this token and later ones
         # In float64, the mean of equal fp32 values is that value: equal rewards are exactly 0.
-        weight = batch.loss_mask.double()
-        count = weight.sum()
-        mean = (a * weight).sum() / count.clamp(min=1)
-        std = (((a - mean) ** 2 * weight).sum() / (count - 1).clamp(min=1)).sqrt()
+        weight = batch.mask.double() * batch.table.is_trained[batch.mine].unsqueeze(1)
+        count = float(batch.table.trained_tokens)
+        mean = batch.peers.sum((a * weight).sum()) / count
+        std = (batch.peers.sum(((a - mean) ** 2 * weight).sum()) / max(count - 1, 1.0)).sqrt()
         return ((a - mean) / (std + self.eps) * batch.mask).to(batch.mask.dtype)
 
 
@@ -98,13 +100,19 @@ class RawReward(Advantage, option="none"):
     def needs_group(self) -> bool:
         return False
 
-    def of_rows(self, reward: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def of_rows(self, reward: torch.Tensor, table: Table) -> torch.Tensor:
         return reward.clone()
 
 
-def _centred(reward: torch.Tensor, group: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _rewards(batch: ScoredBatch, token_reward: torch.Tensor | None) -> torch.Tensor:
+    """[B] the rewards of all rows, with what their tokens add."""
+    reward = batch.table.reward
+    return reward if token_reward is None else reward + batch.everywhere(token_reward.sum(1))
+
+
+def _centred(reward: torch.Tensor, table: Table) -> tuple[torch.Tensor, torch.Tensor]:
     """([B] reward minus group mean, [groups] rows of each group)."""
-    groups = int(group.max()) + 1
+    group, groups = table.group, table.groups
     count = torch.zeros(groups, dtype=reward.dtype).index_add_(0, group, torch.ones_like(reward))
     # Counted from the group's lowest reward, a uniform group is exactly 0: the rounding of its mean, divided by
     # its next-to-nothing deviation, would else be an advantage.

@@ -1,17 +1,19 @@
 """An algorithm: one option of every part. The trainer and the actor know only this interface.
 
-select        groups in -> golden injection and filter    -> groups to train on
-weigh         a step's batch in -> advantages, weights    (when old and ref log-probs are known)
-begin_update  an update's batch in -> its loss weights    (before its backward pass)
+select        groups in -> golden injection and filter         -> groups to train on
+weigh         a step's ScoredBatch in -> advantages, weights   -> WeighedBatch
+begin_update  an update's WeighedBatch in -> its loss weights  -> UpdateBatch
 loss          micro-batch log-probs in -> summed loss     (inside the actor's forward pass)
 """
+
+from dataclasses import replace
 
 import torch
 from pydantic import model_validator
 
 from gcpo_mcore.base.choice import of_kind
 from gcpo_mcore.base.config import Config
-from gcpo_mcore.batch import Batch
+from gcpo_mcore.batch import ScoredBatch, UpdateBatch, WeighedBatch
 from gcpo_mcore.objective import mismatch as mismatch_module
 from gcpo_mcore.objective.advantage import Advantage
 from gcpo_mcore.objective.filter import Filter
@@ -22,7 +24,7 @@ from gcpo_mcore.objective.mismatch import Mismatch
 from gcpo_mcore.objective.part import Part
 from gcpo_mcore.objective.reduction import Reduction
 from gcpo_mcore.objective.surrogate import Surrogate
-from gcpo_mcore.samples import Group
+from gcpo_mcore.samples import AnyFacts, Group
 
 Sums = dict[str, tuple[torch.Tensor, torch.Tensor]]  # name -> (weighted sum, weight), both scalars
 
@@ -66,7 +68,7 @@ class Algorithm(Config):
         """Whether a group of one sample teaches nothing."""
         return self.advantage.needs_group or self.surrogate.compares_samples
 
-    def select(self, groups: list[Group], step: int) -> tuple[list[Group], dict[str, float]]:
+    def select(self, groups: list[Group[AnyFacts]], step: int) -> tuple[list[Group[AnyFacts]], dict[str, float]]:
         """Golden injection, then the filter. Returns the groups to train on and counts over all of `groups`."""
         counts = dict.fromkeys(
             ("all_wrong", "all_right", "golden_injected", "golden_missing", "golden_rejected",
@@ -90,35 +92,40 @@ class Algorithm(Config):
         counts["kept"] = float(len(kept))
         return kept, counts
 
-    def weigh(self, batch: Batch) -> dict[str, float]:
-        """Sets loss_mask, advantage and surrogate_weight of a step's rows, in place. Returns metrics."""
-        golden = batch.is_golden.unsqueeze(1)
+    def weigh(self, batch: ScoredBatch) -> tuple[WeighedBatch, dict[str, float]]:
+        """A step's rows with loss mask, advantages and the surrogate's weights, and metrics over all ranks.
+
+        A collective over the batch's peers.
+        """
         if self.filter.mask_truncated:
-            batch.loss_mask = batch.mask * ~batch.is_truncated.unsqueeze(1)
-        batch.rollout_logp = torch.where(golden, batch.old_logp, batch.rollout_logp)
-        batch.advantage = self.advantage(batch, self.kl.token_reward(batch))
+            table = batch.table
+            batch = replace(batch, table=replace(table, is_trained=table.is_trained & ~table.is_truncated))
+        golden = batch.is_golden.unsqueeze(1)
+        batch = replace(batch, rollout_logp=torch.where(golden, batch.old_logp, batch.rollout_logp))
         correction = self.mismatch.weights((batch.old_logp - batch.rollout_logp) * batch.mask, batch.mask)
         correction = torch.where(golden, 1.0, correction)
-        batch.surrogate_weight = correction * self.golden.weights(batch).unsqueeze(1)
-        tokens = batch.mask.sum().clamp(min=1)
-        return {
-            **mismatch_module.measure(batch),
-            "mismatch/weight_mean": float((correction * batch.mask).sum() / tokens),
-            "mismatch/zero_fraction": float(((correction == 0) * batch.mask).sum() / tokens),
-            "advantage/mean": float((batch.advantage * batch.mask).sum() / tokens),
-            "advantage/abs_max": float(batch.advantage.abs().max()),
-        }
+        weighed = batch.grown(
+            WeighedBatch,
+            loss_mask=batch.mask * batch.table.is_trained[batch.mine].unsqueeze(1),
+            advantage=self.advantage(batch, self.kl.token_reward(batch)),
+            surrogate_weight=correction * self.golden.weights(batch).unsqueeze(1),
+        )
+        return weighed, mismatch_module.measure(weighed) | _measure(weighed, correction)
 
-    def begin_update(self, batch: Batch, logp: torch.Tensor | None, progress: float) -> dict[str, float]:
-        """Sets the loss weights of one update's rows, in place. Returns metrics.
+    def begin_update(
+        self, batch: WeighedBatch, logp: torch.Tensor, progress: float
+    ) -> tuple[UpdateBatch, dict[str, float]]:
+        """One update's rows with what each token's loss counts, and metrics. A collective over the batch's peers.
 
-        logp      [B, T] log-probs under the present weights; needed if `surrogate.compares_samples`
+        logp      [b, T] log-probs under the present weights (read if `surrogate.compares_samples`)
         progress  share of the run's updates that are done, in [0, 1)
         """
-        batch.loss_weight = self.reduction.weights(batch)
-        return self.surrogate.prepare(batch, logp, progress)
+        linear, metrics = self.surrogate.linearise(batch, logp, progress)
+        gradient, share = linear or (None, None)
+        weight = self.reduction.weights(batch)
+        return batch.grown(UpdateBatch, loss_weight=weight, logp_gradient=gradient, loss_share=share), metrics
 
-    def loss(self, logp: torch.Tensor, entropy: torch.Tensor, rows: Batch) -> tuple[torch.Tensor, Sums]:
+    def loss(self, logp: torch.Tensor, entropy: torch.Tensor, rows: UpdateBatch) -> tuple[torch.Tensor, Sums]:
         """The rows' share of the update's loss, and sums for the log.
 
         logp, entropy [r, T]: the actor's, now; gradient flows through both. The shares of all micro-batches and
@@ -145,3 +152,18 @@ class Algorithm(Config):
             "golden/clip_fraction": mean(is_clipped.float(), golden),
             "golden/logp_mean": mean(logp, golden),
         }
+
+
+def _measure(batch: WeighedBatch, correction: torch.Tensor) -> dict[str, float]:
+    """Means over all tokens of correction and advantage, and the largest advantage."""
+    mask, advantage = batch.mask, batch.advantage
+    sums = torch.stack([(correction * mask).sum(), ((correction == 0) * mask).sum(), (advantage * mask).sum()])
+    weight, zeros, total = batch.peers.sum(sums.double()).tolist()
+    tokens = max(int(batch.table.tokens.sum()), 1)
+    largest = advantage.abs().max() if advantage.numel() else torch.zeros(())
+    return {
+        "mismatch/weight_mean": weight / tokens,
+        "mismatch/zero_fraction": zeros / tokens,
+        "advantage/mean": total / tokens,
+        "advantage/abs_max": float(batch.peers.max(largest.double())),
+    }

@@ -6,6 +6,7 @@ the loss by them, and in the micro-batches every token only counts with its weig
 """
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -13,8 +14,8 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from gcpo_mcore.base.errors import UserError
-from gcpo_mcore.batch import Batch
-from gcpo_mcore.objective.surrogate import Surrogate
+from gcpo_mcore.batch import ScoredBatch, Table, WeighedBatch
+from gcpo_mcore.objective.surrogate import Linear, Surrogate
 
 
 class Contrast(Surrogate):
@@ -42,33 +43,42 @@ class Contrast(Surrogate):
                     f"algorithm.{kind}={chosen} would do nothing: algorithm/{kind}={option}"
                 )
 
-    def prepare(self, batch: Batch, logp: torch.Tensor | None, progress: float) -> dict[str, float]:
-        logp = logp.detach().double().requires_grad_()
-        scores, is_trained = self.scores(logp, batch), batch.loss_mask.any(1)
+    def linearise(self, batch: WeighedBatch, logp: torch.Tensor, progress: float) -> tuple[Linear, dict[str, float]]:
+        logp, table = logp.detach().double().requires_grad_(), batch.table
+        mine = self.scores(logp, batch)
+        scores = batch.everywhere(mine.detach()).requires_grad_()
         losses, metrics = [], []
-        for group in batch.group.unique():
-            mine = (batch.group == group) & is_trained
-            right, wrong = scores[mine & batch.is_accurate], scores[mine & ~batch.is_accurate]
+        for rows in _rows_by_group(table):
+            trained = rows[table.is_trained[rows]]
+            is_accurate = table.is_accurate[trained]
+            right, wrong = scores[trained[is_accurate]], scores[trained[~is_accurate]]
             if len(right) and len(wrong):
                 losses.append(self.contrast(right, wrong, progress))
                 metrics.append(self.measure(right.detach(), wrong.detach(), progress))
         total = torch.stack(losses).mean() if losses else scores.sum() * 0
-        kl = self._kl_of_old(logp, batch)
+        (by_score,) = torch.autograd.grad(total, scores)
+        # The chain rule, a rank's own half of it: what the loss says of a score goes on to the score's log-probs.
+        (gradient,) = torch.autograd.grad(mine, logp, by_score[batch.mine])
+        value, kl, by_logp = total.detach(), *self._kl_of_old(logp.detach(), batch)
         if self.trust_region_kl is not None:
-            total = total + self.trust_region_penalty / 2 * (kl - self.trust_region_kl).clamp(min=0) ** 2
-        (gradient,) = torch.autograd.grad(total, logp)
-        batch.logp_gradient = gradient.to(batch.old_logp)
-        batch.loss_share = (total.detach() / len(batch)).to(batch.old_logp).expand(len(batch))
+            excess = max(kl - self.trust_region_kl, 0.0)
+            value = value + self.trust_region_penalty / 2 * excess**2
+            gradient = gradient + self.trust_region_penalty * excess * by_logp
+        share = (value / len(table)).to(batch.old_logp).expand(len(batch))
         means = {name: sum(m[name] for m in metrics) / len(metrics) for name in (metrics[0] if metrics else ())}
-        return {"contrast/groups": float(len(losses)), "contrast/kl_old": kl.item(), **means}
+        counts = {"contrast/groups": float(len(losses)), "contrast/kl_old": kl}
+        return Linear(gradient.to(batch.old_logp), share), counts | means
 
     def loss(self, logp, rows, ratio):
+        assert rows.logp_gradient is not None and rows.loss_share is not None, (
+            "begin_update has not linearised the loss"
+        )
         # Of the two, the first has only a gradient and the second only a value.
         moved = (rows.logp_gradient * (logp - logp.detach())).sum()
         return moved + rows.loss_share.sum(), torch.zeros_like(logp, dtype=torch.bool)
 
-    def scores(self, logp: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """[B] what a sequence is compared by: the mean of its log-probs."""
+    def scores(self, logp: torch.Tensor, batch: ScoredBatch) -> torch.Tensor:
+        """[b] what a sequence is compared by: the mean of its log-probs."""
         return (logp * batch.mask).sum(1) / batch.lengths.clamp(min=1)
 
     def contrast(self, right: torch.Tensor, wrong: torch.Tensor, progress: float) -> torch.Tensor:
@@ -79,9 +89,18 @@ class Contrast(Surrogate):
         """Numbers of a group for the log."""
         return {"contrast/score_gap": float(right.mean() - wrong.mean())}
 
-    def _kl_of_old(self, logp: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def _kl_of_old(self, logp: torch.Tensor, batch: WeighedBatch) -> tuple[float, torch.Tensor]:
+        """The mean of old_logp - logp over the sampled tokens of all ranks, and its derivative by `logp` [b, T]."""
         sampled = batch.loss_mask * ~batch.is_golden.unsqueeze(1)
-        return ((batch.old_logp - logp) * sampled).sum() / sampled.sum().clamp(min=1)
+        sums = torch.stack([((batch.old_logp - logp) * sampled).sum(), sampled.sum().double()])
+        total, count = batch.peers.sum(sums).tolist()
+        return total / max(count, 1.0), -sampled / max(count, 1.0)
+
+
+def _rows_by_group(table: Table) -> Sequence[torch.Tensor]:
+    """The numbers of each group's rows, groups in order."""
+    sizes = torch.unique_consecutive(table.group, return_counts=True)[1]
+    return torch.arange(len(table)).split(sizes.tolist())
 
 
 class ConSPO(Contrast, option="conspo"):
@@ -142,7 +161,7 @@ class DPO(Contrast, option="dpo"):
     beta: PositiveFloat
 
     def scores(self, logp, batch):
-        return ((logp - batch.ref_logp) * batch.mask).sum(1)
+        return ((logp - batch.reference_logp) * batch.mask).sum(1)
 
     def contrast(self, right, wrong, progress):
         return -F.logsigmoid(self.beta * (right[:, None] - wrong[None, :])).mean()

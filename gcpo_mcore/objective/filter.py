@@ -1,6 +1,6 @@
 """Filters: which prompts are sampled, which groups and rows are trained on, how often a step samples again."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import PositiveInt
 
@@ -29,7 +29,7 @@ class Filter(Part):
         """Whether a step that is still short at the cap ends the run."""
         return False
 
-    def keep(self, group: Group) -> bool:
+    def keep(self, group: Group[Any]) -> bool:
         """Whether the group is trained on."""
         return bool(group.samples)
 
@@ -63,7 +63,7 @@ class DropUniform(Filter, option="drop_uniform"):
     def stop_at_cap(self) -> bool:
         return self.at_cap == "stop"
 
-    def keep(self, group: Group) -> bool:
+    def keep(self, group: Group[Any]) -> bool:
         if self.by == "accuracy":
             return 0 < group.accuracy < 1
         rewards = [s.reward for s in group.samples]

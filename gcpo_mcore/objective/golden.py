@@ -7,17 +7,17 @@ say: `slot` is our knob.
 
 import hashlib
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat
 
 from gcpo_mcore.base.errors import UserError
-from gcpo_mcore.batch import Batch
+from gcpo_mcore.batch import ScoredBatch, UpdateBatch
 from gcpo_mcore.objective.importance import Ratio
 from gcpo_mcore.objective.part import Part
-from gcpo_mcore.samples import Group, Sample
+from gcpo_mcore.samples import AnyFacts, Group
 
 
 class Golden(Part):
@@ -32,7 +32,7 @@ class Golden(Part):
         """Whether golden answers are read, verified and counted at all."""
         return True
 
-    def inject(self, group: Group, step: int) -> bool:
+    def inject(self, group: Group[Any], step: int) -> bool:
         """Changes `group` in place if it is due and has a verified golden answer; whether it did."""
         if group.golden is None or not group.golden.is_accurate or not self.is_due(group):
             return False
@@ -40,19 +40,19 @@ class Golden(Part):
         group.samples[slot] = _golden_at(slot, group.golden)
         return True
 
-    def is_due(self, group: Group) -> bool:
+    def is_due(self, group: Group[Any]) -> bool:
         """Whether this group should get its golden answer."""
         return False
 
-    def pick(self, group: Group, step: int) -> int:
+    def pick(self, group: Group[Any], step: int) -> int:
         """The sample to replace."""
         return 0
 
-    def weights(self, batch: Batch) -> torch.Tensor:
-        """[B] factors of the rows' surrogate."""
-        return torch.ones_like(batch.reward)
+    def weights(self, batch: ScoredBatch) -> torch.Tensor:
+        """[b] factors of the rows' surrogate."""
+        return torch.ones(len(batch))
 
-    def adjust(self, ratio: Ratio, logp: torch.Tensor, rows: Batch) -> Ratio:
+    def adjust(self, ratio: Ratio, logp: torch.Tensor, rows: UpdateBatch) -> Ratio:
         """`ratio` of the rows with that of the golden ones changed."""
         return ratio
 
@@ -103,10 +103,10 @@ class _Replace(Golden):
                 f"algorithm.golden.weight={self.weight}: algorithm.surrogate={surrogate.name} weighs no row"
             )
 
-    def weights(self, batch: Batch) -> torch.Tensor:
+    def weights(self, batch: ScoredBatch) -> torch.Tensor:
         return torch.where(batch.is_golden, self.weight, 1.0)
 
-    def adjust(self, ratio: Ratio, logp: torch.Tensor, rows: Batch) -> Ratio:
+    def adjust(self, ratio: Ratio, logp: torch.Tensor, rows: UpdateBatch) -> Ratio:
         golden = rows.is_golden.unsqueeze(1)
         log, low, high = ratio.log, ratio.low, ratio.high
         if self.ratio == "sft":
@@ -121,7 +121,7 @@ class _Replace(Golden):
             high = high.masked_fill(golden, 1 + self.clip_high)
         return Ratio(log, low, high)
 
-    def pick(self, group: Group, step: int) -> int:
+    def pick(self, group: Group[Any], step: int) -> int:
         samples = group.samples
         if self.slot == "random":  # seeded by prompt and step: the same on every rank and after a resume
             digest = hashlib.sha256(f"{group.prompt.id}|{step}".encode()).digest()
@@ -129,21 +129,21 @@ class _Replace(Golden):
         if self.slot == "lowest_reward":
             return min(range(len(samples)), key=lambda i: (samples[i].reward, i))
         if self.slot == "longest":
-            return max(range(len(samples)), key=lambda i: (len(samples[i].response_ids), -i))
+            return max(range(len(samples)), key=lambda i: (samples[i].tokens, -i))
         return 0
 
 
 class AllWrong(_Replace, option="all_wrong"):
     """When no sample of the group is accurate (GCPO)."""
 
-    def is_due(self, group: Group) -> bool:
+    def is_due(self, group: Group[Any]) -> bool:
         return not any(s.is_accurate for s in group.samples)
 
 
 class Always(_Replace, option="always"):
     """In every group (as LUFFY does with its one off-policy trace, arXiv 2504.14945)."""
 
-    def is_due(self, group: Group) -> bool:
+    def is_due(self, group: Group[Any]) -> bool:
         return True
 
 
@@ -153,13 +153,13 @@ class Only(Golden, option="only"):
     def rollouts_per_prompt(self, samples_per_prompt: int) -> int:
         return 0
 
-    def inject(self, group: Group, step: int) -> bool:
+    def inject(self, group: Group[Any], step: int) -> bool:
         if group.golden is None or not group.golden.is_accurate:
             return False
         group.samples = [_golden_at(0, group.golden)]
         return True
 
 
-def _golden_at(slot: int, golden: Sample) -> Sample:
+def _golden_at(slot: int, golden: AnyFacts) -> AnyFacts:
     golden.index = slot
     return golden

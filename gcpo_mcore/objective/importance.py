@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from pydantic import NonNegativeFloat
 
-from gcpo_mcore.batch import Batch
+from gcpo_mcore.batch import UpdateBatch
 from gcpo_mcore.objective.part import Part
 
 LOG_RATIO_LIMIT = 20.0  # exp(20) = 4.9e8: beyond it the clip decides anyway, and fp32 stays finite
@@ -37,7 +37,7 @@ class Importance(Part):
     clip_low: NonNegativeFloat | None
     clip_high: NonNegativeFloat | None
 
-    def ratio(self, logp: torch.Tensor, rows: Batch) -> Ratio:
+    def ratio(self, logp: torch.Tensor, rows: UpdateBatch) -> Ratio:
         """The ratio of `rows` and its range."""
         every = torch.ones_like(logp[:, :1])
         return Ratio(
@@ -46,7 +46,7 @@ class Importance(Part):
             high=every * (torch.inf if self.clip_high is None else 1 + self.clip_high),
         )
 
-    def log_ratio(self, logp: torch.Tensor, rows: Batch) -> torch.Tensor:
+    def log_ratio(self, logp: torch.Tensor, rows: UpdateBatch) -> torch.Tensor:
         """[r, T] log of the ratio that weighs each token; gradient flows through `logp` [r, T]."""
         raise TypeError(f"{type(self).__name__} has no ratio")
 
@@ -58,7 +58,7 @@ class NoRatio(Importance, option="none"):
     clip_low: None
     clip_high: None
 
-    def log_ratio(self, logp: torch.Tensor, rows: Batch) -> torch.Tensor:
+    def log_ratio(self, logp: torch.Tensor, rows: UpdateBatch) -> torch.Tensor:
         return logp - logp.detach()
 
 
@@ -67,7 +67,7 @@ class Token(Importance, option="token"):
 
     level: ClassVar[str] = "token"
 
-    def log_ratio(self, logp: torch.Tensor, rows: Batch) -> torch.Tensor:
+    def log_ratio(self, logp: torch.Tensor, rows: UpdateBatch) -> torch.Tensor:
         return ((logp - rows.old_logp) * rows.mask).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
 
 
@@ -80,7 +80,7 @@ class Sequence(Importance, option="sequence"):
     level: ClassVar[str] = "sequence"
     length_normalised: bool
 
-    def log_ratio(self, logp: torch.Tensor, rows: Batch) -> torch.Tensor:
+    def log_ratio(self, logp: torch.Tensor, rows: UpdateBatch) -> torch.Tensor:
         total = ((logp - rows.old_logp) * rows.mask).sum(1, keepdim=True)
         if self.length_normalised:
             total = total / rows.lengths.unsqueeze(1).clamp(min=1)
@@ -96,5 +96,5 @@ class SequenceToken(Sequence, option="sequence_token"):
 
     level: ClassVar[str] = "sequence_token"
 
-    def log_ratio(self, logp: torch.Tensor, rows: Batch) -> torch.Tensor:
+    def log_ratio(self, logp: torch.Tensor, rows: UpdateBatch) -> torch.Tensor:
         return super().log_ratio(logp, rows).detach() + (logp - logp.detach())

@@ -17,7 +17,7 @@ import torch
 from pydantic import PositiveFloat, model_validator
 
 from gcpo_mcore.base.errors import UserError
-from gcpo_mcore.batch import Batch
+from gcpo_mcore.batch import ScoredBatch, UpdateBatch
 from gcpo_mcore.objective.importance import LOG_RATIO_LIMIT
 from gcpo_mcore.objective.part import Part
 
@@ -27,13 +27,13 @@ class KL(Part):
 
     needs_reference: ClassVar[bool] = False  # True: reference log-probs must be computed
 
-    def penalty(self, logp: torch.Tensor, rows: Batch) -> torch.Tensor:
+    def penalty(self, logp: torch.Tensor, rows: UpdateBatch) -> torch.Tensor:
         """[r, T] what is added to the token loss."""
         return torch.zeros_like(logp)
 
-    def token_reward(self, batch: Batch) -> torch.Tensor:
-        """[B, T] what is added to the rewards, token by token; no gradient."""
-        return torch.zeros_like(batch.mask)
+    def token_reward(self, batch: ScoredBatch) -> torch.Tensor | None:
+        """[b, T] what is added to the rewards, token by token, without gradient; None if nothing is."""
+        return None
 
 
 class NoKL(KL, option="off"):
@@ -64,8 +64,8 @@ class LossKL(_Estimated, option="loss"):
             raise ValueError("estimator k2 times the ratio has not the KL's gradient; use k3, or force=true")
         return self
 
-    def penalty(self, logp: torch.Tensor, rows: Batch) -> torch.Tensor:
-        value = self.estimate(logp, rows.ref_logp)
+    def penalty(self, logp: torch.Tensor, rows: UpdateBatch) -> torch.Tensor:
+        value = self.estimate(logp, rows.reference_logp)
         if self.unbiased:
             moved = (logp - rows.old_logp) * rows.mask
             value = value * moved.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
@@ -90,5 +90,5 @@ class RewardKL(_Estimated, option="reward"):
                 "look at: it goes by right and wrong; use a KL in the loss (algorithm/kl=k3)"
             )
 
-    def token_reward(self, batch: Batch) -> torch.Tensor:
-        return -self.coefficient * self.estimate(batch.old_logp, batch.ref_logp) * batch.mask
+    def token_reward(self, batch: ScoredBatch) -> torch.Tensor:
+        return -self.coefficient * self.estimate(batch.old_logp, batch.reference_logp) * batch.mask

@@ -4,12 +4,13 @@ rho_t = exp(old_logp - rollout_logp), both at the weights before the update, wit
 multiplies the surrogate. Golden rows were not sampled, so their weight is 1. The disagreement is always logged.
 """
 
+import math
 from typing import Literal
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 
-from gcpo_mcore.batch import Batch
+from gcpo_mcore.batch import WeighedBatch
 from gcpo_mcore.objective.importance import LOG_RATIO_LIMIT
 from gcpo_mcore.objective.part import Part
 
@@ -18,7 +19,7 @@ class Mismatch(Part):
     """Kind: correction for engine vs actor log-probs."""
 
     def weights(self, log_rho: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """[B, T] factors of the surrogate from log rho [B, T], which is 0 on padding."""
+        """[b, T] factors of the surrogate from log rho [b, T], which is 0 on padding."""
         return torch.ones_like(log_rho)
 
 
@@ -47,7 +48,7 @@ class _Corrected(Mismatch):
         return weights
 
     def of_rho(self, rho: torch.Tensor) -> torch.Tensor:
-        """[B, T] factors from rho at the chosen level."""
+        """[b, T] factors from rho at the chosen level."""
         raise TypeError(f"{type(self).__name__} has no weights")
 
 
@@ -72,14 +73,17 @@ class Masked(_Corrected, option="mask"):
         return is_inside * (rho if self.weigh else torch.ones_like(rho))
 
 
-def measure(batch: Batch) -> dict[str, float]:
-    """Disagreement over the sampled tokens: mean and max absolute difference, k3, largest ratio."""
+def measure(batch: WeighedBatch) -> dict[str, float]:
+    """Disagreement over the sampled tokens: mean and max absolute difference, k3, largest ratio. A collective."""
     sampled = batch.mask * ~batch.is_golden.unsqueeze(1)
-    count = sampled.sum().clamp(min=1)
     d = (batch.old_logp - batch.rollout_logp) * sampled
+    sums = torch.stack([sampled.sum(), d.abs().sum(), ((torch.exp(d) - 1 - d) * sampled).sum()]).double()
+    count, total, k3 = batch.peers.sum(sums).tolist()
+    ends = torch.stack([d.abs().max(), d.max()]) if d.numel() else torch.zeros(2)
+    largest, highest = batch.peers.max(ends.double()).tolist()
     return {
-        "mismatch/logp_abs_diff_mean": float(d.abs().sum() / count),
-        "mismatch/logp_abs_diff_max": float(d.abs().max()),
-        "mismatch/k3": float(((torch.exp(d) - 1 - d) * sampled).sum() / count),
-        "mismatch/ratio_max": float(torch.exp(d).max()),
+        "mismatch/logp_abs_diff_mean": total / max(count, 1.0),
+        "mismatch/logp_abs_diff_max": largest,
+        "mismatch/k3": k3 / max(count, 1.0),
+        "mismatch/ratio_max": math.exp(highest),
     }

@@ -1,15 +1,22 @@
 """Surrogates of single tokens: the policy-gradient loss, to be minimised. Those that compare the samples of a group
 stand in contrast.py."""
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 
 from gcpo_mcore.base.errors import UserError
-from gcpo_mcore.batch import Batch
+from gcpo_mcore.batch import UpdateBatch, WeighedBatch
 from gcpo_mcore.objective.importance import Ratio
 from gcpo_mcore.objective.part import Part
+
+
+class Linear(NamedTuple):
+    """A loss that compares rows, at fixed weights: `gradient` [b, T] by each log-prob, `share` [b] of its value."""
+
+    gradient: torch.Tensor
+    share: torch.Tensor
 
 
 class Surrogate(Part):
@@ -27,20 +34,23 @@ class Surrogate(Part):
                 f"algorithm.importance={algorithm.importance.name} would do nothing: algorithm/importance=none"
             )
 
-    def prepare(self, batch: Batch, logp: torch.Tensor | None, progress: float) -> dict[str, float]:
-        """Called with the whole update before its backward pass; returns metrics.
+    def linearise(
+        self, batch: WeighedBatch, logp: torch.Tensor, progress: float
+    ) -> tuple[Linear | None, dict[str, float]]:
+        """What a loss that compares samples needs in every micro-batch, and metrics; None for one of single tokens.
 
-        logp      [B, T] log-probs under the weights that the update starts from, if `compares_samples`
+        Called with an update's rows before the backward pass; a collective over the batch's peers.
+        logp      [b, T] log-probs under the weights that the update starts from
         progress  share of the run's updates that are done, in [0, 1)
         """
-        return {}
+        return None, {}
 
-    def loss(self, logp: torch.Tensor, rows: Batch, ratio: Ratio) -> tuple[torch.Tensor, torch.Tensor]:
+    def loss(self, logp: torch.Tensor, rows: UpdateBatch, ratio: Ratio) -> tuple[torch.Tensor, torch.Tensor]:
         """(the rows' share of the update's loss, [r, T] bool: where a bound has changed the gradient)."""
         token_loss, is_clipped = self.token_loss(logp, rows, ratio)
         return (token_loss * rows.surrogate_weight * rows.loss_weight).sum(), is_clipped
 
-    def token_loss(self, logp: torch.Tensor, rows: Batch, ratio: Ratio) -> tuple[torch.Tensor, torch.Tensor]:
+    def token_loss(self, logp: torch.Tensor, rows: UpdateBatch, ratio: Ratio) -> tuple[torch.Tensor, torch.Tensor]:
         """([r, T] loss of each token, [r, T] bool: where a bound has changed the gradient)."""
         raise TypeError(f"{type(self).__name__} has no loss")
 

@@ -72,7 +72,7 @@ class Grader:
             reference=prompt.answer,
             columns=prompt.columns,
             truncated=sample.truncated,
-            response_tokens=len(sample.response_ids),
+            response_tokens=sample.tokens,
             other_references=prompt.other_answers,
         )
 

@@ -1,14 +1,33 @@
-"""Shares the prompts of a step out over all ranks, grades each rank's share there, and gathers the groups."""
+"""Shares the prompts of a step out over all ranks, grades each rank's share there, and tells all ranks the facts."""
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch.distributed as dist
 
+from gcpo_mcore.base.collectives import from_every_rank
 from gcpo_mcore.rewarding.grader import Grader
 from gcpo_mcore.rollout.config import Sampling
 from gcpo_mcore.rollout.engine import Engine, Job, Request
 from gcpo_mcore.rollout.sampling import request_seed
-from gcpo_mcore.samples import Group, Prompt, Sample
+from gcpo_mcore.samples import Facts, Fragment, Group, Prompt, Sample
+
+# A graded sample as it is told to the other ranks: the number of its group, its place in its rank's store, its facts.
+FACTS = np.dtype(
+    [
+        ("group", np.int32),
+        ("place", np.int32),
+        ("index", np.int32),
+        ("tokens", np.int32),
+        ("weight_version", np.int32),
+        ("reward", np.float64),
+        ("truncated", np.bool_),
+        ("is_golden", np.bool_),
+        ("is_accurate", np.bool_),
+        ("has_routing", np.bool_),
+    ]
+)
+TOLD = [name for name in FACTS.names or () if name not in ("group", "place")]
 
 
 @dataclass
@@ -22,13 +41,13 @@ class Started:
 
 
 class Sampler:
-    """Prompts in, graded groups out, the same on every rank."""
+    """Prompts in, graded groups out: their facts on every rank, their samples where they were made."""
 
     def __init__(self, engine: Engine, grader: Grader, seed: int):
         self.engine, self.grader, self.seed = engine, grader, seed
 
-    def generate(self, prompts: list[Prompt], samples_per_prompt: int, sampling: Sampling, key: str) -> list[Group]:
-        """Groups of this rank's share of the work, still ungraded: `key` names the occasion ('train|12|0')."""
+    def generate(self, prompts: list[Prompt], samples_per_prompt: int, sampling: Sampling, key: str) -> list[Fragment]:
+        """This rank's share of the groups, still ungraded: `key` names the occasion ('train|12|0')."""
         return self.finish(self.begin(prompts, samples_per_prompt, sampling, key))[0]
 
     def begin(
@@ -39,48 +58,71 @@ class Sampler:
         Responses of all prompts are dealt in one row over the ranks, so that a group may lie on several.
         """
         world, rank = dist.get_world_size(), dist.get_rank()
-        work = [(p, i) for p in range(len(prompts)) for i in range(samples_per_prompt)]
-        per_rank = -(-len(work) // world)
-        mine = work[rank * per_rank : (rank + 1) * per_rank]
-        requests = [Request(prompts[p], i, request_seed(key, self.seed, p, prompts[p].id, i)) for p, i in mine]
-        return Started(prompts, [p for p, _ in mine], self.engine.begin(requests, sampling, enough), enough)
+        work = len(prompts) * samples_per_prompt
+        per_rank = -(-work // world)
+        mine = range(rank * per_rank, min((rank + 1) * per_rank, work))
+        places = [divmod(number, samples_per_prompt) for number in mine]
+        requests = [Request(prompts[p], i, request_seed(key, self.seed, p, prompts[p].id, i)) for p, i in places]
+        return Started(prompts, [p for p, _ in places], self.engine.begin(requests, sampling, enough), enough)
 
-    def finish(self, started: Started) -> tuple[list[Group], list[Prompt]]:
-        """The groups of what was begun, with this rank's share of the samples; the prompts left unfinished."""
-        groups = [Group(prompt, []) for prompt in started.prompts]
+    def finish(self, started: Started) -> tuple[list[Fragment], list[Prompt]]:
+        """This rank's share of what was begun; the prompts left unfinished."""
+        fragments = [Fragment(prompt, []) for prompt in started.prompts]
         open_: set[int] = set()
         for p, sample in zip(started.places, self.engine.finish(started.job), strict=True):
             if sample is None:
                 open_.add(p)
             else:
-                groups[p].samples.append(sample)
+                fragments[p].samples.append(sample)
         if started.enough is not None:
-            everywhere: list[set[int]] = [set()] * dist.get_world_size()
-            dist.all_gather_object(everywhere, open_)
-            whole = [p for p in range(len(groups)) if not any(p in places for places in everywhere)]
-            open_ = set(range(len(groups))) - set(whole[: started.enough])
-        left = [groups[p].prompt for p in sorted(open_)]
-        return [group for p, group in enumerate(groups) if p not in open_], left
+            open_ = set().union(*from_every_rank(open_))
+            whole = [p for p in range(len(fragments)) if p not in open_]
+            open_ = set(range(len(fragments))) - set(whole[: started.enough])
+        left = [fragments[p].prompt for p in sorted(open_)]
+        return [fragment for p, fragment in enumerate(fragments) if p not in open_], left
 
-    def add_golden(self, groups: list[Group], max_response_tokens: int) -> None:
-        """Puts the golden answer beside the groups that this rank grades for; one too long counts as missing."""
+    def add_golden(self, fragments: list[Fragment], max_response_tokens: int) -> None:
+        """Puts the golden answer beside the fragments whose this rank grades; one too long counts as missing."""
         world, rank = dist.get_world_size(), dist.get_rank()
-        for number, group in enumerate(groups):
-            ids = group.prompt.golden_ids
+        for number, fragment in enumerate(fragments):
+            ids = fragment.prompt.golden_ids
             if number % world == rank and ids is not None and len(ids) <= max_response_tokens:
-                group.golden = group.prompt.golden_sample()
+                fragment.golden = fragment.prompt.golden_sample()
 
-    def grade(self, groups: list[Group]) -> tuple[list[Group], dict[str, float]]:
-        """Grades this rank's samples and golden answers, then joins all ranks' groups (samples in order)."""
-        pairs = [(g.prompt, s) for g in groups for s in [*g.samples, *([g.golden] if g.golden else [])]]
-        metrics = self.grader.grade(pairs)
-        shares: list[tuple[list[tuple[list[Sample], Sample | None]], dict]] = [None] * dist.get_world_size()
-        dist.all_gather_object(shares, ([(g.samples, g.golden) for g in groups], metrics))
-        joined = []
-        for number, group in enumerate(groups):
-            parts = [share[number] for share, _ in shares]
-            samples = sorted((s for samples, _ in parts for s in samples), key=lambda s: s.index)
-            golden = next((g for _, g in parts if g is not None), None)
-            joined.append(Group(group.prompt, samples, golden))
-        totals = {name: sum(m.get(name, 0.0) for _, m in shares) for name in metrics}
-        return joined, totals
+    def grade(self, fragments: list[Fragment], store: list[Sample]) -> tuple[list[Group[Facts]], dict[str, float]]:
+        """Grades this rank's samples and golden answers and adds them to its `store`.
+
+        Returns the groups' facts, samples in order, and metrics summed over the ranks; both the same on every rank.
+        """
+        graded = [
+            (number, sample)
+            for number, fragment in enumerate(fragments)
+            for sample in [*fragment.samples, *([fragment.golden] if fragment.golden else [])]
+        ]
+        metrics = self.grader.grade([(fragments[number].prompt, sample) for number, sample in graded])
+        told = np.zeros(len(graded), FACTS)
+        for row, (number, sample) in enumerate(graded):
+            told[row] = (number, len(store), *(getattr(sample, name) for name in TOLD))
+            store.append(sample)
+        groups: list[Group[Facts]] = [Group(fragment.prompt, []) for fragment in fragments]
+        shares = from_every_rank((told, metrics))
+        for rank, (rows, _) in enumerate(shares):
+            for number, place, *values in rows.tolist():
+                facts = Facts(**dict(zip(TOLD, values, strict=True)), home=(rank, place))
+                if facts.is_golden:
+                    groups[number].golden = facts
+                else:
+                    groups[number].samples.append(facts)
+        for group in groups:
+            group.samples.sort(key=lambda facts: facts.index)
+        return groups, {name: sum(m.get(name, 0.0) for _, m in shares) for name in metrics}
+
+    def gather(self, fragments: list[Fragment]) -> list[Group[Sample]]:
+        """The groups with all their samples, on every rank: for evaluations, whose answers are written down."""
+        groups: list[Group[Sample]] = [Group(fragment.prompt, []) for fragment in fragments]
+        for share in from_every_rank([fragment.samples for fragment in fragments]):
+            for group, samples in zip(groups, share, strict=True):
+                group.samples += samples
+        for group in groups:
+            group.samples.sort(key=lambda sample: sample.index)
+        return groups

@@ -12,7 +12,7 @@ from gcpo_mcore.data.cursor import Mixture
 from gcpo_mcore.monitor.watchdog import Phases
 from gcpo_mcore.rollout.sampler import Sampler, Started
 from gcpo_mcore.run.config import RunConfig
-from gcpo_mcore.samples import Group, Prompt
+from gcpo_mcore.samples import Facts, Group, Prompt, Sample
 
 SELECTION_COUNTS = (
     "golden_injected",
@@ -26,6 +26,18 @@ SELECTION_COUNTS = (
 
 
 @dataclass
+class Collected:
+    """A step's groups to train on, as facts, and the metrics of all that was sampled for them: the same on every rank.
+
+    store  the samples whose `home` is this rank
+    """
+
+    groups: list[Group[Facts]]
+    store: list[Sample]
+    metrics: dict[str, float]
+
+
+@dataclass
 class Round:
     """Prompts that are being sampled; `cursor` is its state before they were drawn, `skipped` how many were not."""
 
@@ -35,7 +47,7 @@ class Round:
 
 
 class Collector:
-    """Groups to train on, and the metrics of all that was sampled for them; the same on every rank.
+    """Samples, grades and selects until a step is full.
 
     `sync` is called before sampling: it hands the engine the actor's weights.
     """
@@ -46,16 +58,17 @@ class Collector:
         self.ahead: deque[Round] = deque()  # the next steps', with rollout.max_staleness
         self.history: dict[str, float] = {}  # prompt id -> accuracy of its last group, if filter or curriculum want it
 
-    def collect(self, step: int) -> tuple[list[Group], dict[str, float]]:
+    def collect(self, step: int) -> Collected:
         """UserError if the batch is short at the filter's cap and the filter says to stop then."""
         wanted, algorithm = self.config.trainer.prompts_per_step, self.config.algorithm
-        kept: list[Group] = []
+        kept: list[Group[Facts]] = []
+        store: list[Sample] = []
         totals: dict[str, float] = {}
         rounds = 0
         while len(kept) < wanted and rounds < algorithm.filter.rounds_per_step:
             rounds += 1
             round_ = self.ahead.popleft() if self.ahead else self._begin(f"{step}|{rounds}")
-            groups, graded = self._finish(round_)
+            groups, graded = self._finish(round_, store)
             sums = _sums(groups)
             if algorithm.filter.needs_history or self.config.data.curriculum.needs_history:
                 self.history |= {group.prompt.id: group.accuracy for group in groups}
@@ -70,7 +83,7 @@ class Collector:
             )
         for number in range(min(self.config.rollout.max_staleness, self.last_step - step) - len(self.ahead)):
             self.ahead.append(self._begin(f"{step}|ahead|{number}"))  # sampled while the caller trains
-        return kept[:wanted], _means(totals, rounds)
+        return Collected(kept[:wanted], store, _means(totals, rounds))
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs to go on with the same prompts, in plain json values.
@@ -98,18 +111,18 @@ class Collector:
             started = self.sampler.begin(prompts, per_prompt, sampling, f"train|{occasion}", enough)
             return Round(started, before, len(skipped))
 
-    def _finish(self, round_: Round) -> tuple[list[Group], dict[str, float]]:
+    def _finish(self, round_: Round, store: list[Sample]) -> tuple[list[Group[Facts]], dict[str, float]]:
         """Graded groups of the round, with their graded golden answers if they are wanted."""
         with self.phases.phase("sample"):
-            groups, left = self.sampler.finish(round_.started)
+            fragments, left = self.sampler.finish(round_.started)
             self.cursor.give_back(left)
             for later in self.ahead:  # a cursor from before they were given back
                 later.cursor["given_back"] = [prompt.id for prompt in left] + later.cursor["given_back"]
         if self.config.algorithm.golden.needs_golden:
-            self.sampler.add_golden(groups, self.config.rollout.sampling.max_response_tokens)
+            self.sampler.add_golden(fragments, self.config.rollout.sampling.max_response_tokens)
         with self.phases.phase("grade"):
-            graded, counts = self.sampler.grade(groups)
-        return graded, counts | {"skipped": float(round_.skipped), "given_back": float(len(left))}
+            groups, counts = self.sampler.grade(fragments, store)
+        return groups, counts | {"skipped": float(round_.skipped), "given_back": float(len(left))}
 
     def _skips(self, prompt: Prompt, epoch: int, into: list[Prompt]) -> bool:
         last = self.history.get(prompt.id)
@@ -119,7 +132,7 @@ class Collector:
         return is_skipped
 
 
-def _sums(groups: list[Group]) -> dict[str, float]:
+def _sums(groups: list[Group[Facts]]) -> dict[str, float]:
     """Sums over the sampled responses, before any golden answer joins."""
     samples = [s for g in groups for s in g.samples]
     return {
@@ -127,7 +140,7 @@ def _sums(groups: list[Group]) -> dict[str, float]:
         "samples": float(len(samples)),
         "reward": sum(s.reward for s in samples),
         "accurate": float(sum(s.is_accurate for s in samples)),
-        "tokens": float(sum(len(s.response_ids) for s in samples)),
+        "tokens": float(sum(s.tokens for s in samples)),
         "truncated": float(sum(s.truncated for s in samples)),
     }
 
@@ -151,7 +164,7 @@ def _means(totals: dict[str, float], rounds: int) -> dict[str, float]:
     }
 
 
-def staleness(groups: list[Group], version: int) -> dict[str, float]:
+def staleness(groups: list[Group[Facts]], version: int) -> dict[str, float]:
     """How many updates the weights of the sampled responses' first tokens are behind `version`."""
     behind = [version - s.weight_version for g in groups for s in g.samples if not s.is_golden] or [0]
     return {"rollout/updates_behind_mean": sum(behind) / len(behind), "rollout/updates_behind_max": float(max(behind))}

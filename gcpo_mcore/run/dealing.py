@@ -4,8 +4,8 @@ Every rank knows every row's facts, so that all of them work out the same plan: 
 how many bytes go from whom to whom. What travels is one flat buffer for each pair of ranks, without a header.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from gcpo_mcore.actor.layout import Layout
 from gcpo_mcore.base import platform
 from gcpo_mcore.base.collectives import Peers
 from gcpo_mcore.batch import Batch, Content, Table
+from gcpo_mcore.hf.architecture import Architecture
 from gcpo_mcore.samples import Facts, Group, Sample
 
 TOKEN_BYTES = 4  # an int32 id, and as many for a float32 log-prob
@@ -40,19 +41,12 @@ def owners(table: Table, updates: int, ranks: int) -> np.ndarray:
     return owner
 
 
-@dataclass(frozen=True)
-class Experts:
-    """The routed experts of a row's tokens, as the engine told them: layers and experts per token."""
-
-    layers: int
-    per_token: int
-
-
 class Dealer:
-    """Deals steps out over the ranks of a layout. `experts`: what rows of a model with experts carry; None: nothing."""
+    """Deals steps out over the ranks of a layout."""
 
-    def __init__(self, layout: Layout, peers: Peers, experts: Experts | None):
-        self.layout, self.peers, self.experts = layout, peers, experts
+    def __init__(self, layout: Layout, peers: Peers, arch: Architecture):
+        self.layout, self.peers = layout, peers
+        self.routing = (arch.layers, arch.experts_per_token or 0)  # of a token: layers, experts of each
         self.bytes_received = 0  # in the last step
 
     def deal(self, groups: Sequence[Group[Facts]], store: Sequence[Sample], updates: int) -> Batch:
@@ -92,9 +86,8 @@ class Dealer:
         """How many bytes the row's content has."""
         if facts.is_golden:
             return TOKEN_BYTES * facts.tokens
-        read = len(group.prompt.token_ids) + facts.tokens - 1
-        per_token = 2 * self.experts.layers * self.experts.per_token if self.experts else 0
-        return 2 * TOKEN_BYTES * facts.tokens + per_token * read
+        read = len(group.prompt.token_ids) + facts.tokens - 1 if facts.has_routing else 0
+        return 2 * TOKEN_BYTES * facts.tokens + 2 * math.prod(self.routing) * read
 
     def _pack(self, sample: Sample) -> np.ndarray:
         pieces = [sample.response_ids, sample.rollout_logp]
@@ -106,7 +99,5 @@ class Dealer:
         ids_end = TOKEN_BYTES * facts.tokens
         logp_end = ids_end if facts.is_golden else 2 * ids_end
         ids, logp = raw[:ids_end].copy().view(np.int32), raw[ids_end:logp_end].copy().view(np.float32)
-        experts = None
-        if self.experts and not facts.is_golden:
-            experts = raw[logp_end:].copy().view(np.int16).reshape(-1, self.experts.layers, self.experts.per_token)
+        experts = raw[logp_end:].copy().view(np.int16).reshape(-1, *self.routing) if facts.has_routing else None
         return Content(group.prompt.token_ids, ids, logp, experts)
