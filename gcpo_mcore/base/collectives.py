@@ -22,6 +22,13 @@ def from_every_rank(value: T) -> list[T]:
     return gathered
 
 
+def to_rank_0(value: T) -> list[T] | None:
+    """Every rank's `value`, in the order of the ranks, on rank 0; None elsewhere."""
+    gathered = [value] * dist.get_world_size() if dist.get_rank() == 0 else None
+    dist.gather_object(value, gathered)
+    return gathered
+
+
 class Peers(Protocol):
     """The ranks over which the rows of a batch are shared out, this one among them. Each method is a collective."""
 

@@ -87,5 +87,5 @@ def trainer(plan: Plan) -> Iterator[Trainer]:
         )
         reference = Reference(actor) if config.algorithm.needs_reference else None
         with contextlib.closing(build_engine(config, config.model.path, plan.tokenizer)) as engine:
-            report = Report(plan, log, enabled=dist.get_rank() == 0)
+            report = Report(plan, log, dist.get_rank())
             yield Trainer(plan, actor, engine, Sampler(engine, grader, config.seed), reference, report)

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.checkpoint import load_actor
 from gcpo_mcore.actor.reference import Reference
-from gcpo_mcore.batch import Batch
+from gcpo_mcore.batch import WeighedBatch
 from gcpo_mcore.data.cursor import Mixture
 from gcpo_mcore.evaluation.held_out import evaluate
 from gcpo_mcore.hf.folder import write_hf
@@ -18,12 +18,12 @@ from gcpo_mcore.monitor.ledger import Ledger
 from gcpo_mcore.monitor.watchdog import Phases
 from gcpo_mcore.rollout.engine import Engine
 from gcpo_mcore.rollout.sampler import Sampler
-from gcpo_mcore.run.collector import Collector, staleness
+from gcpo_mcore.run.collector import Collected, Collector, staleness
+from gcpo_mcore.run.dealing import Dealer
 from gcpo_mcore.run.golden_check import GoldenCount, count_golden
 from gcpo_mcore.run.plan import Plan
 from gcpo_mcore.run.report import Report
 from gcpo_mcore.run.saver import Saver
-from gcpo_mcore.samples import Group
 
 
 class Trainer:
@@ -52,6 +52,7 @@ class Trainer:
             plan.config.data.curriculum.order,
         )
         self.collector = Collector(plan.config, cursor, sampler, self.phases, self.sync)
+        self.dealer = Dealer(plan.layout, actor.peers, plan.arch)
         self.step = 0
 
     def run(self) -> dict[str, float]:
@@ -67,12 +68,13 @@ class Trainer:
         while self.step < end:
             started = time.monotonic()
             self.step += 1
-            metrics, groups, batch = self.train_step()
+            metrics, collected, batch = self.train_step()
             is_last, is_stop = self.step == trainer.steps, self.step == end
             if evaluation.every_steps and (is_last or self.step % evaluation.every_steps == 0):
                 result = self.evaluate()
             metrics |= self.memory.take()
-            self.report.step(self.step, metrics | result, groups, batch, self.phases.take(), time.monotonic() - started)
+            seconds, wall_s = self.phases.take(), time.monotonic() - started
+            self.report.step(self.step, metrics | result, collected, batch, seconds, wall_s)
             self.saver.poll()
             if is_stop or (trainer.checkpoint_every_steps and self.step % trainer.checkpoint_every_steps == 0):
                 self.save()
@@ -89,29 +91,30 @@ class Trainer:
         with self.phases.phase("check"):
             return count_golden(self.plan.train, self.sampler.grader, longest, self.config.data.golden_checked_rows)
 
-    def train_step(self) -> tuple[dict[str, float], list[Group], Batch | None]:
-        """One rollout batch and its updates. Returns metrics, the groups trained on and their batch."""
-        groups, metrics = self.collector.collect(self.step)
+    def train_step(self) -> tuple[dict[str, float], Collected, WeighedBatch | None]:
+        """One rollout batch and its updates. Returns metrics, what was collected and this rank's rows of it."""
+        collected = self.collector.collect(self.step)
         self.engine.rest()
-        metrics |= self.engine.metrics() | staleness(groups, self.actor.version)
-        if not groups:
-            return metrics | {"update/count": 0.0}, groups, None
+        metrics = collected.metrics | self.engine.metrics() | staleness(collected.groups, self.actor.version)
+        if not collected.groups:
+            return metrics | {"update/count": 0.0}, collected, None
         updates, algorithm = self.config.trainer.updates_per_step, self.algorithm
-        batch = Batch.of(groups)
+        with self.phases.phase("deal"):
+            batch = self.dealer.deal(collected.groups, collected.store, updates)
         with self.phases.phase("score"):
-            batch.old_logp = self.actor.score(batch)
-            if self.reference is not None:
-                batch.ref_logp = self.reference.score(batch)
-        metrics |= algorithm.weigh(batch)
+            old_logp = self.actor.score(batch)
+            ref_logp = self.reference.score(batch) if self.reference is not None else None
+        weighed, measured = algorithm.weigh(batch.scored(old_logp, ref_logp))
+        metrics |= measured
         with self.phases.phase("update"):
-            parts = batch.split(updates)
-            for number, part in enumerate(parts):
+            each = weighed.split(updates)
+            for number, rows in enumerate(each):
                 done, total = (self.step - 1) * updates + number, self.config.trainer.steps * updates
                 is_moved = number > 0 and algorithm.surrogate.compares_samples
-                logp = self.actor.score(part) if is_moved else part.old_logp
-                metrics |= algorithm.begin_update(part, logp, done / total)
-                metrics |= self.actor.update(part, algorithm.loss, done, total)
-        return metrics | {"update/count": float(len(parts))}, groups, batch
+                logp = self.actor.score(rows) if is_moved else rows.old_logp
+                update, measured = algorithm.begin_update(rows, logp, done / total)
+                metrics |= measured | self.actor.update(update, algorithm.loss, done, total)
+        return metrics | {"update/count": float(len(each))}, collected, weighed
 
     def sync(self) -> None:
         """Hands the actor's weights to the engine, unless it has them."""
