@@ -18,7 +18,8 @@ from gcpo_mcore.batch import Batch, Content, Table
 from gcpo_mcore.hf.architecture import Architecture
 from gcpo_mcore.samples import Facts, Group, Sample
 
-TOKEN_BYTES = 4  # an int32 id, and as many for a float32 log-prob
+ID_BYTES = LOGP_BYTES = 4  # int32, float32
+EXPERT_BYTES = 2  # int16
 
 
 def snake(lengths: Sequence[int], ranks: int) -> list[int]:
@@ -42,52 +43,49 @@ def owners(table: Table, updates: int, ranks: int) -> np.ndarray:
 
 
 class Dealer:
-    """Deals steps out over the ranks of a layout."""
+    """Deals steps out over the ranks of a layout, of which this is `rank`; `peers` are those that have other rows."""
 
-    def __init__(self, layout: Layout, peers: Peers, arch: Architecture):
-        self.layout, self.peers = layout, peers
+    def __init__(self, layout: Layout, rank: int, peers: Peers, arch: Architecture):
+        self.layout, self.rank, self.peers = layout, rank, peers
+        self.data_rank_of = np.array([layout.data_rank(number) for number in range(layout.world)])
         self.routing = (arch.layers, arch.experts_per_token or 0)  # of a token: layers, experts of each
-        self.bytes_received = 0  # in the last step
 
     def deal(self, groups: Sequence[Group[Facts]], store: Sequence[Sample], updates: int) -> Batch:
         """This rank's rows of `groups`. `store` has the samples whose `home` is this rank. A collective."""
         table = Table.of(groups)
-        owner = owners(table, updates, self.layout.data)
-        mine = np.flatnonzero(owner == self.layout.data_rank(dist.get_rank()))
         rows = [(group, facts) for group in groups for facts in group.samples]
+        owner = owners(table, updates, self.layout.data)
         home = np.array([facts.home[0] for _, facts in rows])
         sizes = np.array([self._bytes(group, facts) for group, facts in rows], np.int64)
-        received = self._exchange(rows, owner, home, sizes, mine, store)
-        contents = [self._content(*rows[row], received[row]) for row in mine.tolist()]
+        here, mine = np.flatnonzero(home == self.rank), np.flatnonzero(owner == self.data_rank_of[self.rank])
+        sent = [here[owner[here] == data_rank] for data_rank in self.data_rank_of]  # to each rank, in the rows' order
+        arriving = [mine[home[mine] == source] for source in range(self.layout.world)]
+        packed = {row: self._pack(store[rows[row][1].home[1]]) for row in here.tolist()}
+        outgoing = [packed[row] for numbers in sent for row in numbers.tolist()]
+        incoming = self.exchange(
+            np.concatenate(outgoing) if outgoing else np.zeros(0, np.uint8),
+            [int(sizes[numbers].sum()) for numbers in sent],
+            [int(sizes[numbers].sum()) for numbers in arriving],
+        )
+        order = np.concatenate(arriving)
+        pieces = dict(zip(order.tolist(), np.split(incoming, np.cumsum(sizes[order])[:-1]), strict=False))
+        contents = [self._content(*rows[row], pieces[row]) for row in mine.tolist()]
         return Batch.build(table, torch.from_numpy(mine), contents, self.peers)
 
-    def _exchange(self, rows, owner, home, sizes, mine, store) -> dict[int, np.ndarray]:
-        """The bytes of each of this rank's rows."""
-        rank, world = dist.get_rank(), dist.get_world_size()
-        here = np.flatnonzero(home == rank)
-        packed = {row: self._pack(store[rows[row][1].home[1]]) for row in here.tolist()}
-        sent = [[row for row in here.tolist() if owner[row] == self.layout.data_rank(to)] for to in range(world)]
-        flat = [packed[row] for rows_to in sent for row in rows_to]
-        outgoing = torch.from_numpy(np.concatenate(flat) if flat else np.zeros(0, np.uint8))
-        arriving = [mine[home[mine] == source] for source in range(world)]  # in the order in which they were packed
-        counts_out = [int(sizes[rows_to].sum()) if rows_to else 0 for rows_to in sent]
-        counts_in = [int(sizes[rows_from].sum()) for rows_from in arriving]
-        incoming = torch.empty(sum(counts_in), dtype=torch.uint8, device=platform.device())
-        if world > 1:
-            dist.all_to_all_single(incoming, outgoing.to(incoming.device), counts_in, counts_out)
-        else:
-            incoming = outgoing
-        self.bytes_received = len(incoming)
-        order = np.concatenate(arriving)
-        cuts = np.split(incoming.cpu().numpy(), np.cumsum(sizes[order])[:-1])
-        return dict(zip(order.tolist(), cuts, strict=False))
+    def exchange(self, outgoing: np.ndarray, bytes_out: list[int], bytes_in: list[int]) -> np.ndarray:
+        """The bytes from every rank, in order, for those of `outgoing` to every rank. A collective over all ranks."""
+        if self.layout.world == 1:
+            return outgoing
+        incoming = torch.empty(sum(bytes_in), dtype=torch.uint8, device=platform.device())
+        dist.all_to_all_single(incoming, torch.from_numpy(outgoing).to(incoming.device), bytes_in, bytes_out)
+        return incoming.cpu().numpy()
 
     def _bytes(self, group: Group[Facts], facts: Facts) -> int:
         """How many bytes the row's content has."""
         if facts.is_golden:
-            return TOKEN_BYTES * facts.tokens
+            return ID_BYTES * facts.tokens
         read = len(group.prompt.token_ids) + facts.tokens - 1 if facts.has_routing else 0
-        return 2 * TOKEN_BYTES * facts.tokens + 2 * math.prod(self.routing) * read
+        return (ID_BYTES + LOGP_BYTES) * facts.tokens + EXPERT_BYTES * math.prod(self.routing) * read
 
     def _pack(self, sample: Sample) -> np.ndarray:
         pieces = [sample.response_ids, sample.rollout_logp]
@@ -96,8 +94,8 @@ class Dealer:
         return np.concatenate([np.ascontiguousarray(piece).reshape(-1).view(np.uint8) for piece in pieces])
 
     def _content(self, group: Group[Facts], facts: Facts, raw: np.ndarray) -> Content:
-        ids_end = TOKEN_BYTES * facts.tokens
-        logp_end = ids_end if facts.is_golden else 2 * ids_end
-        ids, logp = raw[:ids_end].copy().view(np.int32), raw[ids_end:logp_end].copy().view(np.float32)
-        experts = raw[logp_end:].copy().view(np.int16).reshape(-1, *self.routing) if facts.has_routing else None
+        ids_end = ID_BYTES * facts.tokens
+        logp_end = ids_end if facts.is_golden else ids_end + LOGP_BYTES * facts.tokens
+        ids, logp = raw[:ids_end].view(np.int32), raw[ids_end:logp_end].view(np.float32)
+        experts = raw[logp_end:].view(np.int16).reshape(-1, *self.routing) if facts.has_routing else None
         return Content(group.prompt.token_ids, ids, logp, experts)

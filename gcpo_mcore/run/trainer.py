@@ -52,7 +52,7 @@ class Trainer:
             plan.config.data.curriculum.order,
         )
         self.collector = Collector(plan.config, cursor, sampler, self.phases, self.sync)
-        self.dealer = Dealer(plan.layout, actor.peers, plan.arch)
+        self.dealer = Dealer(plan.layout, dist.get_rank(), actor.peers, plan.arch)
         self.step = 0
 
     def run(self) -> dict[str, float]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from gcpo_mcore.batch import Batch
+from gcpo_mcore.batch import Batch, ScoredBatch, UpdateBatch
 from gcpo_mcore.objective import Algorithm
 from gcpo_mcore.run.load import load_config
 from gcpo_mcore.samples import Group, Prompt, Sample
@@ -335,7 +335,8 @@ def ragged_groups(draw, most_groups: int = 4, most_samples: int = 5) -> list[Gro
 class Update:
     """A weighed batch with the actor's log-probs and entropies of now, and the same as reference rows."""
 
-    batch: Batch
+    batch: UpdateBatch
+    scored: ScoredBatch  # as it was before
     logp: torch.Tensor
     entropy: torch.Tensor
     rows: list[Row]
@@ -352,9 +353,8 @@ def make_update(part: Algorithm, groups: list[Group], seed: int, moved: float, p
     mask = batch.mask.double()
     old = -torch.tensor(rng.random(mask.shape)) * 3
     now = old + torch.tensor(rng.normal(size=mask.shape)) * moved
-    batch.old_logp = old * mask
-    batch.ref_logp = (now + torch.tensor(rng.normal(size=mask.shape))) * mask
-    batch.rollout_logp = batch.rollout_logp.double()
+    ref_logp = (now + torch.tensor(rng.normal(size=mask.shape))) * mask
+    scored = replace(batch, rollout_logp=batch.rollout_logp.double()).scored(old * mask, ref_logp)
     logp = (now * mask).requires_grad_()
     entropy = (torch.tensor(rng.random(mask.shape)) * mask).requires_grad_()
 
@@ -371,14 +371,14 @@ def make_update(part: Algorithm, groups: list[Group], seed: int, moved: float, p
                 truncated=sample.truncated,
                 logp=[logp[i, t] for t in range(n)],
                 entropy=[entropy[i, t] for t in range(n)],
-                old=batch.old_logp[i, :n].tolist(),
-                ref=batch.ref_logp[i, :n].tolist(),
-                rollout=batch.rollout_logp[i, :n].tolist(),
+                old=scored.old_logp[i, :n].tolist(),
+                ref=ref_logp[i, :n].tolist(),
+                rollout=scored.rollout_logp[i, :n].tolist(),
             )
         )
-    part.weigh(batch)
-    part.begin_update(batch, logp.detach(), progress)
-    return Update(batch, logp, entropy, rows)
+    weighed, _ = part.weigh(scored)
+    update, _ = part.begin_update(weighed, logp.detach(), progress)
+    return Update(update, scored, logp, entropy, rows)
 
 
 def value_and_gradients(value: torch.Tensor, update: Update) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

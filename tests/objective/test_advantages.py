@@ -25,7 +25,7 @@ def groups_of(rewards: list[list[float]]) -> list[Group]:
 
 def advantages_of(rewards: list[list[float]], *overrides: str) -> torch.Tensor:
     batch = Batch.of(groups_of(rewards))
-    return algorithm("algorithm=gcpo", *overrides).advantage(batch, torch.zeros_like(batch.mask))[:, 0]
+    return algorithm("algorithm=gcpo", *overrides).advantage(batch, None)[:, 0]
 
 
 @pytest.mark.parametrize("size", [4, 8, 16])
@@ -44,9 +44,7 @@ def test_all_wrong_group_with_one_golden_answer(size, wrong):
         ("population", math.sqrt(size - 1), -1 / math.sqrt(size - 1)),
         ("none", (1 - wrong) * (1 - 1 / size), -(1 - wrong) / size),
     ):
-        a = algorithm("algorithm=gcpo", f"algorithm.advantage.std={std}").advantage(
-            batch, torch.zeros_like(batch.mask)
-        )[:, 0]
+        a = algorithm("algorithm=gcpo", f"algorithm.advantage.std={std}").advantage(batch, None)[:, 0]
         assert float(a[slot]) == pytest.approx(of_golden, abs=2e-5)
         assert a[batch.is_golden.logical_not()].tolist() == pytest.approx([of_wrong] * (size - 1), abs=2e-5)
         assert float(a.sum()) == pytest.approx(0.0, abs=1e-5)

@@ -1,6 +1,7 @@
 """What must be equal by mathematics: between algorithms, to closed forms, and to finite differences."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -72,8 +73,8 @@ def test_contrastive_gradient_by_finite_differences(name, groups, seed):
     (gradient,) = torch.autograd.grad(part.loss(update.logp, update.entropy, update.batch)[0], update.logp)
 
     def value(logp: torch.Tensor) -> float:
-        part.begin_update(update.batch, logp, 0.5)
-        return float(part.loss(logp, update.entropy, update.batch)[0].detach())
+        rows, _ = part.begin_update(update.batch, logp, 0.5)
+        return float(part.loss(logp, update.entropy, rows)[0].detach())
 
     rng, h = torch.Generator().manual_seed(seed), 1e-5
     for _ in range(3):
@@ -147,7 +148,7 @@ def test_expected_gradient_of_each_kl(estimator, place):
     logp = theta.log_softmax(0)
     p = logp.exp()
     rows = Batch.of([Group(Prompt("s:0", "s", "", [1], ""), [Sample(i, [i], "") for i in range(3)])])
-    rows.old_logp, rows.ref_logp, rows.mask = logp.detach()[:, None], ref[:, None], rows.mask.double()
+    rows = replace(rows, mask=rows.mask.double()).scored(logp.detach()[:, None], ref[:, None])
     if place == "reward":
         expected_loss = -(p.detach() * part.kl.token_reward(rows)[:, 0] * logp).sum()
     else:

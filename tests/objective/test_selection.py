@@ -38,7 +38,7 @@ def test_slots(slot, expected):
     (kept,), counts = gcpo(f"algorithm.golden.slot={slot}").select([made], step=1)
     assert golden_slots(kept) == [expected]
     assert kept.samples[expected].index == expected
-    assert kept.samples[expected].response_ids == [7, 8, 9]
+    assert kept.samples[expected].response_ids.tolist() == [7, 8, 9]
     assert [s.response_text for i, s in enumerate(kept.samples) if i != expected] == [
         f"sampled {i}" for i in range(5) if i != expected
     ]
