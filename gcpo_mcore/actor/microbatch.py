@@ -46,8 +46,8 @@ class MicroBatch:
         out = torch.zeros_like(self.rows.mask, dtype=values.dtype)
         return out.masked_scatter(self.rows.mask.bool(), whole)
 
-    def part(self, rank: int, ranks: int) -> "MicroBatch":
-        """The part of context-parallel `rank` of `ranks`."""
+    def context_share(self, rank: int, ranks: int) -> "MicroBatch":
+        """The share of context-parallel `rank` of `ranks`."""
         length = self.tokens.shape[1]
         rows = (length,) if self.packed is None else tuple(self.packed.cu_seqlens_q.diff().tolist())
         mine = context.columns(rows, rank, ranks).to(self.tokens.device)

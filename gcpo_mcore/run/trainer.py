@@ -99,6 +99,7 @@ class Trainer:
         updates, algorithm = self.config.trainer.updates_per_step, self.algorithm
         batch = Batch.of(groups)
         with self.phases.phase("score"):
+            self.actor.onload()  # the engine has had its turn
             batch.old_logp = self.actor.score(batch)
             if self.reference is not None:
                 batch.ref_logp = self.reference.score(batch)
@@ -118,7 +119,7 @@ class Trainer:
         if self.engine.version != self.actor.version:
             with self.phases.phase("sync"):
                 self.engine.update_weights(self.actor)
-        self.actor.offload()  # what follows is the engine's turn; the actor is back when it is used
+        self.actor.offload()  # what follows is the engine's turn
 
     def evaluate(self) -> dict[str, float]:
         """Accuracy of the present weights on every held-out source."""
