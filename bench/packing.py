@@ -76,7 +76,7 @@ def main() -> None:
                 start = time.perf_counter()
                 loss = actor.backward(batch, config.algorithm.loss)["actor/loss"]
                 seconds[way].append(time.perf_counter() - start)
-                exported = hf_mapping.export(actor.chunks, arch, lambda p: p.main_grad)
+                exported = hf_mapping.export(actor.stage().chunks, arch, lambda p: p.main_grad)
                 results[way] = (loss, torch.cat([g.double().flatten() for _, g in exported]))
         median = {way: statistics.median(s) for way, s in seconds.items()}
         (loss, gradient), (packed_loss, packed_gradient) = results["padded"], results["packed"]

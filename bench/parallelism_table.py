@@ -54,7 +54,7 @@ def work(model: str, out: str, *options: str) -> None:
         algorithm = load_config(["algorithm=gcpo", "algorithm.entropy_coefficient=0.01", "algorithm/kl=k3"]).algorithm
         batch, _ = off_policy_batch(actor, algorithm)
         loss = actor.backward(batch, algorithm.loss)["actor/loss"]
-        gradient = flat(hf_mapping.export(actor.chunks, actor.arch, lambda p: p.main_grad))
+        gradient = flat(hf_mapping.export(actor.stage().chunks, actor.arch, lambda p: p.main_grad))
         metrics = [actor.update(batch, algorithm.loss, update, 3) for update in range(3)]
         weights = flat(actor.export())
         if dist.get_rank() == 0:

@@ -4,13 +4,12 @@ import math
 
 import torch
 import torch.nn.functional as F
-from megatron.core import parallel_state
 from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
 from megatron.core.transformer import TransformerConfig
 from megatron.core.transformer.module import MegatronModule
 from torch.nn.attention.bias import causal_lower_right
 
-from gcpo_mcore.actor import context
+from gcpo_mcore.actor import context, groups
 from gcpo_mcore.actor.packed_attention import attend_rows
 
 
@@ -23,12 +22,14 @@ class SdpaAttention(MegatronModule):
 
     def __init__(self, config: TransformerConfig, softmax_scale: float | None = None, **_):
         super().__init__(config=config)
-        self.scale = softmax_scale or 1.0 / math.sqrt(config.kv_channels)
+        head_dim = config.kv_channels
+        assert head_dim is not None  # megatron fills it in where it is left out
+        self.scale = softmax_scale or 1.0 / math.sqrt(head_dim)
 
     def forward(self, query, key, value, attention_mask=None, packed_seq_params=None, **_) -> torch.Tensor:
         """Padded: query [s, b, heads/tp, head_dim], key and value [s, b, kv_heads/tp, head_dim]
-        -> [s, b, heads/tp * head_dim]. Packed: the same without b. Under context parallelism s is this rank's part,
-        the row lengths of a pack are the whole ones'."""
+        -> [s, b, heads/tp * head_dim]. Packed: the same without b. Under context parallelism s is this rank's
+        share, the row lengths of a pack are the whole ones'."""
         over_ranks = self.config.context_parallel_size > 1
         if packed_seq_params is not None:
             rows = tuple(packed_seq_params.cu_seqlens_q.diff().tolist())
@@ -48,15 +49,15 @@ class SdpaAttention(MegatronModule):
         order = context.natural_order((len(k),), ranks).to(key.device)
         k, v = k[order].permute(1, 2, 0, 3), v[order].permute(1, 2, 0, 3)
         sizes, _ = context.seen((len(order),), rank, ranks)
-        parts = []
+        attended = []
         for (piece, seen), q in zip(sizes, query.permute(1, 2, 0, 3).chunk(2, dim=2), strict=True):
             mask = causal_lower_right(piece, seen)
-            parts.append(
+            attended.append(
                 F.scaled_dot_product_attention(
                     q, k[:, :, :seen], v[:, :, :seen], attn_mask=mask, scale=self.scale, enable_gqa=True
                 )
             )
-        return torch.cat(parts, dim=2).permute(2, 0, 1, 3).flatten(2)
+        return torch.cat(attended, dim=2).permute(2, 0, 1, 3).flatten(2)
 
     def _attend_pack_over_ranks(self, query, key, value, rows: tuple[int, ...]) -> torch.Tensor:
         """The same, of every row of a pack. Keys that both pieces of a row see are there twice."""
@@ -67,13 +68,13 @@ class SdpaAttention(MegatronModule):
         return attend_rows(query, k[keys], v[keys], sizes, self.scale).flatten(1)
 
     def _ranks(self) -> tuple[int, int]:
-        group = parallel_state.get_context_parallel_group()
+        group = groups.context_group()
         return group.size(), group.rank()
 
 
 def _gather(key: torch.Tensor, value: torch.Tensor) -> list[torch.Tensor]:
     """Keys and values of all context ranks behind each other; their gradients are summed on the way back."""
-    group = parallel_state.get_context_parallel_group()
+    group = groups.context_group()
     both = torch.stack([key, value], dim=1)  # one message; megatron gathers along the first dimension
     return gather_from_sequence_parallel_region(both, group=group).unbind(1)
 
@@ -83,4 +84,4 @@ class RMSNorm(torch.nn.RMSNorm):
 
     def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-5, **_):
         super().__init__(hidden_size, eps=eps, dtype=config.params_dtype)
-        self.weight.sequence_parallel = config.sequence_parallel
+        setattr(self.weight, "sequence_parallel", config.sequence_parallel)  # noqa: B010 (torch's type has no such field)

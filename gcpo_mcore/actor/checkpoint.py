@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from megatron.core import dist_checkpointing
 from megatron.core.models.gpt import GPTModel
 
 from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.optimizer_state import load_optimizer
+from gcpo_mcore.actor.sharded import load_sharded, sharded_chunks
 from gcpo_mcore.base import platform
 
 # Stored by parameter, not by rank: the only form of the distributed optimizer that loads at another layout.
@@ -30,7 +30,7 @@ def random_states_file(folder: Path) -> Path:
 
 
 def load_weights(chunks: Sequence[GPTModel], folder: Path) -> None:
-    """Only the weights of a checkpoint, into a stage's `chunks` at any layout. A collective over all ranks."""
+    """Reads only the weights of a checkpoint, into a stage's `chunks` at any layout. A collective over all ranks."""
     with platform.megatron(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         _load_weights(chunks, folder / "shards")
@@ -39,12 +39,14 @@ def load_weights(chunks: Sequence[GPTModel], folder: Path) -> None:
 def load_actor(actor: Actor, folder: Path) -> None:
     """Restores what a CheckpointWriter wrote, whatever the layout it was written at. A collective over all ranks.
 
-    Random-number states come back only if this rank existed then.
+    Brings an offloaded actor back to the device. Random-number states come back only if this rank existed then.
     """
+    actor.onload()
+    stage = actor.stage()
     with platform.megatron(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        _load_weights(actor.chunks, folder / "shards")
-        load_optimizer(actor.optimizer, sharded_chunks(actor.chunks), folder / "shards")
+        _load_weights(stage.chunks, folder / "shards")
+        load_optimizer(stage.optimizer, sharded_chunks(stage.chunks), folder / "shards")
     states_file = random_states_file(folder)
     if states_file.is_file():
         states = torch.load(states_file, weights_only=False)
@@ -55,12 +57,7 @@ def load_actor(actor: Actor, folder: Path) -> None:
             torch.cuda.set_rng_state(states["cuda"])
 
 
-def sharded_chunks(chunks: Sequence[GPTModel]) -> dict:
-    """megatron-core's description of the weights of a stage's chunks: which piece of which tensor each of them is."""
-    return {str(number): chunk.sharded_state_dict(prefix="") for number, chunk in enumerate(chunks)}
-
-
 def _load_weights(chunks: Sequence[GPTModel], shards: Path) -> None:
-    state = dist_checkpointing.load({"model": sharded_chunks(chunks)}, str(shards))["model"]
+    state = load_sharded({"model": sharded_chunks(chunks)}, shards, is_whole=True)["model"]
     for number, chunk in enumerate(chunks):
         chunk.load_state_dict(state[str(number)])

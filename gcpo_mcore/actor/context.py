@@ -1,8 +1,8 @@
-"""Context parallelism: which part of every sequence a rank holds.
+"""Context parallelism: which share of every sequence a rank holds.
 
 A sequence is cut into 2 x ranks pieces of one size; rank r holds piece r and piece 2 x ranks - 1 - r, so that causal
 attention costs every rank the same. megatron-core cuts its rotary embeddings in this way too. Every row of a pack is
-cut by itself: a rank holds its part of the first row, then its part of the second, and so on.
+cut by itself: a rank holds its share of the first row, then its share of the second, and so on.
 """
 
 from functools import lru_cache
@@ -27,12 +27,12 @@ def columns(lengths: Lengths, rank: int, ranks: int) -> torch.Tensor:
 
 @lru_cache(maxsize=64)
 def natural_order(lengths: Lengths, ranks: int) -> torch.Tensor:
-    """[sum] int64: where each position lies when the ranks' parts stand behind each other."""
+    """[sum] int64: where each position lies when the ranks' shares stand behind each other."""
     return torch.cat([columns(lengths, rank, ranks) for rank in range(ranks)]).argsort()
 
 
 def local_positions(position: torch.Tensor, lengths: Lengths, rank: int, ranks: int) -> torch.Tensor:
-    """[n] where `position` [n] in sequences of `lengths` lies in the part of `rank`; -1 if another rank holds it."""
+    """[n] where `position` [n] in sequences of `lengths` lies in the share of `rank`; -1 if another rank holds it."""
     place = torch.full((sum(lengths),), -1)
     mine = columns(lengths, rank, ranks)
     place[mine] = torch.arange(len(mine))
@@ -44,7 +44,7 @@ def seen(lengths: Lengths, rank: int, ranks: int) -> tuple[tuple[tuple[int, int]
     """What the queries of `rank` attend to, piece by piece in its order.
 
     Returns for each piece the number of its queries and of the keys it sees, the last of which are its own causally;
-    and [sum of those keys] int64, where the keys lie when the ranks' parts stand behind each other.
+    and [sum of those keys] int64, where the keys lie when the ranks' shares stand behind each other.
     """
     order = natural_order(lengths, ranks)
     sizes, keys, start = [], [], 0

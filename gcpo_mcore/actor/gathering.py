@@ -10,7 +10,7 @@ from gcpo_mcore.base import platform
 
 
 class WeightGather:
-    """Of one rank's chunks; does nothing unless they were wrapped with `overlap_param_gather`."""
+    """Gathers the weights of one rank's chunks; does nothing unless they were wrapped with `overlap_param_gather`."""
 
     def __init__(self, ddp: list[DistributedDataParallel]):
         self.ddp = [chunk for chunk in ddp if chunk.ddp_config.overlap_param_gather]

@@ -15,7 +15,7 @@ tensor group.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +24,11 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from megatron.core.tensor_parallel import set_tensor_model_parallel_attributes
+from megatron.core.transformer.transformer_layer import TransformerLayer
 from safetensors import safe_open
 
+from gcpo_mcore.actor import groups
+from gcpo_mcore.base.collectives import from_every_rank
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.hf.architecture import Architecture
 
@@ -75,25 +78,25 @@ def rules(arch: Architecture) -> dict[str, Rule]:
 # --- cutting: full Hugging Face tensors -> one rank's shard --------------------------------------------------
 
 
-def cut(kind: str, parts: list[torch.Tensor], arch: Architecture, rank: int, size: int) -> torch.Tensor:
-    """The shard of tensor-parallel `rank` of `size`."""
+def cut(kind: str, tensors: list[torch.Tensor], arch: Architecture, rank: int, size: int) -> torch.Tensor:
+    """The shard of tensor-parallel `rank` of `size`, from full tensors in the order of the rule's names."""
     if kind == "whole":
-        return parts[0]
+        return tensors[0]
     if kind == "columns":
-        return parts[0].chunk(size, dim=1)[rank]
+        return tensors[0].chunk(size, dim=1)[rank]
     if kind == "vocab":
         rows = -(-arch.vocabulary // size)
-        padded = torch.nn.functional.pad(parts[0], (0, 0, 0, rows * size - arch.vocabulary))
+        padded = torch.nn.functional.pad(tensors[0], (0, 0, 0, rows * size - arch.vocabulary))
         return padded[rank * rows : (rank + 1) * rows]
     if kind == "gate_up":
-        return torch.cat([p.chunk(size, dim=0)[rank] for p in parts])
-    groups = [p.view(arch.kv_heads, -1, *p.shape[1:]) for p in parts]  # qkv: [kv_heads, rows per kv head, ...]
-    # Flat before the cut: with fewer kv heads than ranks, a rank holds only part of a group (megatron joins them).
-    return torch.cat(groups, dim=1).flatten(0, 1).chunk(size, dim=0)[rank]
+        return torch.cat([t.chunk(size, dim=0)[rank] for t in tensors])
+    by_kv_head = [t.view(arch.kv_heads, -1, *t.shape[1:]) for t in tensors]  # qkv: [kv_heads, rows per kv head, ...]
+    # Flat before the cut: with fewer kv heads than ranks, a rank holds less than a group (megatron joins them).
+    return torch.cat(by_kv_head, dim=1).flatten(0, 1).chunk(size, dim=0)[rank]
 
 
 def join(kind: str, shards: list[torch.Tensor], arch: Architecture) -> list[torch.Tensor]:
-    """The inverse of `cut` over all ranks: full tensors in the order of the rule's names."""
+    """Undoes `cut` over all ranks: full tensors in the order of the rule's names."""
     if kind == "whole":
         return [shards[0]]
     if kind == "columns":
@@ -103,9 +106,9 @@ def join(kind: str, shards: list[torch.Tensor], arch: Architecture) -> list[torc
     if kind == "gate_up":
         return [torch.cat(halves) for halves in zip(*(s.chunk(2) for s in shards), strict=True)]
     full = torch.cat(shards)
-    groups = full.view(arch.kv_heads, -1, *full.shape[1:])
+    by_kv_head = full.view(arch.kv_heads, -1, *full.shape[1:])
     rows = [arch.heads // arch.kv_heads * arch.head_dim, arch.head_dim, arch.head_dim]
-    return [part.flatten(0, 1) for part in groups.split(rows, dim=1)]
+    return [tensor.flatten(0, 1) for tensor in by_kv_head.split(rows, dim=1)]
 
 
 # --- the two directions --------------------------------------------------------------------------------------
@@ -142,7 +145,9 @@ def local_parameters(chunks: Iterable[GPTModel], arch: Architecture) -> Iterator
             continue  # the last stage's copy of the embedding; filled by `load`, never exported
         layer = expert = None
         if found := re.match(r"decoder\.layers\.(\d+)\.", name):
-            layer = model.decoder.layers[int(found[1])].layer_number - 1
+            module = model.decoder.layers[int(found[1])]
+            assert isinstance(module, TransformerLayer)
+            layer = module.layer_number - 1
         if found := re.search(r"\.local_experts\.(\d+)\.", name):
             expert = int(found[1])
         general = re.sub(r"\.layers\.\d+\.", ".layers.{i}.", name)
@@ -153,7 +158,7 @@ def local_parameters(chunks: Iterable[GPTModel], arch: Architecture) -> Iterator
 
 @torch.no_grad()
 def export(
-    chunks: torch.nn.ModuleList,
+    chunks: Sequence[GPTModel],
     arch: Architecture,
     value: Callable[[torch.nn.Parameter], torch.Tensor] = torch.Tensor.detach,
 ) -> Iterator[tuple[str, torch.Tensor]]:
@@ -162,26 +167,23 @@ def export(
     `value` gives what is exported of a parameter: its weights, or for example its gradient.
     A collective over the tensor, pipeline and expert groups: every rank must run it to the end, in step.
     """
-    tp, pp = parallel_state.get_tensor_model_parallel_group(), parallel_state.get_pipeline_model_parallel_group()
-    ep = parallel_state.get_expert_model_parallel_group()
+    tp, pp, ep = groups.tensor_group(), groups.pipeline_group(), groups.expert_group()
     mine = {local.name: parameter for local, parameter in local_parameters(chunks, arch)}
-    owned = [None] * pp.size()
-    dist.all_gather_object(
-        owned, [(local, tuple(p.shape), value(p).dtype) for local, p in local_parameters(chunks, arch)], group=pp
-    )
-    for stage, parameters in enumerate(owned):
+    device = next(chunks[0].parameters()).device
+    owned = [(local, tuple(p.shape), value(p).dtype) for local, p in local_parameters(chunks, arch)]
+    for stage, parameters in enumerate(from_every_rank(owned, pp)):
         source = dist.get_global_rank(pp, stage)
         for local, shape, dtype in parameters:
             if stage == pp.rank():
                 shard = value(mine[local.name]).contiguous()
             else:
-                shard = torch.empty(shape, dtype=dtype, device=next(chunks.parameters()).device)
+                shard = torch.empty(shape, dtype=dtype, device=device)
             if pp.size() > 1:
                 shard = shard.clone() if stage == pp.rank() else shard
                 dist.broadcast(shard, source, group=pp)
-            for expert_rank, part in enumerate([shard] if local.expert is None else _gather(shard, ep)):
+            for expert_rank, own in enumerate([shard] if local.expert is None else _gather(shard, ep)):
                 is_cut = local.expert is None and local.rule.cut != "whole"
-                shards = _gather(part, tp) if is_cut else [part]
+                shards = _gather(own, tp) if is_cut else [own]
                 yield from zip(local.hf_names(expert_rank), join(local.rule.cut, shards, arch), strict=True)
 
 
@@ -209,7 +211,7 @@ def mark_tensor_parallel(chunks: Iterable[GPTModel], arch: Architecture) -> None
 @torch.no_grad()
 def load(chunks: Iterable[GPTModel], arch: Architecture, read: Callable[[str], torch.Tensor]) -> None:
     """Fills this rank's stage; `read(name)` gives the full Hugging Face tensor of that name."""
-    tp = parallel_state.get_tensor_model_parallel_group()
+    tp = groups.tensor_group()
     expert_rank = parallel_state.get_expert_model_parallel_rank()
     for local, parameter in local_parameters(chunks, arch):
         names = local.hf_names(expert_rank)
@@ -223,7 +225,9 @@ def load(chunks: Iterable[GPTModel], arch: Architecture, read: Callable[[str], t
     for model in chunks:
         if _copies_embedding(model, arch):
             embedding = cut("vocab", [read("model.embed_tokens.weight")], arch, tp.rank(), tp.size())
-            model.output_layer.weight.copy_(embedding)
+            weight = model.output_layer.weight
+            assert weight is not None
+            weight.copy_(embedding)
 
 
 def _copies_embedding(model: GPTModel, arch: Architecture) -> bool:

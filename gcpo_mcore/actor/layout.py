@@ -26,6 +26,10 @@ class Layout:
     data: int
     expert: int
 
+    def data_rank(self, rank: int) -> int:
+        """Which of the data-parallel ranks `rank` is: all that share it train on the same rows."""
+        return rank // (self.tensor * self.context) % self.data
+
 
 def check_layout(parallel: ParallelConfig, model: Architecture, processes: int | None = None) -> Layout:
     """The layout of `processes` (None: of this launch). UserError, naming the key, if it does not fit their number or

@@ -25,7 +25,7 @@ def token_logprobs(
     """Log-probs of `targets` and entropy of softmax(hidden @ weight.T / temperature), both [n] fp32, on every rank.
 
     hidden            [n, h] the states that predict the targets, the same on every rank of `group`. Their gradient is
-                      this rank's part, to be summed over the group
+                      this rank's addend, to be summed over the group
     weight            [v, h] this rank's rows of the output layer
     targets           [n] int64 token ids
     vocabulary        the true vocabulary size: rows past it are padding and have probability 0
@@ -45,21 +45,21 @@ class _ChunkedHead(torch.autograd.Function):
         local = (targets - first).clamp(0, width - 1)
         logp, entropy, log_total = torch.empty(3, len(targets), dtype=torch.float32, device=hidden.device)
         ctx.cuts = (temperature, vocabulary - first, tokens)
-        for part in _chunks(len(targets), tokens):
-            z = _scaled_logits(hidden[part], weight, temperature, vocabulary - first)  # [c, v]
+        for chunk in _chunks(len(targets), tokens):
+            z = _scaled_logits(hidden[chunk], weight, temperature, vocabulary - first)  # [c, v]
             top = z.amax(1)
             if group.size() > 1:
                 dist.all_reduce(top, op=dist.ReduceOp.MAX, group=group)
             z -= top.unsqueeze(1)
-            picked = torch.where(is_mine[part], z.gather(1, local[part].unsqueeze(1)).squeeze(1), 0.0)
+            picked = torch.where(is_mine[chunk], z.gather(1, local[chunk].unsqueeze(1)).squeeze(1), 0.0)
             p = z.exp()
             sums = torch.stack([p.sum(1), picked, (z.mul_(p)).sum(1)])  # [3, c]
             if group.size() > 1:
                 dist.all_reduce(sums, group=group)
             total, picked, weighted = sums
-            logp[part] = picked - total.log()
-            entropy[part] = total.log() - weighted / total
-            log_total[part] = total.log() + top
+            logp[chunk] = picked - total.log()
+            entropy[chunk] = total.log() - weighted / total
+            log_total[chunk] = total.log() + top
         ctx.save_for_backward(hidden, weight, log_total, entropy, is_mine, local)
         return logp, entropy
 
@@ -69,17 +69,17 @@ class _ChunkedHead(torch.autograd.Function):
         temperature, real, tokens = ctx.cuts
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32)  # chunks are summed in fp32
-        for part in _chunks(len(hidden), tokens):
-            log_p = _scaled_logits(hidden[part], weight, temperature, real)
-            log_p -= log_total[part].unsqueeze(1)
+        for chunk in _chunks(len(hidden), tokens):
+            log_p = _scaled_logits(hidden[chunk], weight, temperature, real)
+            log_p -= log_total[chunk].unsqueeze(1)
             p = log_p.exp()
             # d logp / dz = onehot - p;   d H / dz = -p (log p + H)
-            grad = log_p.add_(entropy[part].unsqueeze(1)).mul_(-grad_entropy[part].unsqueeze(1))
-            grad.sub_(grad_logp[part].unsqueeze(1)).mul_(p)
-            grad.scatter_add_(1, local[part].unsqueeze(1), (grad_logp[part] * is_mine[part]).unsqueeze(1))
+            grad = log_p.add_(entropy[chunk].unsqueeze(1)).mul_(-grad_entropy[chunk].unsqueeze(1))
+            grad.sub_(grad_logp[chunk].unsqueeze(1)).mul_(p)
+            grad.scatter_add_(1, local[chunk].unsqueeze(1), (grad_logp[chunk] * is_mine[chunk]).unsqueeze(1))
             grad = (grad / temperature).to(weight.dtype)
-            grad_hidden[part] = grad @ weight
-            grad_weight += grad.T @ hidden[part]
+            grad_hidden[chunk] = grad @ weight
+            grad_weight += grad.T @ hidden[chunk]
         return grad_hidden, grad_weight.to(weight.dtype), None, None, None, None, None
 
 

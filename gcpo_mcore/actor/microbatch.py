@@ -1,4 +1,4 @@
-"""Rows of a batch as model input: dealt over the data-parallel ranks and cut into micro-batches.
+"""A rank's rows of a batch as model input: cut into micro-batches.
 
 Padded: so many rows each, every row filled up to the longest of the batch. Packed: rows behind each other up to a
 number of tokens, nothing between them; attention and positions keep to a row (gcpo_mcore/actor/attention.py).
@@ -8,6 +8,7 @@ filled up one by one so that they can be.
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from megatron.core.packed_seq_params import PackedSeqParams
 
@@ -27,7 +28,7 @@ class MicroBatch:
     targets    [n] the response tokens
     is_mine    [N] bool, which of the rows' N response tokens are predicted here: all, but for context parallelism
     rows       the objective's view of the rows
-    numbers    the rows' numbers in the whole batch
+    numbers    the rows' numbers in the rank's batch
     """
 
     tokens: torch.Tensor
@@ -46,8 +47,8 @@ class MicroBatch:
         out = torch.zeros_like(self.rows.mask, dtype=values.dtype)
         return out.masked_scatter(self.rows.mask.bool(), whole)
 
-    def part(self, rank: int, ranks: int) -> "MicroBatch":
-        """The part of context-parallel `rank` of `ranks`."""
+    def context_share(self, rank: int, ranks: int) -> "MicroBatch":
+        """The share of context-parallel `rank` of `ranks`."""
         length = self.tokens.shape[1]
         rows = (length,) if self.packed is None else tuple(self.packed.cu_seqlens_q.diff().tolist())
         mine = context.columns(rows, rank, ranks).to(self.tokens.device)
@@ -63,19 +64,6 @@ class MicroBatch:
             targets=self.targets[is_mine],
             is_mine=is_mine,
         )
-
-
-def deal(lengths: list[int], ranks: int) -> list[list[int]]:
-    """Row numbers for each data-parallel rank: longest first, in snake order, so that their tokens balance."""
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    shares: list[list[int]] = [[] for _ in range(ranks)]
-    for start in range(0, len(order), ranks):
-        chunk = order[start : start + ranks]
-        for rank, row in zip(
-            range(ranks) if (start // ranks) % 2 == 0 else reversed(range(ranks)), chunk, strict=False
-        ):
-            shares[rank].append(row)
-    return shares
 
 
 def pack(rows: list[int], lengths: list[int], tokens: int) -> list[list[int]]:
@@ -96,8 +84,6 @@ def pack(rows: list[int], lengths: list[int], tokens: int) -> list[list[int]]:
 
 def split(
     batch: Batch,
-    rank: int,
-    ranks: int,
     sequences: int,
     tokens: int | None,
     multiple_of: int,
@@ -106,33 +92,37 @@ def split(
     is_one_shape: bool,
     device: torch.device,
 ) -> list[MicroBatch]:
-    """The micro-batches of data-parallel `rank` of `ranks`: the same number on every rank.
+    """The micro-batches of this rank's rows: the same number on every rank. A collective over the batch's peers.
 
     sequences     rows of a padded micro-batch
     tokens        tokens of a pack; None: padded
     count_multiple_of  the number of micro-batches is a multiple of this; what is missing is empty
     multiple_of   the length of a micro-batch is a multiple of this (sequence and context parallelism)
     row_multiple_of  every row of a pack is filled up to a multiple of this (context parallelism)
-    is_one_shape  packs are filled up to the longest of all ranks (pipeline stages expect one shape)
+    is_one_shape  packs are filled up to the longest one (pipeline stages expect one shape)
     """
     lengths = [len(p) + len(r) for p, r in zip(batch.prompt_ids, batch.response_ids, strict=True)]
-    shares = deal(lengths, ranks)
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))  # those of a length stand together
     if tokens is None:
-        length = _round_up(max(lengths), multiple_of)
-        count = _round_up(-(-max(len(share) for share in shares) // sequences), count_multiple_of)
-        chunks = [shares[rank][i * sequences : (i + 1) * sequences] for i in range(count)]
+        length = _round_up(max(lengths, default=1), multiple_of)
+        chunks = [order[first : first + sequences] for first in range(0, len(order), sequences)]
+        chunks += [[]] * (_count(batch, len(chunks), count_multiple_of) - len(chunks))
         return [_padded(batch, numbers, sequences, length, device) for numbers in chunks]
     lengths = [_round_up(n, row_multiple_of) for n in lengths]
-    packs = [pack(share, lengths, tokens) for share in shares]
-    count = _round_up(max(len(of_rank) for of_rank in packs), count_multiple_of)
-    mine = packs[rank] + [[] for _ in range(count - len(packs[rank]))]
-    longest = max(sum(lengths[i] for i in numbers) for of_rank in packs for numbers in of_rank)
+    packs = pack(order, lengths, tokens)
+    packs += [[]] * (_count(batch, len(packs), count_multiple_of) - len(packs))
+    longest = max(1, *(sum(lengths[i] for i in numbers) for numbers in packs))
     made = []
-    for numbers in mine:
+    for numbers in packs:
         length = longest if is_one_shape else max(sum(lengths[i] for i in numbers), 1)
         rows = [lengths[i] for i in numbers]
         made.append(_packed(batch, numbers, rows, _round_up(length, multiple_of), device))
     return made
+
+
+def _count(batch: Batch, mine: int, multiple_of: int) -> int:
+    """How many micro-batches every rank makes: those of the rank that has most."""
+    return _round_up(max(int(batch.peers.max(torch.tensor(mine))), 1), multiple_of)
 
 
 def _padded(batch: Batch, numbers: list[int], sequences: int, length: int, device: torch.device) -> MicroBatch:
@@ -164,23 +154,24 @@ def _filled(
     packed: PackedSeqParams | None,
     device: torch.device,
 ) -> MicroBatch:
-    tokens = torch.zeros(shape[0] * shape[1], dtype=torch.int64)
-    source, targets = [], []
+    tokens = np.zeros(shape[0] * shape[1], np.int64)
+    source, targets = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for start, number in zip(starts, numbers, strict=True):
         prompt, response = batch.prompt_ids[number], batch.response_ids[number]
-        tokens[start : start + len(prompt) + len(response)] = torch.tensor(prompt + response)
-        first = start + len(prompt) - 1  # the last prompt token predicts the first response token
-        source += range(first, first + len(response))
-        targets += response
+        middle, end = start + len(prompt), start + len(prompt) + len(response)
+        tokens[start:middle], tokens[middle:end] = prompt, response
+        source.append(np.arange(middle - 1, end - 1))  # the last prompt token predicts the first response token
+        targets.append(response.astype(np.int64))
+    flat_targets = torch.from_numpy(np.concatenate(targets)).to(device)
     return MicroBatch(
-        tokens=tokens.view(shape).to(device),
+        tokens=torch.from_numpy(tokens).view(shape).to(device),
         positions=positions,
         experts=_experts(batch, numbers, starts, shape, device),
         packed=packed,
-        source=torch.tensor(source, dtype=torch.int64, device=device),
-        targets=torch.tensor(targets, dtype=torch.int64, device=device),
-        is_mine=torch.ones(len(targets), dtype=torch.bool, device=device),
-        rows=batch.take(numbers).to(device),
+        source=torch.from_numpy(np.concatenate(source)).to(device),
+        targets=flat_targets,
+        is_mine=torch.ones(len(flat_targets), dtype=torch.bool, device=device),
+        rows=batch.choose(numbers).to(device),
         numbers=numbers,
     )
 

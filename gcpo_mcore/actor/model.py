@@ -8,8 +8,11 @@ from megatron.core.models.gpt.gpt_layer_specs import (
     get_gpt_layer_with_transformer_engine_spec,
 )
 from megatron.core.transformer import TransformerConfig
+from megatron.core.transformer.attention import SelfAttentionSubmodules
 from megatron.core.transformer.moe import moe_utils
+from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
+from megatron.core.transformer.transformer_layer import TransformerLayerSubmodules
 
 from gcpo_mcore.actor.attention import RMSNorm, SdpaAttention
 from gcpo_mcore.actor.backend import Backend
@@ -24,7 +27,7 @@ if not moe_utils.HAVE_TE:
 
 
 def start_parallel(layout: Layout, seed: int) -> None:
-    """Megatron's process groups and random-number tracker for this rank."""
+    """Makes megatron's process groups and random-number tracker for this rank."""
     with platform.megatron():
         parallel_state.initialize_model_parallel(
             tensor_model_parallel_size=layout.tensor,
@@ -127,15 +130,17 @@ def rotary_frequencies(arch: Architecture) -> torch.Tensor:
     from transformers import LlamaConfig
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+    scaling = arch.rope_scaling
+    assert scaling is not None, "the default rope's frequencies are megatron's own"
     config = LlamaConfig(
         hidden_size=arch.hidden,
         num_attention_heads=arch.heads,
         head_dim=arch.head_dim,
         max_position_embeddings=arch.max_positions,
-        rope_parameters={"rope_theta": arch.rope_theta, **arch.rope_scaling},
+        rope_parameters={"rope_theta": arch.rope_theta, **scaling},
     )
     with platform.device():  # not on the meta device, when the model is built there
-        frequencies, attention_factor = ROPE_INIT_FUNCTIONS[arch.rope_scaling["rope_type"]](config)
+        frequencies, attention_factor = ROPE_INIT_FUNCTIONS[scaling["rope_type"]](config)
     assert attention_factor == 1.0  # true of the types in architecture.ROPE_TYPES
     return frequencies
 
@@ -147,18 +152,20 @@ def block_spec(arch: Architecture, layers: int, backend: Backend) -> Transformer
     """
     if backend == "te":
         spec = get_gpt_layer_with_transformer_engine_spec(qk_layernorm=arch.qk_norm)
-        parts = spec.submodules
     else:
         spec = get_gpt_layer_local_spec(
             num_experts=arch.experts, moe_grouped_gemm=False, qk_layernorm=arch.qk_norm, normalization="RMSNorm"
         )
-        parts = spec.submodules
-        parts.input_layernorm = parts.pre_mlp_layernorm = RMSNorm
-    attention = parts.self_attention.submodules
+    layer = spec.submodules
+    assert isinstance(layer, TransformerLayerSubmodules) and isinstance(layer.self_attention, ModuleSpec)
+    if backend == "local":
+        layer.input_layernorm = layer.pre_mlp_layernorm = RMSNorm
+    attention = layer.self_attention.submodules
+    assert isinstance(attention, SelfAttentionSubmodules)
     attention.core_attention = SdpaAttention
     if arch.qk_norm:
         attention.q_layernorm = attention.k_layernorm = RMSNorm
-    return TransformerBlockSubmodules(layer_specs=[spec] * layers, layer_norm=RMSNorm)
+    return TransformerBlockSubmodules(layer_specs=[spec] * layers, layer_norm=ModuleSpec(RMSNorm))
 
 
 def padded_vocabulary(arch: Architecture, tensor: int) -> int:
@@ -203,12 +210,11 @@ def build_model(
 
 def build_chunks(
     arch: Architecture, parallel: ParallelConfig, layout: Layout, dtype: torch.dtype, backend: Backend
-) -> torch.nn.ModuleList:
+) -> list[PolicyModel]:
     """This rank's stage: its PolicyModels in the order in which a micro-batch passes them."""
-    chunks = [
+    return [
         build_model(arch, parallel, layout, dtype, chunk=i, backend=backend) for i in range(layout.virtual_pipeline)
     ]
-    return torch.nn.ModuleList(chunks)
 
 
 def wrap_data_parallel(model: PolicyModel, parallel: ParallelConfig) -> DistributedDataParallel:

@@ -8,19 +8,18 @@ from collections.abc import Iterable
 from typing import Literal
 
 import torch
-from megatron.core.distributed import DistributedDataParallel
-from megatron.core.optimizer import MegatronOptimizer
 
+from gcpo_mcore.actor.stage import Stage
 from gcpo_mcore.base import platform
 
 Offload = Literal["none", "optimizer", "all"]
 
 
 class Offloader:
-    """Of one actor. `what`: 'none', 'optimizer' (its state, fp32 main weights, gradients) or 'all' (weights too)."""
+    """Moves one actor. `what`: 'none', 'optimizer' (its state, fp32 main weights, gradients) or 'all' (weights too)."""
 
-    def __init__(self, what: Offload, ddp: list[DistributedDataParallel], optimizer: MegatronOptimizer):
-        self.what, self.ddp, self.optimizer = what, ddp, optimizer
+    def __init__(self, what: Offload, stage: Stage):
+        self.what, self.stage = what, stage
         self._away: list[tuple[torch.UntypedStorage, torch.Tensor]] = []  # an empty storage, its bytes on the host
         self._dropped: list[tuple[torch.Tensor, int]] = []  # a gradient buffer, its bytes
         self._free: dict[int, list[torch.Tensor]] = {}  # host buffers by size: pinning is slow, so they are kept
@@ -35,7 +34,7 @@ class Offloader:
         """Empties the device's storages. Nothing happens if they are empty, or if `what` is 'none'."""
         if self.what == "none" or self.is_away:
             return
-        for buffer in self._gradients():
+        for buffer in self.stage.gradient_buffers():
             storage = buffer.untyped_storage()
             self._dropped.append((buffer, storage.nbytes()))
             storage.resize_(0)
@@ -60,21 +59,17 @@ class Offloader:
             buffer.zero_()
         self._away, self._dropped = [], []
 
-    def _gradients(self) -> list[torch.Tensor]:
-        buffers = [b for chunk in self.ddp for b in [*chunk.buffers, *chunk.expert_parallel_buffers]]
-        return [b.grad_data for b in buffers]
-
     def _kept(self) -> Iterable[torch.UntypedStorage]:
         """The storages whose values are needed again, each once. Of fp32 models the main weights are the model's."""
-        weights = [p for chunk in self.ddp for p in chunk.parameters()]
+        weights, optimizers = self.stage.parameters(), self.stage.optimizer.chained_optimizers
         tensors = [
             value
-            for part in self.optimizer.chained_optimizers
-            for state in part.optimizer.state.values()
+            for inner in optimizers
+            for state in inner.optimizer.state.values()
             for name, value in state.items()
             if name != "step"  # torch's AdamW keeps it on the host
         ]
-        groups = [g for part in self.optimizer.chained_optimizers for g in part.optimizer.param_groups]
+        groups = [g for inner in optimizers for g in inner.optimizer.param_groups]
         tensors += [parameter for group in groups for parameter in group["params"]]
         moved = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in [*tensors, *weights]}
         if self.what == "optimizer":

@@ -1,10 +1,11 @@
 """AdamW as megatron-core builds it, its learning-rate schedule, and the guard against non-finite gradients."""
 
 import math
+from typing import Any
 
 import torch
 from megatron.core.distributed import DistributedDataParallel
-from megatron.core.optimizer import MegatronOptimizer, get_megatron_optimizer
+from megatron.core.optimizer import ChainedOptimizer, get_megatron_optimizer
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 
@@ -15,7 +16,7 @@ from gcpo_mcore.base.errors import UserError
 
 def build_optimizer(
     config: OptimizerConfig, parallel: ParallelConfig, chunks: list[DistributedDataParallel], dtype: torch.dtype
-) -> MegatronOptimizer:
+) -> ChainedOptimizer:
     """megatron-core's optimizer over the gradient buffers of the stage's chunks."""
     with platform.megatron():
         optimizer = get_megatron_optimizer(
@@ -32,11 +33,12 @@ def build_optimizer(
                 use_distributed_optimizer=parallel.distributed_optimizer,
                 overlap_param_gather=parallel.overlaps_gather,
             ),
-            chunks,
+            [*chunks],
         )
-    for part in optimizer.chained_optimizers:
-        if isinstance(part, DistributedOptimizer):
-            _keep_padding(part)
+    assert isinstance(optimizer, ChainedOptimizer)  # of one or two: experts have their own
+    for inner in optimizer.chained_optimizers:
+        if isinstance(inner, DistributedOptimizer):
+            _keep_padding(inner)
     with platform.megatron():
         allocate_state(optimizer)
     return optimizer
@@ -63,7 +65,7 @@ class Stepper:
     UserError when `max_skipped_updates` updates in a row were left out.
     """
 
-    def __init__(self, config: OptimizerConfig, optimizer: MegatronOptimizer):
+    def __init__(self, config: OptimizerConfig, optimizer: ChainedOptimizer):
         self.config = config
         self.optimizer = optimizer
         self.skipped_in_a_row = 0
@@ -88,38 +90,40 @@ class Stepper:
         return {"actor/grad_norm": norm, "actor/lr": lr, "actor/update_skipped": float(not is_finite)}
 
 
-def allocate_state(optimizer: MegatronOptimizer) -> None:
-    """Zero moments and step, as the first update would make them: a checkpoint can be written before it and filled
+def allocate_state(optimizer: ChainedOptimizer) -> None:
+    """Makes zero moments and step, as the first update would: a checkpoint can be written before it and filled
     from one.
     """
-    for part in optimizer.chained_optimizers:
-        part.init_state_fn(part.optimizer, part.config)
-        if isinstance(part.optimizer, torch.optim.AdamW):  # fused ones count per group
-            for state in part.optimizer.state.values():
+    for inner in optimizer.chained_optimizers:
+        inner.init_state_fn(inner.optimizer, inner.config)
+        if isinstance(inner.optimizer, torch.optim.AdamW):  # fused ones count per group
+            for state in inner.optimizer.state.values():
                 state.setdefault("step", torch.zeros(()))
 
 
-def _keep_padding(part: DistributedOptimizer) -> None:
+def _keep_padding(optimizer: DistributedOptimizer) -> None:
     """A repair of megatron-core 0.16: a checkpoint's tensors are found in the gradient buffer by places that count the
     padding between its buckets, but the buffer is gathered without it. Tied embeddings over pipeline stages have a
     bucket of their own: what lies behind it was shifted, with a warning at most.
     """
-    original = part.get_parameter_state_dp_zero
+    original = optimizer.get_parameter_state_dp_zero
 
     def with_padding(*args, **kwargs):
-        state = original(*args, **kwargs)
-        for number, buffer in enumerate(part.buffers):
+        state: dict[Any, Any] | None = original(*args, **kwargs)
+        if state is None:  # another rank's to gather
+            return None
+        for number, buffer in enumerate(optimizer.buffers):
             for tensors in state[number].values():
                 tensors |= {k: _padded(v, buffer) for k, v in tensors.items() if torch.is_tensor(v)}
         return state
 
-    part.get_parameter_state_dp_zero = with_padding
+    optimizer.get_parameter_state_dp_zero = with_padding
 
 
 def _padded(flat: torch.Tensor, buffer) -> torch.Tensor:
     """[numel] a buffer's values with the padding between its buckets, from `flat` without it."""
     out = flat.new_zeros(buffer.numel)
-    parts = flat.split([bucket.numel_unpadded for bucket in buffer.buckets])
-    for bucket, values in zip(buffer.buckets, parts, strict=True):
+    by_bucket = flat.split([bucket.numel_unpadded for bucket in buffer.buckets])
+    for bucket, values in zip(buffer.buckets, by_bucket, strict=True):
         out[bucket.offset : bucket.offset + len(values)] = values
     return out

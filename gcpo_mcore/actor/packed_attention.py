@@ -6,6 +6,7 @@ last, and so on. Nothing is computed between two rows.
 
 import inspect
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +27,8 @@ def one_by_one(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, sizes: Sizes, 
     rows, keys = [n for n, _ in sizes], [n for _, n in sizes]
     done = []
     # A batch of one: without it, grouped queries are refused.
-    parts = (x.transpose(0, 1)[None].split(n, dim=2) for x, n in ((q, rows), (k, keys), (v, keys)))
-    for own, key, value in zip(*parts, strict=True):
+    by_row = (x.transpose(0, 1)[None].split(n, dim=2) for x, n in ((q, rows), (k, keys), (v, keys)))
+    for own, key, value in zip(*by_row, strict=True):
         is_square = own.shape[2] == key.shape[2]
         mask = None if is_square else causal_lower_right(own.shape[2], key.shape[2])
         done.append(
@@ -44,7 +45,10 @@ def all_at_once(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, sizes: Sizes,
 
     rows, keys = (torch.tensor([0, *n]).cumsum(0).to(q.device, torch.int32) for n in zip(*sizes, strict=True))
     # torch 2.11 takes fewer heads of keys than of queries without being told.
-    grouped = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+    is_told = "enable_gqa" in inspect.signature(varlen_attn).parameters
+    attend = partial(varlen_attn, enable_gqa=True) if is_told else varlen_attn
     longest_q, longest_k = max(n for n, _ in sizes), max(n for _, n in sizes)
     # (-1, 0): everything to the left and nothing to the right of the diagonal that ends in the lower right corner.
-    return varlen_attn(q, k, v, rows, keys, longest_q, longest_k, scale=scale, window_size=(-1, 0), **grouped)
+    found = attend(q, k, v, rows, keys, longest_q, longest_k, scale=scale, window_size=(-1, 0))
+    assert isinstance(found, torch.Tensor)  # more comes only if it is asked for
+    return found

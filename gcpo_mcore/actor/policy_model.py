@@ -1,14 +1,13 @@
 """megatron-core's GPTModel, told to stop before its output layer where log-probs of chosen tokens are wanted."""
 
 import torch
-from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from megatron.core.tensor_parallel import (
     copy_to_tensor_model_parallel_region,
     gather_from_sequence_parallel_region,
 )
 
-from gcpo_mcore.actor import routing
+from gcpo_mcore.actor import groups, routing
 
 
 class PolicyModel(GPTModel):
@@ -37,19 +36,21 @@ class PolicyModel(GPTModel):
         return super()._postprocess(hidden_states, *args, **kwargs)
 
     @property
-    def head_weight(self) -> torch.Tensor:
+    def head_weight(self) -> torch.nn.Parameter:
         """[v/tp, h] this rank's rows of the output layer, on the last stage."""
-        if self.share_embeddings_and_output_weights:
-            return self.shared_embedding_or_output_weight()
-        return self.output_layer.weight
+        is_shared = self.share_embeddings_and_output_weights
+        weight = self.shared_embedding_or_output_weight() if is_shared else self.output_layer.weight
+        assert isinstance(weight, torch.nn.Parameter), "only the last stage has an output layer"
+        return weight
 
     def choose(self, hidden: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
         """[n, h] the hidden states at flat positions `source` (in b*s), whole on every tensor rank.
 
-        The gradient that comes back may be each tensor rank's own part: it is summed over the group here.
+        The gradient that comes back may be each tensor rank's own addend: it is summed over the group here.
         """
         if self.config.sequence_parallel:
-            group = parallel_state.get_tensor_model_parallel_group()
-            whole = gather_from_sequence_parallel_region(hidden, tensor_parallel_output_grad=True, group=group)
+            whole = gather_from_sequence_parallel_region(
+                hidden, tensor_parallel_output_grad=True, group=groups.tensor_group()
+            )
             return whole.transpose(0, 1).flatten(0, 1)[source]
         return copy_to_tensor_model_parallel_region(hidden.transpose(0, 1).flatten(0, 1)[source])

@@ -17,13 +17,16 @@ class Reference:
 
     def __init__(self, actor: Actor):
         self.actor = actor
-        self.weights = [_on_host(p) for p in actor.chunks.parameters()]
+        self.weights = [_on_host(p) for p in actor.stage().parameters()]
         self._own: list[torch.Tensor] = []
 
     @torch.no_grad()
     def score(self, batch: Batch) -> torch.Tensor:
-        """[B, T] log-probs of the batch under the reference weights; the actor's own are back when it returns."""
-        parameters = list(self.actor.chunks.parameters())
+        """[B, T] log-probs of the batch under the reference weights; the actor's own are back when it returns.
+
+        RuntimeError while the actor is offloaded.
+        """
+        parameters = self.actor.stage().parameters()
         self._own = self._own or [_on_host(p) for p in parameters]
         for parameter, own in zip(parameters, self._own, strict=True):
             own.copy_(parameter)

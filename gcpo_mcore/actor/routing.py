@@ -49,9 +49,10 @@ class Replay:
 def install(model: torch.nn.Module) -> list[Replay]:
     """Gives every router of `model` a Replay; none in a dense model."""
     routers = [module for module in model.modules() if isinstance(module, TopKRouter)]
-    for router in routers:
-        router.router_replay = Replay(router, router.config.recompute_granularity is not None)
-    return [router.router_replay for router in routers]
+    replays = [Replay(router, router.config.recompute_granularity is not None) for router in routers]
+    for one in replays:
+        setattr(one.router, "router_replay", one)  # noqa: B010 (megatron's type is its own class, kept in a global list)
+    return replays
 
 
 def replay(replays: list[Replay], experts: torch.Tensor | None, is_sequence_parallel: bool) -> None:
@@ -60,5 +61,6 @@ def replay(replays: list[Replay], experts: torch.Tensor | None, is_sequence_para
     for one in replays:
         one.current = None
         if experts is not None:
+            assert one.router.layer_number is not None  # its layer has told it
             mine = experts[:, :, one.router.layer_number - 1].transpose(0, 1)  # [s, b, topk], as the hidden states
             one.current = (scatter_to_sequence_parallel_region(mine) if is_sequence_parallel else mine).flatten(0, 1)

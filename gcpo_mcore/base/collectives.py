@@ -15,10 +15,10 @@ def from_rank_0(value: T) -> T:
     return shared[0]
 
 
-def from_every_rank(value: T) -> list[T]:
-    """Every rank's `value`, in the order of the ranks, on every rank."""
-    gathered = [value] * dist.get_world_size()
-    dist.all_gather_object(gathered, value)
+def from_every_rank(value: T, group: dist.ProcessGroup | None = None) -> list[T]:
+    """Every rank's `value`, in the order of the ranks, on every rank; of `group` where it is not all of them."""
+    gathered = [value] * dist.get_world_size(group)
+    dist.all_gather_object(gathered, value, group=group)
     return gathered
 
 

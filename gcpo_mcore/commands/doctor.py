@@ -29,7 +29,7 @@ def plan(overrides: list[str], processes: int, gpu_memory_gib: float | None, res
     shape = f"{arch.family}, {arch.parameters / 1e9:.2f}B parameters, {config.model.dtype}"
     axes = f"data {layout.data} x tensor {layout.tensor} x pipeline {layout.pipeline} x context {layout.context}"
     stage = f", stage {estimate.stage}" if layout.pipeline > 1 else ""
-    print_results(f"{shape}; {processes} = {axes}; GiB a process{stage}", ["part", *PHASES], estimate.rows())
+    print_results(f"{shape}; {processes} = {axes}; GiB a process{stage}", ["component", *PHASES], estimate.rows())
     for name, size in estimate.host:
         print(f"in host memory: {name}, {size / GIB:.2f} GiB a process")
     needed = estimate.peak_gib + reserve_gib

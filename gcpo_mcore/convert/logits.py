@@ -1,4 +1,4 @@
-"""Logits of a model that need not fit into memory: a part's weights come before its forward and go after it."""
+"""Logits of a model that need not fit into memory: a module's weights come before its forward and go after it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +15,17 @@ Read = Callable[[str], torch.Tensor]
 @torch.no_grad()
 def megatron_logits(model: GPTModel, read: Read, tokens: torch.Tensor) -> torch.Tensor:
     """[b, s, vocabulary] fp32; `model` on the meta device in fp32, `read` gives Megatron parameters, tokens [b, s]."""
-    parts = ["embedding", *(f"decoder.layers.{i}" for i in range(len(model.decoder.layers))), "decoder.final_layernorm"]
+    modules = [
+        "embedding",
+        *(f"decoder.layers.{i}" for i in range(len(model.decoder.layers))),
+        "decoder.final_layernorm",
+    ]
     keep = ()
     if model.share_embeddings_and_output_weights:
         keep = ("embedding",)  # the head borrows its weight
     else:
-        parts.append("output_layer")
-    handles = [h for part in parts for h in _stream(model, part, read, _parameters, part in keep)]
+        modules.append("output_layer")
+    handles = [h for name in modules for h in _stream(model, name, read, _parameters, name in keep)]
     positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
     try:
         with platform.megatron():
@@ -43,8 +47,8 @@ def transformers_logits(folder: Path, read: Read, tokens: torch.Tensor) -> torch
     model.model.rotary_emb = type(model.model.rotary_emb)(config)  # computed, not read
     names = {"lm_head.weight": "model.embed_tokens.weight"} if config.tie_word_embeddings else {}
     layers = [f"model.layers.{i}" for i in range(config.num_hidden_layers)]
-    for part in ("model.embed_tokens", *layers, "model.norm", "lm_head"):
-        _stream(model, part, lambda name: read(names.get(name, name)), tensors_on_disk)
+    for module in ("model.embed_tokens", *layers, "model.norm", "lm_head"):
+        _stream(model, module, lambda name: read(names.get(name, name)), tensors_on_disk)
     return model(tokens, use_cache=False).logits.float()
 
 
@@ -52,17 +56,17 @@ def _parameters(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return dict(module.named_parameters())
 
 
-def _stream(model: torch.nn.Module, part: str, read: Read, tensors: Callable, keep: bool = False) -> list:
-    """Hooks that fill `part` before its forward and, unless `keep`, empty it afterwards.
+def _stream(model: torch.nn.Module, path: str, read: Read, tensors: Callable, keep: bool = False) -> list:
+    """Adds hooks that fill the module at `path` before its forward and, unless `keep`, empty it afterwards.
 
-    tensors: the tensors of a module by the names that `read` knows, without the part's own.
+    tensors: the tensors of a module by the names that `read` knows, without the module's own.
     """
-    module = model.get_submodule(part)
+    module = model.get_submodule(path)
 
     def fill(*_) -> None:
         module.to_empty(device=platform.device())
         for name, tensor in tensors(module).items():
-            tensor.copy_(read(f"{part}.{name}"))
+            tensor.copy_(read(f"{path}.{name}"))
 
     def empty(*_) -> None:
         module.to_empty(device="meta")

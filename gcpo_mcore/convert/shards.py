@@ -10,18 +10,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-import torch.distributed.checkpoint as dcp
-from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_config
-from megatron.core.dist_checkpointing.mapping import ShardedObject, ShardedTensor, ShardedTensorFactory
+from megatron.core.dist_checkpointing.dict_utils import nested_values
+from megatron.core.dist_checkpointing.mapping import ShardedObject, ShardedTensor
 from megatron.core.models.gpt import GPTModel
+from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorProperties
 from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from gcpo_mcore.actor import hf_mapping
 from gcpo_mcore.actor.config import ParallelConfig
 from gcpo_mcore.actor.layout import Layout
 from gcpo_mcore.actor.model import build_model
+from gcpo_mcore.actor.sharded import Sharded, load_sharded
 from gcpo_mcore.base import platform
 from gcpo_mcore.hf.architecture import Architecture
 
@@ -54,8 +57,7 @@ class ShardReader:
         wanted = [dataclasses.replace(p, data=torch.empty(p.local_shape, dtype=p.dtype)) for p in pieces]
         with platform.megatron(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # The check would want every piece of a tensor to be asked for by somebody.
-            found = dist_checkpointing.load({"p": wanted}, str(self.shards), validate_access_integrity=False)["p"]
+            found = load_sharded({"p": wanted}, self.shards, is_whole=False)["p"]
         if isinstance(place, ShardedTensor):
             return found[0].reshape(place.local_shape)
         return place.merge_fn([tensor.flatten(0, tensor.dim() - place.data.dim()) for tensor in found])
@@ -64,12 +66,12 @@ class ShardReader:
 def hf_tensors(model: GPTModel, arch: Architecture, read: Read) -> Iterator[tuple[str, torch.Tensor]]:
     """Streams (Hugging Face name, tensor) of every weight; `read` gives Megatron parameters."""
     for local, _ in hf_mapping.local_parameters([model], arch):
-        parts = hf_mapping.join(local.rule.cut, [read(local.name)], arch)
-        yield from zip(local.hf_names(0), parts, strict=True)
+        tensors = hf_mapping.join(local.rule.cut, [read(local.name)], arch)
+        yield from zip(local.hf_names(0), tensors, strict=True)
 
 
 def megatron_reader(model: GPTModel, arch: Architecture, read: Read, dtype: torch.dtype) -> Read:
-    """The inverse of `hf_tensors`: a reader of Megatron parameters from one of Hugging Face tensors."""
+    """Undoes `hf_tensors`: a reader of Megatron parameters from one of Hugging Face tensors."""
     rules = {local.name: local for local, _ in hf_mapping.local_parameters([model], arch)}
 
     def megatron(name: str) -> torch.Tensor:
@@ -91,29 +93,35 @@ def write_shards(shards: Path, model: GPTModel, read: Read) -> None:
             continue
         for number, piece in enumerate(_pieces(place)):
             tensors.setdefault(piece.key, _Pieces()).add(piece, _reading(place, number, name, read))
-    writer = dcp.FileSystemWriter(shards, thread_count=1)  # one thread: one piece in memory at a time
+    writer = FileSystemWriter(shards, thread_count=1)  # one thread: one piece in memory at a time
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says that it saves in a single process
-        dcp.save(
+        save(
             {**tensors, **objects}, storage_writer=writer, planner=_LatePlanner(flatten_state_dict=False), no_dist=True
         )
     torch.save({}, shards / "common.pt")
     save_config(CheckpointingConfig("torch_dist"), str(shards))
 
 
-def _pieces(place: ShardedTensor | ShardedTensorFactory) -> list[ShardedTensor]:
+def _pieces(place: Sharded) -> list[ShardedTensor]:
     """The places of one parameter: gate and up lie apart. Layers and experts are axes of the tensor, of size 1 here."""
     with platform.megatron():
-        pieces = [place] if isinstance(place, ShardedTensor) else list(place.build())
+        pieces = [place] if isinstance(place, ShardedTensor) else list(nested_values(place.build()))
     whole = []
     for piece in pieces:
         shape = (1,) * piece.prepend_axis_num + tuple(piece.local_shape)
-        whole.append(dataclasses.replace(piece, data=piece.data.reshape(shape), local_shape=shape, prepend_axis_num=0))
+        data = _data(piece).reshape(shape)
+        whole.append(dataclasses.replace(piece, data=data, local_shape=shape, prepend_axis_num=0))
     return whole
 
 
-def _reading(place, number: int, name: str, read: Read) -> Callable[[], torch.Tensor]:
-    return lambda: _pieces(dataclasses.replace(place, data=read(name)))[number].data.contiguous()
+def _data(piece: ShardedTensor) -> torch.Tensor:
+    assert piece.data is not None  # it is the model's own, on the meta device, or what was read
+    return piece.data
+
+
+def _reading(place: Sharded, number: int, name: str, read: Read) -> Callable[[], torch.Tensor]:
+    return lambda: _data(_pieces(dataclasses.replace(place, data=read(name)))[number]).contiguous()
 
 
 class _Pieces:
@@ -133,9 +141,11 @@ class _Pieces:
         return [item for item, _ in self.items.values()]
 
 
-class _LatePlanner(dcp.DefaultSavePlanner):
+class _LatePlanner(DefaultSavePlanner):
     """Makes a piece when it is its turn to be written."""
 
     def lookup_object(self, index: MetadataIndex):
         found = self.state_dict[index.fqn]
-        return found.items[index.offset][1]() if isinstance(found, _Pieces) else super().lookup_object(index)
+        if isinstance(found, _Pieces) and index.offset is not None:
+            return found.items[index.offset][1]()
+        return super().lookup_object(index)

@@ -8,7 +8,7 @@ SmolLM2), Mistral without a sliding window.
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gcpo_mcore.base.errors import UserError, nearest
 
@@ -22,6 +22,14 @@ WANTED = {
     "decoder_sparse_step": 1,  # every layer has experts
     "mlp_only_layers": [],
 }
+
+
+class Experts(NamedTuple):
+    """A layer's experts: how many, how many of them a token goes to, and the width of each."""
+
+    count: int
+    per_token: int
+    intermediate: int
 
 
 @dataclass(frozen=True)
@@ -55,13 +63,21 @@ class Architecture:
     normalised_topk: bool | None = None
 
     @property
+    def moe(self) -> Experts | None:
+        """The experts of a layer; None: a dense MLP."""
+        if self.experts is None:
+            return None
+        assert self.experts_per_token is not None and self.expert_intermediate is not None
+        return Experts(self.experts, self.experts_per_token, self.expert_intermediate)
+
+    @property
     def parameters(self) -> int:
         """Number of weights, embeddings counted once if tied."""
         attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
         attention += self.head_dim * (self.heads + 2 * self.kv_heads) * self.qkv_bias + 2 * self.head_dim * self.qk_norm
         mlp = 3 * self.hidden * self.intermediate
-        if self.experts:
-            mlp = self.experts * self.hidden * (3 * self.expert_intermediate + 1)  # 1: the router's row
+        if moe := self.moe:
+            mlp = moe.count * self.hidden * (3 * moe.intermediate + 1)  # 1: the router's row
         layer = attention + mlp + 2 * self.hidden
         return self.layers * layer + self.hidden + (2 - self.tied_embeddings) * self.vocabulary * self.hidden
 

@@ -14,12 +14,12 @@ BACKWARD = 2  # a backward pass has two products for each of the forward one's
 
 
 def forward_flops(arch: Architecture, lengths: Iterable[int]) -> float:
-    """Of one forward pass over sequences of `lengths` tokens, logits for every token."""
+    """Operations of one forward pass over sequences of `lengths` tokens, logits for every token."""
     lengths = list(lengths)
     queries = arch.heads * arch.head_dim
     attention = arch.hidden * (2 * queries + 2 * arch.kv_heads * arch.head_dim)
-    if arch.experts:
-        mlp = arch.experts_per_token * 3 * arch.hidden * arch.expert_intermediate + arch.hidden * arch.experts
+    if moe := arch.moe:
+        mlp = moe.per_token * 3 * arch.hidden * moe.intermediate + arch.hidden * moe.count
     else:
         mlp = 3 * arch.hidden * arch.intermediate
     by_token = arch.layers * (attention + mlp) + arch.hidden * arch.vocabulary
@@ -29,5 +29,5 @@ def forward_flops(arch: Architecture, lengths: Iterable[int]) -> float:
 
 
 def training_flops(arch: Architecture, lengths: Iterable[int]) -> float:
-    """Of forward and backward."""
+    """Operations of forward and backward."""
     return (1 + BACKWARD) * forward_flops(arch, lengths)

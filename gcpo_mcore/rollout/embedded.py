@@ -158,15 +158,16 @@ class EmbeddedEngine(Engine):
         return self._samples(requests, out_ids, model_logp, drawn_logp, length, stopped)
 
     def _samples(self, requests, out_ids, model_logp, drawn_logp, length, stopped) -> list[Sample]:
-        out_ids, model_logp, drawn_logp = out_ids.tolist(), model_logp.cpu().numpy(), drawn_logp.cpu().numpy()
+        out_ids = out_ids.to(torch.int32).cpu().numpy()
+        model_logp, drawn_logp = model_logp.cpu().numpy(), drawn_logp.cpu().numpy()
         samples = []
         for row, (request, n, is_stopped) in enumerate(zip(requests, length.tolist(), stopped.tolist(), strict=True)):
-            ids = out_ids[row][:n]
+            ids = out_ids[row, :n].copy()
             samples.append(
                 Sample(
                     index=request.index,
                     response_ids=ids,
-                    response_text=self.decode(ids),
+                    response_text=self.decode(ids.tolist()),
                     truncated=not is_stopped,
                     rollout_logp=model_logp[row, :n].copy(),
                     sampling_logp=drawn_logp[row, :n].copy(),

@@ -102,6 +102,7 @@ class Trainer:
         with self.phases.phase("deal"):
             batch = self.dealer.deal(collected.groups, collected.store, updates)
         with self.phases.phase("score"):
+            self.actor.onload()  # the engine has had its turn
             old_logp = self.actor.score(batch)
             ref_logp = self.reference.score(batch) if self.reference is not None else None
         weighed, measured = algorithm.weigh(batch.scored(old_logp, ref_logp))
@@ -121,7 +122,7 @@ class Trainer:
         if self.engine.version != self.actor.version:
             with self.phases.phase("sync"):
                 self.engine.update_weights(self.actor)
-        self.actor.offload()  # what follows is the engine's turn; the actor is back when it is used
+        self.actor.offload()  # what follows is the engine's turn
 
     def evaluate(self) -> dict[str, float]:
         """Accuracy of the present weights on every held-out source."""

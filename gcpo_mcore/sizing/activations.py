@@ -36,7 +36,7 @@ class Pass:
 def layer_bytes(
     arch: Architecture, parallel: ParallelConfig, layout: Layout, dtype_bytes: int, p: Pass, recompute: str
 ) -> int:
-    """Saved by one layer for the backward pass of one micro-batch."""
+    """Bytes that one layer saves for the backward pass of one micro-batch."""
     n, t, b = p.tokens // layout.context, layout.tensor, dtype_bytes
     spread = t if parallel.sequence else 1  # sequence parallel: what lies outside of attention and MLP is cut
     stream = n * arch.hidden // spread
@@ -70,13 +70,14 @@ def _norm_input(elements: int, dtype_bytes: int, p: Pass) -> int:
 
 
 def _mlp(arch: Architecture, layout: Layout, n: int, spread: int, dtype_bytes: int) -> int:
-    if not arch.experts:
+    moe = arch.moe
+    if moe is None:
         # gate and up as projected, silu(gate), up once more, and their product
         return 5 * n * arch.intermediate // layout.tensor * dtype_bytes
-    routed = n // spread * arch.experts_per_token
+    routed = n // spread * moe.per_token
     # the tokens sorted by expert before and after; as above, and the product weighted by the router
-    inside = routed * (2 * arch.hidden + 6 * arch.expert_intermediate) * dtype_bytes
-    return inside + n // spread * arch.experts * (1 + FP32)  # who goes where
+    inside = routed * (2 * arch.hidden + 6 * moe.intermediate) * dtype_bytes
+    return inside + n // spread * moe.count * (1 + FP32)  # who goes where
 
 
 def activation_bytes(
@@ -106,7 +107,7 @@ def in_flight(layout: Layout, stage: int, micro_batches: int) -> int:
 
 
 def head_bytes(arch: Architecture, layout: Layout, dtype_bytes: int, p: Pass, is_backward: bool) -> int:
-    """What exists for a moment while log-probs are made: logits of a chunk of tokens, and the head's gradient."""
+    """Bytes that exist for a moment while log-probs are made: logits of a chunk of tokens, and the head's gradient."""
     rows = -(-arch.vocabulary // layout.tensor)
     chunk = min(max(LOGITS_PER_CHUNK // rows, 1), max(p.response_tokens // layout.context, 1))
     logits = LOGIT_BUFFERS * chunk * rows * FP32

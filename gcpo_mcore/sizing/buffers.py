@@ -30,7 +30,7 @@ class Static:
 def static_bytes(
     arch: Architecture, layout: Layout, dtype_bytes: int, is_sharded: bool, stage: int, data_rank: int = 0
 ) -> Static:
-    """Of the rank at pipeline `stage`. `is_sharded`: a distributed optimizer.
+    """Bytes of the rank at pipeline `stage`. `is_sharded`: a distributed optimizer.
 
     `data_rank` counts over data and context ranks together; the first holds the largest piece but for padding.
     """

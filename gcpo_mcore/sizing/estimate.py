@@ -22,28 +22,31 @@ GIB = 2**30
 PHASES = ("rollout", "score", "update", "optimizer step")
 
 
+InPhase = tuple[int, int, int, int]  # bytes in each of PHASES
+
+
 @dataclass(frozen=True)
-class Part:
-    """Something that takes memory: its bytes in each of PHASES."""
+class Component:
+    """Something that needs memory, and how much in each phase."""
 
     name: str
-    in_phase: tuple[int, int, int, int]
+    in_phase: InPhase
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of the rank that needs the most: a rank of pipeline `stage`. `host` is what it keeps in host memory."""
+    """Memory of the rank that needs the most: a rank of pipeline `stage`. `host` is what it keeps in host memory."""
 
     arch: Architecture
     layout: Layout
     stage: int
-    parts: list[Part]
+    components: list[Component]
     host: list[tuple[str, int]]
 
     @property
     def phase_gib(self) -> dict[str, float]:
         """GiB on the device by phase."""
-        return {name: sum(part.in_phase[i] for part in self.parts) / GIB for i, name in enumerate(PHASES)}
+        return {name: sum(one.in_phase[i] for one in self.components) / GIB for i, name in enumerate(PHASES)}
 
     @property
     def peak_gib(self) -> float:
@@ -55,13 +58,13 @@ class Estimate:
         return self.peak_gib <= device_gib
 
     def rows(self) -> list[dict[str, object]]:
-        """A table for monitor.tables.print_results, in GiB; columns 'part' and PHASES."""
-        rows = [
-            {"part": part.name} | {p: n / GIB for p, n in zip(PHASES, part.in_phase, strict=True) if n}
-            for part in self.parts
-            if any(part.in_phase)
+        """A table for monitor.tables.print_results, in GiB; columns 'component' and PHASES."""
+        rows: list[dict[str, object]] = [
+            {"component": one.name, **{p: n / GIB for p, n in zip(PHASES, one.in_phase, strict=True) if n}}
+            for one in self.components
+            if any(one.in_phase)
         ]
-        return [*rows, {"part": "all"} | self.phase_gib]
+        return [*rows, {"component": "all", **self.phase_gib}]
 
 
 def estimate_run(config: RunConfig, processes: int, with_cuda: bool = True) -> Estimate:
@@ -112,26 +115,31 @@ def _of_stage(config: RunConfig, arch: Architecture, layout: Layout, stage: int,
         arch=arch,
         layout=layout,
         stage=stage,
-        parts=[
-            Part("parameters", (0 if away == "all" else held.parameters, *(held.parameters,) * 3)),
-            Part("gradients, fp32", (held.gradients if away == "none" else 0, *(held.gradients,) * 3)),
-            Part("optimizer state", (held.optimizer if away == "none" else 0, *(held.optimizer,) * 3)),
+        components=[
+            Component("parameters", _always_but(held.parameters, away == "all")),
+            Component("gradients, fp32", _always_but(held.gradients, away != "none")),
+            Component("optimizer state", _always_but(held.optimizer, away != "none")),
             # Without a backward pass a layer's activations are gone when the next one starts.
-            Part("activations", (0, whole_layer, activations, 0)),
+            Component("activations", (0, whole_layer, activations, 0)),
             # The gradients of a layer's activations are as large as these; the last stage starts with the head's.
-            Part("log-probs' logits, gradients on their way", (0, head[0], max(head[1], whole_layer), 0)),
-            Part("optimizer step", (0, 0, 0, step)),
-            Part("engine: weights", _while(engine.weights, not engine.rests)),
-            Part("engine: KV cache", _while(engine.cache, engine.keeps_cache and not engine.rests)),
-            Part("engine: drawing tokens", _while(engine.drawing, False)),
+            Component("log-probs' logits, gradients on their way", (0, head[0], max(head[1], whole_layer), 0)),
+            Component("optimizer step", (0, 0, 0, step)),
+            Component("engine: weights", _while(engine.weights, not engine.rests)),
+            Component("engine: KV cache", _while(engine.cache, engine.keeps_cache and not engine.rests)),
+            Component("engine: drawing tokens", _while(engine.drawing, False)),
         ],
         host=_host(config, held),
     )
 
 
-def _while(size: int, always: bool) -> tuple[int, int, int, int]:
-    """By phase: of the rollout only, or always."""
-    return (size,) * 4 if always else (size, 0, 0, 0)
+def _always_but(size: int, is_away: bool) -> InPhase:
+    """What the actor holds in every phase, but for the rollout's if it `is_away` then."""
+    return 0 if is_away else size, size, size, size
+
+
+def _while(size: int, always: bool) -> InPhase:
+    """What the engine holds: during the rollout only, or always."""
+    return (size, size, size, size) if always else (size, 0, 0, 0)
 
 
 def _host(config: RunConfig, held: Static) -> list[tuple[str, int]]:

@@ -44,8 +44,9 @@ def _layer(arch: Architecture, layout: Layout) -> list[Size]:
     sizes = [h, queries // t * h, projected // t * h]
     sizes += [projected // t] * arch.qkv_bias + [arch.head_dim] * (2 * arch.qk_norm) + [h]
     dense = [Size(n) for n in sizes]
-    if not arch.experts:
+    moe = arch.moe
+    if moe is None:
         return [*dense, Size(2 * arch.intermediate // t * h), Size(arch.intermediate // t * h)]
-    width, is_dealt = arch.expert_intermediate * h, layout.expert > 1
+    width, is_dealt = moe.intermediate * h, layout.expert > 1
     expert = [Size(2 * width, is_expert=is_dealt), Size(width, is_expert=is_dealt)]
-    return [*dense, Size(arch.experts * h), *(expert * (arch.experts // layout.expert))]
+    return [*dense, Size(moe.count * h), *(expert * (moe.count // layout.expert))]

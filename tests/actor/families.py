@@ -90,9 +90,9 @@ def main(out: str, *cases: str) -> None:
                 temperature=1.0, sequences_per_microbatch=2, tokens_per_microbatch=None,
             )  # fmt: skip
             if checkpoint:
-                for parameter in actor.chunks.parameters():
+                for parameter in actor.stage().parameters():
                     parameter.data.zero_()
-                load_weights(actor.chunks, Path(checkpoint))
+                load_weights(actor.stage().chunks, Path(checkpoint))
             logp = actor.score(Batch.of(groups))
             if dist.get_rank() == 0:
                 torch.save(logp, f"{out}/{name}.pt")

@@ -23,7 +23,9 @@ def main(model: str, out: str, cases: str, *options: str) -> None:
             algorithm = load_config(case.split()).algorithm
             batch, logp = off_policy_batch(actor, algorithm)
             metrics = actor.backward(batch, algorithm.loss)
-            gradients = {n: g.clone() for n, g in hf_mapping.export(actor.chunks, actor.arch, lambda p: p.main_grad)}
+            gradients = {
+                n: g.clone() for n, g in hf_mapping.export(actor.stage().chunks, actor.arch, lambda p: p.main_grad)
+            }
             results[case] = (logp, metrics["actor/loss"], gradients)
         if dist.get_rank() == 0:
             torch.save(results, out)

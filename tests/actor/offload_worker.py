@@ -2,8 +2,9 @@
 
 A CASE is 'key=value,...' (the layout, dtype). For each, and each of actor.offload's values, three updates with a KL
 penalty, the actor offloaded before each of them, as in a run. OUT gets, by 'CASE|value', on rank 0: what the updates
-returned and the weights, the bytes left on the device while it was away, and the differences that a checkpoint written
-while it was away and the reference policy make. All of them have to be 0.
+returned and the weights; while it was away, the bytes left on the device, what was refused, and whether it exported
+what it had; and the differences, which have to be 0, that a checkpoint written while it was away and the reference
+policy make.
 """
 
 import sys
@@ -20,6 +21,7 @@ from gcpo_mcore.actor.config import ActorConfig, ModelConfig
 from gcpo_mcore.actor.layout import check_layout
 from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.actor.reference import Reference
+from gcpo_mcore.batch import Batch
 from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.run.load import load_config
 from gcpo_mcore.run.setup import process_group
@@ -37,24 +39,36 @@ def build(model: str, options: dict[str, str], offload: str) -> Actor:
 
 def left_on_device(actor: Actor) -> dict[str, int]:
     """Bytes, read without bringing them back."""
+    stage = actor._stage
     storages = {
-        "weights": [p.untyped_storage() for p in actor._chunks.parameters()],
-        "gradients": [p.main_grad.untyped_storage() for p in actor._chunks.parameters()],
+        "weights": [p.untyped_storage() for p in stage.parameters()],
+        "gradients": [p.main_grad.untyped_storage() for p in stage.parameters()],
         "state": [
             value.untyped_storage()
-            for part in actor._optimizer.chained_optimizers
-            for state in part.optimizer.state.values()
+            for inner in stage.optimizer.chained_optimizers
+            for state in inner.optimizer.state.values()
             for name, value in state.items()
             if name != "step"
         ],
         "main": [
             p.untyped_storage()
-            for part in actor._optimizer.chained_optimizers
-            for group in part.optimizer.param_groups
+            for inner in stage.optimizer.chained_optimizers
+            for group in inner.optimizer.param_groups
             for p in group["params"]
         ],
     }
     return {name: sum(s.nbytes() for s in {s._cdata: s for s in of}.values()) for name, of in storages.items()}
+
+
+def refused(actor: Actor, batch: Batch) -> list[str]:
+    """What cannot be had of the actor now."""
+    names = []
+    for name, call in (("score", lambda: actor.score(batch)), ("stage", actor.stage)):
+        try:
+            call()
+        except RuntimeError:
+            names.append(name)
+    return names
 
 
 def train(model: str, options: dict[str, str], offload: str, folder: Path) -> dict:
@@ -65,14 +79,19 @@ def train(model: str, options: dict[str, str], offload: str, folder: Path) -> di
     before = actor.score(batch)
     result: dict = {"metrics": []}
     for update in range(3):
+        before_offload = {name: tensor.clone() for name, tensor in actor.export()}
         actor.offload()
         actor.offload()  # a second time changes nothing
         result["left"] = left_on_device(actor)
+        result["refused"] = refused(actor, batch)
+        if update == 1:  # as an engine that loses a server in its own turn
+            result["exported"] = all(torch.equal(before_offload[name], tensor) for name, tensor in actor.export())
         if update == 2:
             if dist.get_rank() == 0:
                 folder.mkdir()
             dist.barrier()
             save_actor(actor, folder)
+        actor.onload()
         batch.old_logp = batch.rollout_logp = actor.score(batch)
         batch.ref_logp = reference.score(batch)
         algorithm.weigh(batch)

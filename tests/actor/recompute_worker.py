@@ -33,7 +33,7 @@ def main(out: str, *models: str) -> None:
                     temperature=1.0, sequences_per_microbatch=16, tokens_per_microbatch=None,
                 )  # fmt: skip
                 runs = counts.setdefault(arch.family, {}).setdefault(recompute, {"mlp": 0, "self_attention": 0})
-                layer = actor.chunks[0].decoder.layers[0]
+                layer = actor.stage().chunks[0].decoder.layers[0]
                 inside = layer.mlp.router if arch.experts else layer.mlp  # a layer of experts repeats its inside
                 for name, part in (("mlp", inside), ("self_attention", layer.self_attention)):
                     part.register_forward_hook(partial(_count, runs, name))

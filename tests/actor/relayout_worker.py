@@ -34,7 +34,7 @@ def main(out: str, models: str, *cases: str) -> None:
             name, model, *options = case.split(":")
             model, _, checkpoint = model.partition("@")
             layout = dict(option.split("=") for option in options)
-            optimizer_module._keep_padding = (lambda part: None) if "break" in layout else repair
+            optimizer_module._keep_padding = (lambda optimizer: None) if "break" in layout else repair
             actor = build_actor(folders[model], layout)
             batch = make_batch(actor.arch.vocabulary)
             if checkpoint:

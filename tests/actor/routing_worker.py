@@ -19,7 +19,9 @@ def main(model: str, experts: str, out: str, *options: str) -> None:
         batch = replace(make_batch(actor.arch.vocabulary), routed_experts=torch.load(experts, weights_only=False))
         logp = actor.score(batch)
         actor.backward(batch, lambda logp, entropy, rows: (logp.sum(), {}))
-        gradients = {n: g.clone() for n, g in hf_mapping.export(actor.chunks, actor.arch, lambda p: p.main_grad)}
+        gradients = {
+            n: g.clone() for n, g in hf_mapping.export(actor.stage().chunks, actor.arch, lambda p: p.main_grad)
+        }
         if dist.get_rank() == 0:
             torch.save((logp, gradients), out)
 

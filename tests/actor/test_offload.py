@@ -39,6 +39,15 @@ def test_the_device_is_free_meanwhile(case, results):
 
 
 @pytest.mark.parametrize("case", CASES)
+def test_meanwhile_nothing_is_read_but_by_who_brings_it_back(case, results):
+    """Storages are empty then: reading them would be reading freed memory."""
+    assert results[f"{case}|none"]["refused"] == []
+    for what in ("optimizer", "all"):
+        assert results[f"{case}|{what}"]["refused"] == ["score", "stage"]
+        assert results[f"{case}|{what}"]["exported"]
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_checkpoint_and_reference(case, results):
     """A checkpoint written while the actor was away goes on exactly; the reference stays the starting weights'."""
     for what in ("none", "optimizer", "all"):

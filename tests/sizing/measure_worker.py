@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 
+from gcpo_mcore.base.collectives import from_every_rank
 from gcpo_mcore.run.setup import process_group
 from tests.actor.worker import build_actor, make_batch
 
@@ -50,24 +51,24 @@ class _Saved:
 def measure(model: str, options: dict[str, str]) -> dict[str, int]:
     actor = build_actor(model, options)
     arch = actor.arch
-    held = Held(actor.chunks.parameters())
+    stage = actor.stage()
+    held = Held(stage.parameters())
     with torch.autograd.graph.saved_tensors_hooks(held.pack, lambda saved: saved.tensor):
         actor.backward(make_batch(arch.vocabulary), lambda logp, entropy, rows: (logp.sum(), {}))
     actor.stepper.step(1e-3)
-    storages = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in actor.chunks.parameters()}
-    buffers = [b for chunk in actor.ddp for b in [*chunk.buffers, *chunk.expert_parallel_buffers]]
+    storages = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in stage.parameters()}
     optimizer = 0
-    for part in actor.optimizer.chained_optimizers:
-        for state in part.optimizer.state.values():
+    for inner in stage.optimizer.chained_optimizers:
+        for state in inner.optimizer.state.values():
             optimizer += sum(value.nbytes for name, value in state.items() if name != "step")
         # The fp32 weights that are stepped, where they are not the model's own.
-        mains = [p for group in part.optimizer.param_groups for p in group["params"]]
+        mains = [p for group in inner.optimizer.param_groups for p in group["params"]]
         optimizer += sum(p.nbytes for p in mains if p.untyped_storage().data_ptr() not in storages)
     result = {
         "stage": parallel_state.get_pipeline_model_parallel_rank(),
         "data_rank": parallel_state.get_data_parallel_rank(with_context_parallel=True),
         "parameters": sum(storages.values()),
-        "gradients": sum(b.grad_data.nbytes for b in buffers),
+        "gradients": sum(buffer.nbytes for buffer in stage.gradient_buffers()),
         "optimizer": optimizer,
         "activations": held.peak,
     }
@@ -81,8 +82,7 @@ def main(out: str, *cases: str) -> None:
         for case in cases:
             model, _, options = case.partition(":")
             mine = measure(model, dict(option.split("=") for option in options.split(",") if option))
-            results[case] = [None] * dist.get_world_size()
-            dist.all_gather_object(results[case], mine)
+            results[case] = from_every_rank(mine)
         if dist.get_rank() == 0:
             with open(out, "w") as file:
                 json.dump(results, file)

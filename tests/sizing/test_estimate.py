@@ -123,29 +123,33 @@ def of(folder: Path, processes: int, *overrides: str):
     return estimate_run(load_config([f"model.path={folder}", "model.dtype=bfloat16", *overrides]), processes)
 
 
+def in_phase(estimate) -> dict[str, tuple[int, int, int, int]]:
+    return {one.name: one.in_phase for one in estimate.components}
+
+
 def test_what_saves_memory_saves_what_it_should(tmp_path):
     folder = shape(tmp_path / "34b", "34b")
-    parts = {}
+    found = {}
     for name, overrides in {
         "tensor": ["parallel.tensor=8"],
         "pipeline": ["parallel.tensor=8", "parallel.pipeline=2"],
         "sharded": ["parallel.tensor=8", "parallel.distributed_optimizer=true"],
     }.items():
-        parts[name] = {part.name: part.in_phase for part in of(folder, 32, *overrides).parts}
-    plain = parts["tensor"]
+        found[name] = in_phase(of(folder, 32, *overrides))
+    plain = found["tensor"]
     parameters = SHAPES["34b"][1]
     assert plain["parameters"][0] == pytest.approx(2 * parameters / 8, rel=0.01)
     assert plain["gradients, fp32"][0] == pytest.approx(4 * parameters / 8, rel=0.01)
     assert plain["optimizer state"][0] == pytest.approx(12 * parameters / 8, rel=0.01)
-    assert parts["sharded"]["optimizer state"][0] == pytest.approx(plain["optimizer state"][0] / 4, rel=0.01)
-    assert parts["pipeline"]["parameters"][0] == pytest.approx(plain["parameters"][0] / 2, rel=0.02)
-    away = {p.name: p.in_phase for p in of(folder, 32, "parallel.tensor=8", "actor.offload=all").parts}
+    assert found["sharded"]["optimizer state"][0] == pytest.approx(plain["optimizer state"][0] / 4, rel=0.01)
+    assert found["pipeline"]["parameters"][0] == pytest.approx(plain["parameters"][0] / 2, rel=0.02)
+    away = in_phase(of(folder, 32, "parallel.tensor=8", "actor.offload=all"))
     for name in ("parameters", "gradients, fp32", "optimizer state"):
         assert away[name] == (0, *plain[name][1:])
     # By hand: 2 x 60 layers x 8 kv heads x 128 x 2 bytes a token, and a layer's once more while it is joined.
     a_token = 2 * 60 * 8 * 128 * 2
     more = of(folder, 32, "parallel.tensor=8", "rollout.sequences_per_batch=64", "data.max_prompt_tokens=1002")
-    cache = {part.name: part.in_phase for part in more.parts}["engine: KV cache"]
+    cache = in_phase(more)["engine: KV cache"]
     assert cache == (64 * 1024 * a_token * 61 // 60, 0, 0, 0)
 
 
