@@ -11,6 +11,7 @@ import json
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -64,17 +65,16 @@ def main() -> None:
             temperature=1.0, sequences_per_microbatch=4, tokens_per_microbatch=None,
         )  # fmt: skip
         batch = make_batch(args.rows, args.longest)
-        batch.old_logp = actor.score(batch)
-        batch.rollout_logp = batch.old_logp
-        config.algorithm.weigh(batch)
-        config.algorithm.begin_update(batch, None, 0.0)
+        old_logp = actor.score(batch)
+        weighed, _ = config.algorithm.weigh(replace(batch, rollout_logp=old_logp).scored(old_logp))
+        update, _ = config.algorithm.begin_update(weighed, old_logp, 0.0)
         seconds: dict[str, list[float]] = {"padded": [], "packed": []}
         results = {}
         for _ in range(args.repeats):
             for way, tokens in (("padded", None), ("packed", 4 * args.longest)):
                 actor.tokens_per_microbatch = tokens
                 start = time.perf_counter()
-                loss = actor.backward(batch, config.algorithm.loss)["actor/loss"]
+                loss = actor.backward(update, config.algorithm.loss)["actor/loss"]
                 seconds[way].append(time.perf_counter() - start)
                 exported = hf_mapping.export(actor.stage().chunks, arch, lambda p: p.main_grad)
                 results[way] = (loss, torch.cat([g.double().flatten() for _, g in exported]))

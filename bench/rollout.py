@@ -55,7 +55,7 @@ def difference(folder: str, dtype: str, asked: list[Request], samples) -> float:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).to(platform.device()).eval()
     worst = 0.0
     for request, sample in list(zip(asked, samples, strict=True))[:16]:
-        prompt, response = request.prompt.token_ids, sample.response_ids
+        prompt, response = request.prompt.token_ids, sample.response_ids.tolist()
         with torch.no_grad():
             logits = model(torch.tensor([prompt + response], device=platform.device())).logits[0].float()
         logp = logits.log_softmax(-1)[len(prompt) - 1 : -1].cpu()
@@ -132,7 +132,7 @@ def measure(args, folder: str, dtype: str, config) -> dict:
             for _ in range(3):
                 started = time.monotonic()
                 samples = engine.generate(asked, config.sampling)
-                speeds.append(sum(len(s.response_ids) for s in samples) / (time.monotonic() - started))
+                speeds.append(sum(s.tokens for s in samples) / (time.monotonic() - started))
             found["decode_tokens_per_s"] = statistics.median(speeds)
             if args.bandwidth_gb_s:
                 token = 2 * arch.layers * arch.kv_heads * arch.head_dim * next(iter(weights.values())).element_size()

@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -68,8 +69,9 @@ def difference_to_transformers(folder: str, dtype: str, batch: Batch, logp: torc
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).to(platform.device()).eval()
     prompt, response = batch.prompt_ids[0], batch.response_ids[0]
     with torch.no_grad():
-        logits = model(torch.tensor([prompt + response], device=platform.device())).logits[0, len(prompt) - 1 : -1]
-    theirs = logits.float().log_softmax(-1).gather(1, torch.tensor(response, device=logits.device)[:, None])[:, 0]
+        logits = model(torch.tensor([[*prompt, *response]], device=platform.device())).logits[0, len(prompt) - 1 : -1]
+    targets = torch.from_numpy(response).long().to(logits.device)
+    theirs = logits.float().log_softmax(-1).gather(1, targets[:, None])[:, 0]
     return float((logp[0, : len(response)] - theirs.cpu()).abs().max())
 
 
@@ -116,20 +118,20 @@ def main() -> None:
             sequences_per_microbatch=1, tokens_per_microbatch=args.pack,
         )  # fmt: skip
         batch = make_batch(arch.vocabulary, args.tokens, args.length)
-        batch.old_logp = batch.rollout_logp = actor.score(batch)
-        difference = difference_to_transformers(folder, dtype, batch, batch.old_logp)
+        old_logp = actor.score(batch)
+        difference = difference_to_transformers(folder, dtype, batch, old_logp)
         kernel = kernel_difference(arch.heads, arch.kv_heads, arch.head_dim, args.length)
         if kernel is not None and not kernel < KERNEL_TOLERANCE:
             raise SystemExit(f"attention of whole packs differs from row by row: {kernel:.1e} of the largest value")
-        config.algorithm.weigh(batch)
-        config.algorithm.begin_update(batch, None, 0.0)
+        weighed, _ = config.algorithm.weigh(replace(batch, rollout_logp=old_logp).scored(old_logp))
+        rows, _ = config.algorithm.begin_update(weighed, old_logp, 0.0)
         seconds: dict[str, list[float]] = {"score": [], "update": []}
         if platform.HAS_CUDA:
             torch.cuda.reset_peak_memory_stats()
         for _ in range(args.repeats + 1):
             for phase, run in (
                 ("score", lambda: actor.score(batch)),
-                ("update", lambda: actor.update(batch, config.algorithm.loss, 0, 1)),
+                ("update", lambda: actor.update(rows, config.algorithm.loss, 0, 1)),
             ):
                 _synchronise()
                 start = time.perf_counter()

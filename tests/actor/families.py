@@ -69,14 +69,16 @@ def main(out: str, *cases: str) -> None:
     from gcpo_mcore.actor.config import ModelConfig
     from gcpo_mcore.actor.layout import check_layout
     from gcpo_mcore.actor.model import start_parallel
-    from gcpo_mcore.batch import Batch
     from gcpo_mcore.hf.architecture import read_architecture
     from gcpo_mcore.hf.folder import write_hf
     from gcpo_mcore.run.setup import process_group
     from gcpo_mcore.samples import Group, Prompt, Sample
-    from tests.actor.worker import OPTIMIZER, parallel_of
+    from tests.actor.worker import OPTIMIZER, deal, gather, parallel_of
 
-    groups = [Group(Prompt("p", "x", "", row[:2], ""), [Sample(0, row[2:], "")]) for row in token_rows()]
+    groups = []
+    for number, row in enumerate(token_rows()):
+        sample = Sample(0, row[2:], "", np.zeros(len(row) - 2, np.float32), home=(0, number))
+        groups.append(Group(Prompt("p", "x", "", row[:2], ""), [sample]))
     with process_group(threads=1, deadline_s=120):
         for case in cases:
             name, model, *options = case.split(":")
@@ -93,7 +95,8 @@ def main(out: str, *cases: str) -> None:
                 for parameter in actor.stage().parameters():
                     parameter.data.zero_()
                 load_weights(actor.stage().chunks, Path(checkpoint))
-            logp = actor.score(Batch.of(groups))
+            batch = deal(actor, groups)
+            logp = gather(batch, actor.score(batch))
             if dist.get_rank() == 0:
                 torch.save(logp, f"{out}/{name}.pt")
             write_hf(actor.export(), Path(model), Path(out) / name, is_writer=dist.get_rank() == 0)

@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from gcpo_mcore.actor import hf_mapping
 from gcpo_mcore.run.load import load_config
-from tests.actor.worker import actor_of, off_policy_batch
+from tests.actor.worker import actor_of, gather, off_policy_batch
 
 
 def main(model: str, out: str, cases: str, *options: str) -> None:
@@ -26,7 +26,7 @@ def main(model: str, out: str, cases: str, *options: str) -> None:
             gradients = {
                 n: g.clone() for n, g in hf_mapping.export(actor.stage().chunks, actor.arch, lambda p: p.main_grad)
             }
-            results[case] = (logp, metrics["actor/loss"], gradients)
+            results[case] = (gather(batch, logp), metrics["actor/loss"], gradients)
         if dist.get_rank() == 0:
             torch.save(results, out)
 

@@ -8,6 +8,7 @@ policy make.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from gcpo_mcore.batch import Batch
 from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.run.load import load_config
 from gcpo_mcore.run.setup import process_group
-from tests.actor.worker import OPTIMIZER, make_batch, parallel_of
+from tests.actor.worker import OPTIMIZER, deal, parallel_of, ready
 
 
 def build(model: str, options: dict[str, str], offload: str) -> Actor:
@@ -74,7 +75,7 @@ def refused(actor: Actor, batch: Batch) -> list[str]:
 def train(model: str, options: dict[str, str], offload: str, folder: Path) -> dict:
     algorithm = load_config(["algorithm=gcpo", "algorithm/kl=k3"]).algorithm
     actor = build(model, options, offload)
-    batch = make_batch(actor.arch.vocabulary)
+    batch = deal(actor)
     reference = Reference(actor)
     before = actor.score(batch)
     result: dict = {"metrics": []}
@@ -92,16 +93,14 @@ def train(model: str, options: dict[str, str], offload: str, folder: Path) -> di
             dist.barrier()
             save_actor(actor, folder)
         actor.onload()
-        batch.old_logp = batch.rollout_logp = actor.score(batch)
-        batch.ref_logp = reference.score(batch)
-        algorithm.weigh(batch)
-        algorithm.begin_update(batch, None, 0.0)
-        result["metrics"].append(actor.update(batch, algorithm.loss, update, 3))
+        old_logp = actor.score(batch)
+        rows = ready(algorithm, replace(batch, rollout_logp=old_logp).scored(old_logp, reference.score(batch)), None)
+        result["metrics"].append(actor.update(rows, algorithm.loss, update, 3))
     result["reference"] = float((reference.score(batch) - before).abs().max())
     weights = {name: tensor.clone() for name, tensor in actor.export()}
     again = build(model, options, offload)
     load_actor(again, folder)
-    again.update(batch, algorithm.loss, 2, 3)
+    again.update(rows, algorithm.loss, 2, 3)
     result["resumed"] = max(float((t - weights[n]).abs().max()) for n, t in again.export())
     return result | {"weights": weights}
 

@@ -13,7 +13,7 @@ from gcpo_mcore.actor.layout import check_layout
 from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.run.setup import process_group
-from tests.actor.worker import OPTIMIZER, make_batch, parallel_of
+from tests.actor.worker import OPTIMIZER, deal, parallel_of
 
 
 def _count(runs: dict, name: str, *_) -> None:
@@ -37,7 +37,7 @@ def main(out: str, *models: str) -> None:
                 inside = layer.mlp.router if arch.experts else layer.mlp  # a layer of experts repeats its inside
                 for name, part in (("mlp", inside), ("self_attention", layer.self_attention)):
                     part.register_forward_hook(partial(_count, runs, name))
-                actor.backward(make_batch(arch.vocabulary), lambda logp, entropy, rows: (logp.sum(), {}))
+                actor.backward(deal(actor), lambda logp, entropy, rows: (logp.sum(), {}))
     with open(out, "w") as file:
         json.dump(counts, file)
 

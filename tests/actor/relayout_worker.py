@@ -19,7 +19,7 @@ from gcpo_mcore.actor.checkpoint import load_actor
 from gcpo_mcore.actor.checkpoint_writer import CheckpointWriter, save_actor
 from gcpo_mcore.base import platform
 from gcpo_mcore.run.setup import process_group
-from tests.actor.worker import build_actor, gcpo, make_batch, take_update
+from tests.actor.worker import build_actor, deal, gcpo, take_update
 
 
 def main(out: str, models: str, *cases: str) -> None:
@@ -36,7 +36,7 @@ def main(out: str, models: str, *cases: str) -> None:
             layout = dict(option.split("=") for option in options)
             optimizer_module._keep_padding = (lambda optimizer: None) if "break" in layout else repair
             actor = build_actor(folders[model], layout)
-            batch = make_batch(actor.arch.vocabulary)
+            batch = deal(actor)
             if checkpoint:
                 load_actor(actor, folder / checkpoint)
             else:

@@ -48,8 +48,8 @@ def test_logprobs_equal_transformers(family, tiny_models, one_process):
     batch = make_batch(131)
     for row, (prompt, response) in enumerate(zip(batch.prompt_ids, batch.response_ids, strict=True)):
         with torch.no_grad():
-            logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
-        expected = (logits / 1.3).log_softmax(-1).gather(1, torch.tensor(response).unsqueeze(1)).squeeze(1)
+            logits = model(torch.tensor([[*prompt, *response]])).logits[0, len(prompt) - 1 : -1]
+        expected = (logits / 1.3).log_softmax(-1).gather(1, torch.tensor(response.tolist()).unsqueeze(1)).squeeze(1)
         torch.testing.assert_close(one_process[family][2][row, : len(response)], expected, rtol=0, atol=1e-5)
 
 

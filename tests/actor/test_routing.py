@@ -33,9 +33,9 @@ def expected(model: Path, batch, experts) -> tuple[torch.Tensor, dict[str, torch
     out = torch.zeros(batch.mask.shape, dtype=torch.float64)
     for row, (prompt, response) in enumerate(zip(batch.prompt_ids, batch.response_ids, strict=True)):
         told[0] = None if experts[row] is None else torch.from_numpy(experts[row]).long()
-        ids = torch.tensor([prompt + response[:-1]])
+        ids = torch.tensor([[*prompt, *response[:-1]]])
         logits = reference(ids).logits[0, len(prompt) - 1 :] / TEMPERATURE
-        logp = torch.log_softmax(logits, -1).gather(1, torch.tensor(response).unsqueeze(1)).squeeze(1)
+        logp = torch.log_softmax(logits, -1).gather(1, torch.tensor(response.tolist()).unsqueeze(1)).squeeze(1)
         logp.sum().backward()
         out[row, : len(response)] = logp.detach()
     for parameter in reference.parameters():

@@ -11,6 +11,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,11 @@ from gcpo_mcore.actor.checkpoint_writer import save_actor
 from gcpo_mcore.actor.config import ModelConfig, OptimizerConfig, ParallelConfig
 from gcpo_mcore.actor.layout import check_layout
 from gcpo_mcore.actor.model import start_parallel
-from gcpo_mcore.batch import Batch
+from gcpo_mcore.base.collectives import from_every_rank
+from gcpo_mcore.batch import Batch, ScoredBatch, UpdateBatch
 from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.objective import Algorithm
+from gcpo_mcore.run.dealing import Dealer
 from gcpo_mcore.run.load import load_config
 from gcpo_mcore.run.setup import process_group
 from gcpo_mcore.samples import Group, Prompt, Sample
@@ -36,7 +39,7 @@ OPTIMIZER = OptimizerConfig(
 )  # fmt: skip
 
 
-def make_batch(vocabulary: int) -> Batch:
+def make_groups(vocabulary: int) -> list[Group[Sample]]:
     """Four ragged groups of four; one of them all wrong but for its golden row."""
     rng = np.random.default_rng(0)
     groups = []
@@ -45,13 +48,40 @@ def make_batch(vocabulary: int) -> Batch:
         samples = []
         for i in range(4):
             ids = rng.integers(0, vocabulary, int(rng.integers(2, 12))).tolist()
-            samples.append(
-                Sample(
-                    i, ids, "", reward=float(i < g), is_accurate=i < g, is_golden=g == 1 and i == 0, truncated=i == 3
-                )
-            )
+            is_golden = g == 1 and i == 0
+            logp = np.zeros(0 if is_golden else len(ids), np.float32)
+            sample = Sample(i, ids, "", logp, reward=float(i < g), is_accurate=i < g, is_golden=is_golden)
+            sample.truncated, sample.home = i == 3, (0, 4 * g + i)
+            samples.append(sample)
         groups.append(Group(prompt, samples))
-    return Batch.of(groups)
+    return groups
+
+
+def make_batch(vocabulary: int) -> Batch:
+    """All rows of `make_groups`, on a rank that has no peers."""
+    return Batch.of(make_groups(vocabulary))
+
+
+def deal(actor: Actor, groups: list[Group[Sample]] | None = None) -> Batch:
+    """This rank's rows of `groups` (None: of `make_groups`), all of which rank 0 has sampled."""
+    groups = groups or make_groups(actor.arch.vocabulary)
+    store = [sample for group in groups for sample in group.samples]
+    return Dealer(actor.layout, dist.get_rank(), actor.peers, actor.arch).deal(groups, store, updates=1)
+
+
+def gather(batch: Batch, values: torch.Tensor) -> torch.Tensor:
+    """[B, T] of all rows, on every rank, from `values` [b, t] of this rank's."""
+    whole = values.new_zeros(len(batch.table), int(batch.table.tokens.max()))
+    for mine, of_rank in from_every_rank((batch.mine, values)):
+        whole[mine, : of_rank.shape[1]] = of_rank
+    return whole
+
+
+def noise(batch: Batch, seed: int, count: int) -> torch.Tensor:
+    """[count, b, t] random numbers of the rows' tokens, whoever has them; 0 on padding."""
+    shape = (count, len(batch.table), int(batch.table.tokens.max()))
+    whole = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return whole[:, batch.mine, : batch.mask.shape[1]] * batch.mask
 
 
 def parallel_of(options: dict) -> ParallelConfig:
@@ -90,35 +120,35 @@ def take_update(actor: Actor, algorithm: Algorithm, batch: Batch, update: int) -
     """Update number `update` of 3 on `batch`. Off policy from the second on: old log-probs stay those of a fixed,
     slightly wrong policy. Returns the metrics.
     """
-    noise = torch.randn(batch.mask.shape, generator=torch.Generator().manual_seed(update))
-    batch.old_logp = (actor.score(batch) + 1e-3 * noise) * batch.mask
-    batch.ref_logp = batch.old_logp - 0.1 * batch.mask
-    batch.rollout_logp = batch.old_logp.clone()
-    algorithm.weigh(batch)
-    algorithm.begin_update(batch, None, update / 3)
-    return actor.update(batch, algorithm.loss, update, 3)
+    old_logp = actor.score(batch) + 1e-3 * noise(batch, update, 1)[0]
+    rows = ready(algorithm, replace(batch, rollout_logp=old_logp).scored(old_logp, old_logp - 0.1 * batch.mask), None)
+    return actor.update(rows, algorithm.loss, update, 3)
 
 
-def off_policy_batch(actor: Actor, algorithm: Algorithm) -> tuple[Batch, torch.Tensor]:
+def ready(algorithm: Algorithm, scored: ScoredBatch, logp: torch.Tensor | None, progress: float = 0.0) -> UpdateBatch:
+    """The rows ready for their backward pass; `logp` under the present weights, None: as before."""
+    weighed, _ = algorithm.weigh(scored)
+    return algorithm.begin_update(weighed, scored.old_logp if logp is None else logp, progress)[0]
+
+
+def off_policy_batch(actor: Actor, algorithm: Algorithm) -> tuple[UpdateBatch, torch.Tensor]:
     """A batch ready for its backward pass, and the actor's log-probs: old and engine's are others, so that every branch
     of the parts is met."""
-    batch = make_batch(actor.arch.vocabulary)
+    batch = deal(actor)
     logp = actor.score(batch)
-    noise = torch.randn(3, *batch.mask.shape, generator=torch.Generator().manual_seed(1)) * batch.mask
-    batch.old_logp, batch.ref_logp = logp + 0.3 * noise[0], logp + 0.1 * noise[1]
-    batch.rollout_logp = batch.old_logp + 0.2 * noise[2]
-    algorithm.weigh(batch)
-    algorithm.begin_update(batch, logp, progress=0.5)
-    return batch, logp
+    old, ref, rollout = noise(batch, 1, 3)
+    old_logp = logp + 0.3 * old
+    scored = replace(batch, rollout_logp=old_logp + 0.2 * rollout).scored(old_logp, logp + 0.1 * ref)
+    return ready(algorithm, scored, logp, progress=0.5), logp
 
 
 def main(model: str, out: str, *options: str) -> None:
     o = dict(option.split("=", 1) for option in options)
     with actor_of(model, o) as actor:
         algorithm = gcpo()
-        batch = make_batch(actor.arch.vocabulary)
+        batch = deal(actor)
         first = int(o.get("after", 0)) if "load" in o else 0
-        result: dict = {"logp": actor.score(batch).tolist(), "metrics": []}
+        result: dict = {"logp": gather(batch, actor.score(batch)).tolist(), "metrics": []}
         if "load" in o:
             load_actor(actor, Path(o["load"]))
         for update in range(first, int(o.get("updates", 3))):

@@ -73,7 +73,7 @@ def requests(per_prompt=3, prompts=PROMPTS):
 
 
 def tokens_of(samples):
-    return [s.response_ids for s in samples]
+    return [s.response_ids.tolist() for s in samples]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -83,17 +83,19 @@ def test_log_probs_are_those_of_a_whole_forward_pass(tmp_path, family, how):
     samples = made.engine.generate(asked, how)
     for request, sample in zip(asked, samples, strict=True):
         prompt, n = request.prompt.token_ids, len(sample.response_ids)
-        logits = made.model(torch.tensor([prompt + sample.response_ids])).logits[0, len(prompt) - 1 : -1]
+        logits = made.model(torch.tensor([prompt + sample.response_ids.tolist()])).logits[0, len(prompt) - 1 : -1]
         logp = (logits / (how.temperature or 1.0)).log_softmax(1)
-        wanted = logp[range(n), sample.response_ids].numpy()
+        wanted = logp[range(n), sample.response_ids.tolist()].numpy()
         np.testing.assert_allclose(sample.rollout_logp, wanted, rtol=0, atol=1e-5)
         assert sample.sampling_logp.shape == (n,)
         if how.temperature == 0:
-            assert sample.response_ids == logp.argmax(1).tolist()
+            assert sample.response_ids.tolist() == logp.argmax(1).tolist()
             assert not sample.sampling_logp.any()
         elif how.top_k:
             assert (sample.sampling_logp >= sample.rollout_logp - 1e-6).all()
-            assert (logp.argsort(1, descending=True).argsort(1)[range(n), sample.response_ids] < how.top_k).all()
+            assert (
+                logp.argsort(1, descending=True).argsort(1)[range(n), sample.response_ids.tolist()] < how.top_k
+            ).all()
         else:
             np.testing.assert_array_equal(sample.sampling_logp, sample.rollout_logp)
 
@@ -109,7 +111,7 @@ def test_stop_token_lengths_and_flags(tmp_path, family):
         assert STOP not in s.response_ids[:-1]
         assert s.truncated == (s.response_ids[-1] != STOP)
         assert len(s.response_ids) == LIMIT or not s.truncated
-        assert s.response_text == repr(s.response_ids)
+        assert s.response_text == repr(s.response_ids.tolist())
         assert (s.rollout_logp < 0).all()
     assert {s.truncated for s in samples} == {True, False}
     assert len({len(s.response_ids) for s in samples}) > 3, "lengths too alike to exercise the compaction"
@@ -121,7 +123,7 @@ def test_a_stop_token_in_the_last_place_is_no_truncation(tmp_path):
     asked = requests(8)
     for tokens, truncated in ((len(long.response_ids), False), (len(long.response_ids) - 1, True)):
         again = made.engine.generate(asked, sampling(1.5, tokens=tokens))
-        match = [s for s in again if s.response_ids == long.response_ids[:tokens]]
+        match = [s for s in again if s.response_ids.tolist() == long.response_ids[:tokens].tolist()]
         assert match and all(s.truncated is truncated for s in match)
 
 
@@ -129,9 +131,9 @@ def test_a_stop_token_in_the_last_place_is_no_truncation(tmp_path):
 def test_no_or_several_stop_tokens(tmp_path, stop):
     samples = Made(tmp_path, stop=stop).engine.generate(requests(6), sampling(1.5))
     for s in samples:
-        assert not set(s.response_ids[:-1]) & set(stop)
+        assert not set(s.response_ids[:-1].tolist()) & set(stop)
         assert s.truncated == (s.response_ids[-1] not in stop)
-    assert {s.response_ids[-1] for s in samples if not s.truncated} == set(stop)
+    assert {int(s.response_ids[-1]) for s in samples if not s.truncated} == set(stop)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

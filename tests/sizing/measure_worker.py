@@ -15,7 +15,7 @@ from megatron.core import parallel_state
 
 from gcpo_mcore.base.collectives import from_every_rank
 from gcpo_mcore.run.setup import process_group
-from tests.actor.worker import build_actor, make_batch
+from tests.actor.worker import build_actor, deal
 
 
 class Held:
@@ -50,11 +50,10 @@ class _Saved:
 
 def measure(model: str, options: dict[str, str]) -> dict[str, int]:
     actor = build_actor(model, options)
-    arch = actor.arch
     stage = actor.stage()
     held = Held(stage.parameters())
     with torch.autograd.graph.saved_tensors_hooks(held.pack, lambda saved: saved.tensor):
-        actor.backward(make_batch(arch.vocabulary), lambda logp, entropy, rows: (logp.sum(), {}))
+        actor.backward(deal(actor), lambda logp, entropy, rows: (logp.sum(), {}))
     actor.stepper.step(1e-3)
     storages = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in stage.parameters()}
     optimizer = 0
