@@ -18,11 +18,10 @@ from gcpo_mcore.samples import Prompt
 Rate = Annotated[float, Field(ge=0, le=1)]
 
 
-class Curriculum(Choice):
+class Curriculum(Choice, kind="curriculum"):
     """Kind: curriculum. The same one for every training source; the mixture's proportions hold under each."""
 
     section: ClassVar[str] = "data"
-    options: ClassVar[dict[str, type[Choice]]] = {}
     needs_history: ClassVar[bool] = False  # whether the accuracy of every prompt's last group must be kept
 
     def check(self, row: Row) -> None:
