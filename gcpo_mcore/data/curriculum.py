@@ -65,7 +65,12 @@ class EasiestFirst(Curriculum, option="easiest_first"):
         if self.epochs is not None and epoch >= self.epochs:
             return places
         sign = {"lowest": 1, "highest": -1}[self.easiest]
-        return sorted(places, key=lambda i: sign * _number(value_at(prompts[i].columns, self.column)))
+        return sorted(places, key=lambda i: sign * self._number_of(prompts[i]))
+
+    def _number_of(self, prompt: Prompt) -> float:
+        number = _number(value_at(prompt.columns, self.column))
+        assert number is not None  # `check` refuses rows without one
+        return number
 
 
 class ByPassRate(Curriculum, option="by_pass_rate"):

@@ -20,28 +20,21 @@ class Chosen(Protocol):
 class ChosenAdvantage(Chosen, Protocol):
     """What may be asked of the advantage."""
 
-    @property
-    def by_token(self) -> bool: ...
+    by_token: ClassVar[bool]
 
 
 class ChosenImportance(Chosen, Protocol):
     """What may be asked of the importance ratio."""
 
-    @property
-    def level(self) -> str: ...
+    level: ClassVar[str]
 
 
 class ChosenSurrogate(Chosen, Protocol):
     """What may be asked of the surrogate."""
 
-    @property
-    def uses_ratio(self) -> bool: ...
-
-    @property
-    def uses_clip_range(self) -> bool: ...
-
-    @property
-    def compares_samples(self) -> bool: ...
+    uses_ratio: ClassVar[bool]
+    uses_clip_range: ClassVar[bool]
+    compares_samples: ClassVar[bool]
 
 
 class Composition(Protocol):
