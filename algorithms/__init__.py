@@ -1,6 +1,14 @@
-"""One file per algorithm: its equation and source, and what it adds to the parts (often nothing).
+"""One file per algorithm, with what there is to say of it: equation, source, what is our reading of it.
 
-An own algorithm is a class like these plus a yaml over the parts: a file here and one in
-configs/algorithm/, or the same two in another package that registers the class under the entry-point group
-`gcpo_mcore.algorithms` and its configs through Hydra's search path.
+What an algorithm is made of stands in configs/algorithm/NAME.yaml; that alone is an algorithm. A file here has a class
+only where no part can say what is to be done: a subclass of gcpo_mcore.objective.Algorithm under
+`@algorithms.register`, which is then the algorithm of that name (in another distribution: an entry point of that name
+in the group `gcpo_mcore.algorithms`).
+
+    w_it = pi(o_it) / pi_old(o_it)                            token ratio
+    s_i  = ( prod_t w_it )^(1/|o_i|)                          sequence ratio
+    A_i  = (r_i - mean_j r_j) / (std_j r_j + 1e-6)            group advantage, std with n-1
+
+are those of docs/algorithms.md, with G the responses of a prompt, o_i the i-th, r_i its reward; J is maximised, L
+minimised, sg[] has no gradient.
 """

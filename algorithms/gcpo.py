@@ -1,20 +1,18 @@
 """GCPO, Group Contrastive Policy Optimization ("When Contrast Fails, Go Gold", arXiv 2510.07790).
 
-If every sample of a prompt is wrong, one of them is replaced by the golden answer; then
+If no response of a group is accurate, one of them is replaced by the golden answer: a verified reference solution.
+Then, with A computed after the replacement:
 
-    J = 1/G sum_i min( s_i A_i, clip(s_i, 1-e_low, 1+e_high) A_i )          no KL
-    s_i = ( pi(o_i) / pi_old(o_i) )^(1/|o_i|),   A_i = (r_i - mean_j r_j) / (std_j r_j + 1e-6)
+    J = 1/G sum_i min( s_i A_i, clip(s_i, 1-e_low, 1+e_high) A_i )            no KL
 
-with A computed after the replacement. Sourced: the trigger, that one sample is replaced, the sequence-level
-ratio, no KL. Our reading, because the paper's method section was not reachable: the length normalisation, the
-clip range (GSPO's), the slot, and the golden answer's old log-prob (teacher-forced through the actor).
-In an all-wrong group of G the golden row has A = (G-1)/sqrt(G), the others -1/sqrt(G) (sample std).
+In an all-wrong group the golden row gets A = (G-1)/sqrt(G) and each other row -1/sqrt(G) (2.47 and -0.35 for G = 8);
+without it every A is 0 and the prompt teaches nothing. On the first update of a step s_i = 1, so the golden row's
+gradient is supervised training on it, length-normalised and scaled by A/G.
+
+We could read the paper's abstract and what its author and reviews say of it, not its method section.
+Sourced: the trigger (all responses wrong), that one response is replaced, the sequence-level ratio, no KL.
+Our reading: everything else. Which response is replaced (`slot`, random by default); the length normalisation and the
+clip range 3e-4 / 4e-4, both GSPO's (arXiv 2507.18071); the group advantage with standard deviation; the mean over
+sequences; all-right groups stay, with zero gradient; the golden answer's old log-prob, which is the actor's own by
+teacher forcing. "All wrong" is decided on the accuracy flag, so a bonus for form does not hide it.
 """
-
-from gcpo_mcore.base.registry import algorithms
-from gcpo_mcore.objective import Algorithm
-
-
-@algorithms.register
-class GCPO(Algorithm):
-    """Golden answer into all-wrong groups, sequence ratio, group advantage, no KL."""

@@ -1,14 +1,7 @@
-"""Supervised training on the golden answers: the degenerate case of the same parts.
+"""Supervised training on the golden answers: the degenerate case of the same parts. It needs no source.
 
-    J = 1/(sum_i |o_i|) sum_i sum_t log pi(o_it)        over golden answers o_i; nothing is sampled
+    J = 1/(sum_i |o_i|) sum_i sum_t r_i log pi(o_it)        over the golden answers o_i; nothing is sampled
 
-The control line of every comparison with golden injection, and what makes a starter model.
+r_i is the golden answer's own reward: 1 with the shipped rewards, so plain log-likelihood. A reward that gives golden
+answers other values weighs them by it.
 """
-
-from gcpo_mcore.base.registry import algorithms
-from gcpo_mcore.objective import Algorithm
-
-
-@algorithms.register
-class SFT(Algorithm):
-    """Golden answers only, advantage 1, plain log-likelihood."""

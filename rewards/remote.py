@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pydantic import HttpUrl, NonNegativeFloat, PositiveFloat, PositiveInt, PrivateAttr
 
-from gcpo_mcore.base.config import Config
+from gcpo_mcore.base.config import Config, Free
 from gcpo_mcore.base.http_json import HttpFailure, post, with_retries
 from gcpo_mcore.base.registry import rewards
 from gcpo_mcore.rewarding.answer import Answer
@@ -30,15 +30,17 @@ class Remote(Config):
     parallel          requests under way at a time, of each worker process
     failures_to_open  answers that fail in a row until the circuit opens; each worker process counts for itself
     open_s            how long it stays open
+
+    All are free: where the server is and how it is reached.
     """
 
-    url: HttpUrl
-    timeout_s: PositiveFloat
-    attempts: PositiveInt
-    backoff_s: NonNegativeFloat
-    parallel: PositiveInt
-    failures_to_open: PositiveInt
-    open_s: NonNegativeFloat
+    url: Free[HttpUrl]
+    timeout_s: Free[PositiveFloat]
+    attempts: Free[PositiveInt]
+    backoff_s: Free[NonNegativeFloat]
+    parallel: Free[PositiveInt]
+    failures_to_open: Free[PositiveInt]
+    open_s: Free[NonNegativeFloat]
 
     _failures: int = PrivateAttr(default=0)
     _closed_again: float = PrivateAttr(default=0.0)  # time.monotonic()

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from gcpo_mcore.base.config import Config
+from gcpo_mcore.base.config import Config, Free
 
 
 class ModelConfig(Config):
@@ -43,7 +43,7 @@ class ActorConfig(Config):
     """
 
     backend: Literal["local", "te", "auto"]
-    offload: Literal["none", "optimizer", "all"]
+    offload: Free[Literal["none", "optimizer", "all"]]
 
 
 class OptimizerConfig(Config):
@@ -59,4 +59,4 @@ class OptimizerConfig(Config):
     warmup_updates: NonNegativeInt
     decay_start_fraction: Annotated[float, Field(ge=0, lt=1)]  # of the updates after the warm-up
     final_lr_fraction: NonNegativeFloat
-    max_skipped_updates: PositiveInt  # consecutive non-finite gradients before the run stops
+    max_skipped_updates: Free[PositiveInt]  # consecutive non-finite gradients before the run stops

@@ -1,9 +1,56 @@
-"""The base of every typed piece of configuration."""
+"""The base of every typed piece of configuration, and the mark of a key that a continuation may change."""
+
+from collections.abc import Collection, Iterator
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
+
+T = TypeVar("T")
+_FREE = object()
+Free = Annotated[T, _FREE]
+"""The type of a key that may change between a run and its continuation: `steps: Free[PositiveInt]`.
+
+Free is what does not change what is computed, only for how long, how fast, where, or what is written down. A section
+that is free (`monitor: Free[MonitorConfig]`) is so as a whole. An engine's or a reward's own Config has the mark too.
+"""
 
 
 class Config(BaseModel):
     """A frozen record read from yaml: no unknown key, no default (those live in configs/*.yaml)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, arbitrary_types_allowed=True)
+
+    def free_keys(self) -> Iterator[str]:
+        """The dotted keys in this record that are marked `Free`; of a free section only its own."""
+        for name, field in type(self).model_fields.items():
+            if _FREE in field.metadata:
+                yield name
+            else:
+                yield from _free_inside(getattr(self, name), name)
+
+    def plain(self) -> dict[str, Any]:
+        """The record as yaml has it, with what is in the options that were chosen."""
+        return self.model_dump(mode="json", serialize_as_any=True)
+
+
+def _free_inside(value: Any, place: str) -> Iterator[str]:
+    if isinstance(value, Config):
+        yield from (f"{place}.{key}" for key in value.free_keys())
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _free_inside(item, f"{place}.{key}")
+
+
+def is_below(key: str, places: Collection[str]) -> bool:
+    """Whether the dotted `key` is one of `places`, or inside one."""
+    parts = key.split(".")
+    return any(".".join(parts[:length]) in places for length in range(1, len(parts) + 1))
+
+
+def flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every leaf of nested dicts; an empty dict and a list are leaves."""
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from flat(value, f"{prefix}{key}.")
+    else:
+        yield prefix.removesuffix("."), node

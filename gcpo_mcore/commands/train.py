@@ -11,8 +11,6 @@ from gcpo_mcore.run.load import parse, run_tool
 
 def train(composed) -> None:
     """The run that a composed configuration describes."""
-    from omegaconf import OmegaConf
-
     from gcpo_mcore.base.errors import UserError
     from gcpo_mcore.run import setup
     from gcpo_mcore.run.plan import make_plan
@@ -20,7 +18,7 @@ def train(composed) -> None:
     config = parse(composed)
     if config.benchmark:
         raise UserError("benchmark= is for tools/evaluate.py; training reads data.eval")
-    plan = make_plan(config, OmegaConf.to_container(composed, resolve=True))
+    plan = make_plan(config)
     steps, done = plan.config.trainer.steps, plan.checkpoint_step
     if done >= steps and plan.folder.export.is_dir():
         if os.environ.get("RANK", "0") == "0":

@@ -4,8 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt
 
-from gcpo_mcore.base.choice import of_kind
-from gcpo_mcore.base.config import Config
+from gcpo_mcore.base.config import Config, Free
 from gcpo_mcore.data.curriculum import Curriculum
 
 
@@ -42,8 +41,8 @@ class DataConfig(Config):
 
     name: str
     train: Annotated[dict[str, TrainSource], Field(min_length=1)]
-    eval: dict[str, EvalSource]
-    curriculum: of_kind(Curriculum)
+    eval: Free[dict[str, EvalSource]]
+    curriculum: Curriculum
     keys: Keys
     system_prompt: str | None
     prompt_suffix: str
@@ -51,4 +50,4 @@ class DataConfig(Config):
     chat_template_kwargs: dict[str, Any]
     max_prompt_tokens: Annotated[int, Field(gt=0)]
     overlong_prompts: Literal["error", "drop"]
-    golden_checked_rows: NonNegativeInt | None
+    golden_checked_rows: Free[NonNegativeInt | None]

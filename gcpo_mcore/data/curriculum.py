@@ -18,11 +18,10 @@ from gcpo_mcore.samples import Prompt
 Rate = Annotated[float, Field(ge=0, le=1)]
 
 
-class Curriculum(Choice):
+class Curriculum(Choice, kind="curriculum"):
     """Kind: curriculum. The same one for every training source; the mixture's proportions hold under each."""
 
     section: ClassVar[str] = "data"
-    options: ClassVar[dict[str, type[Choice]]] = {}
     needs_history: ClassVar[bool] = False  # whether the accuracy of every prompt's last group must be kept
 
     def check(self, row: Row) -> None:
@@ -66,7 +65,12 @@ class EasiestFirst(Curriculum, option="easiest_first"):
         if self.epochs is not None and epoch >= self.epochs:
             return places
         sign = {"lowest": 1, "highest": -1}[self.easiest]
-        return sorted(places, key=lambda i: sign * _number(value_at(prompts[i].columns, self.column)))
+        return sorted(places, key=lambda i: sign * self._number_of(prompts[i]))
+
+    def _number_of(self, prompt: Prompt) -> float:
+        number = _number(value_at(prompt.columns, self.column))
+        assert number is not None  # `check` refuses rows without one
+        return number
 
 
 class ByPassRate(Curriculum, option="by_pass_rate"):

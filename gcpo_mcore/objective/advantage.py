@@ -9,7 +9,7 @@ from gcpo_mcore.batch import ScoredBatch, Table
 from gcpo_mcore.objective.part import Part
 
 
-class Advantage(Part):
+class Advantage(Part, kind="advantage"):
     """Kind: advantage estimator."""
 
     by_token: ClassVar[bool] = False  # True: the tokens of a row may differ

@@ -11,7 +11,6 @@ from dataclasses import replace
 import torch
 from pydantic import model_validator
 
-from gcpo_mcore.base.choice import of_kind
 from gcpo_mcore.base.config import Config
 from gcpo_mcore.batch import ScoredBatch, UpdateBatch, WeighedBatch
 from gcpo_mcore.objective import mismatch as mismatch_module
@@ -30,21 +29,21 @@ Sums = dict[str, tuple[torch.Tensor, torch.Tensor]]  # name -> (weighted sum, we
 
 
 class Algorithm(Config):
-    """The typed composition. `algorithms/NAME.py` subclasses it; `configs/algorithm/NAME.yaml` picks the parts.
+    """The typed composition: `configs/algorithm/NAME.yaml` picks the parts. A subclass is for what no part can say.
 
     entropy_coefficient: the mean entropy times this is subtracted from the loss; 0 for no bonus.
     UserError where two parts make no sense together.
     """
 
     name: str
-    golden: of_kind(Golden)
-    filter: of_kind(Filter)
-    advantage: of_kind(Advantage)
-    importance: of_kind(Importance)
-    surrogate: of_kind(Surrogate)
-    kl: of_kind(KL)
-    reduction: of_kind(Reduction)
-    mismatch: of_kind(Mismatch)
+    golden: Golden
+    filter: Filter
+    advantage: Advantage
+    importance: Importance
+    surrogate: Surrogate
+    kl: KL
+    reduction: Reduction
+    mismatch: Mismatch
     entropy_coefficient: float
 
     @model_validator(mode="after")
@@ -59,6 +58,12 @@ class Algorithm(Config):
         return [value for _, value in self if isinstance(value, Part)]
 
     @property
+    def title(self) -> str:
+        """The name, and the class where it is not this one."""
+        own = type(self)
+        return self.name if own is Algorithm else f"{self.name} ({own.__module__}.{own.__name__})"
+
+    @property
     def needs_reference(self) -> bool:
         """Whether reference log-probs must be computed."""
         return self.kl.needs_reference or self.surrogate.needs_reference
@@ -70,7 +75,7 @@ class Algorithm(Config):
 
     def select(self, groups: list[Group[AnyFacts]], step: int) -> tuple[list[Group[AnyFacts]], dict[str, float]]:
         """Golden injection, then the filter. Returns the groups to train on and counts over all of `groups`."""
-        counts = dict.fromkeys(
+        counts: dict[str, float] = dict.fromkeys(
             ("all_wrong", "all_right", "golden_injected", "golden_missing", "golden_rejected",
              "dropped_all_wrong", "dropped_all_right", "dropped_other", "kept"), 0.0,
         )  # fmt: skip

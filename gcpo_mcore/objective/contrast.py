@@ -1,8 +1,14 @@
 """Surrogates that compare the right and the wrong samples of a group by their sequence scores.
 
-A group may lie in several micro-batches and on several ranks, so the loss is not taken there. At fixed weights its
-gradient is a weighted sum of the log-probs' gradients: one scoring pass gives all log-probs, `prepare` differentiates
-the loss by them, and in the micro-batches every token only counts with its weight. Exact for every layout.
+A group may lie in several micro-batches and on several ranks, so its loss cannot be taken there: it is linearised. The
+loss L is a function of all log-probs l of the update, and these of the weights w. A scoring pass gives their values c.
+
+    dL/dw = sum_t (dL/dl_t)(c) dl_t/dw                            the chain rule
+          = d/dw sum_t g_t l_t(w)         with the constants      g_t = (dL/dl_t)(c)
+    so    L_lin(w) = L(c) + sum_t g_t (l_t(w) - sg[l_t(w)])       has the value and the gradient of L at these weights
+    and is a sum over tokens, each of which may be anywhere: exact for every layout.
+
+`prepare` takes g_t and L(c) before the backward pass, `loss` adds up the rows' shares.
 """
 
 import math
@@ -34,13 +40,17 @@ class Contrast(Surrogate):
     trust_region_penalty: PositiveFloat
 
     def fits(self, algorithm) -> None:
-        wanted = {"advantage": "none", "importance": "none", "reduction": "group_mean", "mismatch": "off"}
-        for kind, option in wanted.items():
-            chosen = getattr(algorithm, kind).name
-            if chosen != option:
+        wanted = {
+            "advantage": (algorithm.advantage, "none"),
+            "importance": (algorithm.importance, "none"),
+            "reduction": (algorithm.reduction, "group_mean"),
+            "mismatch": (algorithm.mismatch, "off"),
+        }
+        for kind, (chosen, option) in wanted.items():
+            if chosen.name != option:
                 raise UserError(
                     f"algorithm.surrogate={self.name} compares the sequences of a group itself, so "
-                    f"algorithm.{kind}={chosen} would do nothing: algorithm/{kind}={option}"
+                    f"algorithm.{kind}={chosen.name} would do nothing: algorithm/{kind}={option}"
                 )
 
     def linearise(self, batch: WeighedBatch, logp: torch.Tensor, progress: float) -> tuple[Linear, dict[str, float]]:
@@ -64,18 +74,16 @@ class Contrast(Surrogate):
             excess = max(kl - self.trust_region_kl, 0.0)
             value = value + self.trust_region_penalty / 2 * excess**2
             gradient = gradient + self.trust_region_penalty * excess * by_logp
-        share = (value / len(table)).to(batch.old_logp).expand(len(batch))
+        share = (value / len(table)).to(batch.old_logp).expand(len(batch))  # L(c), shared out
         means = {name: sum(m[name] for m in metrics) / len(metrics) for name in (metrics[0] if metrics else ())}
         counts = {"contrast/groups": float(len(losses)), "contrast/kl_old": kl}
         return Linear(gradient.to(batch.old_logp), share), counts | means
 
     def loss(self, logp, rows, ratio):
-        assert rows.logp_gradient is not None and rows.loss_share is not None, (
-            "begin_update has not linearised the loss"
-        )
-        # Of the two, the first has only a gradient and the second only a value.
-        moved = (rows.logp_gradient * (logp - logp.detach())).sum()
-        return moved + rows.loss_share.sum(), torch.zeros_like(logp, dtype=torch.bool)
+        assert rows.logp_gradient is not None and rows.loss_share is not None, "the loss was not linearised"
+        gradient_without_value = (rows.logp_gradient * (logp - logp.detach())).sum()
+        value_without_gradient = rows.loss_share.sum()
+        return gradient_without_value + value_without_gradient, torch.zeros_like(logp, dtype=torch.bool)
 
     def scores(self, logp: torch.Tensor, batch: ScoredBatch) -> torch.Tensor:
         """[b] what a sequence is compared by: the mean of its log-probs."""

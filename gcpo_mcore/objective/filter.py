@@ -8,7 +8,7 @@ from gcpo_mcore.objective.part import Part
 from gcpo_mcore.samples import Group
 
 
-class Filter(Part):
+class Filter(Part, kind="filter"):
     """Kind: group filter.
 
     mask_truncated  rows cut at the length limit stay in their group's advantage but out of the loss and its

@@ -16,11 +16,11 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.batch import ScoredBatch, UpdateBatch
 from gcpo_mcore.objective.importance import Ratio
-from gcpo_mcore.objective.part import Part
+from gcpo_mcore.objective.part import Composition, Part
 from gcpo_mcore.samples import AnyFacts, Group
 
 
-class Golden(Part):
+class Golden(Part, kind="golden"):
     """Kind: golden-answer injection."""
 
     def rollouts_per_prompt(self, samples_per_prompt: int) -> int:
@@ -81,7 +81,7 @@ class _Replace(Golden):
     clip_high: NonNegativeFloat | None
     weight: PositiveFloat
 
-    def fits(self, algorithm) -> None:
+    def fits(self, algorithm: Composition) -> None:
         surrogate = algorithm.surrogate
         has_range = self.clip_low is not None or self.clip_high is not None
         if self.ratio != "old" and not surrogate.uses_ratio:

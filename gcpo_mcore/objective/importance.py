@@ -30,7 +30,7 @@ class Ratio:
     high: torch.Tensor
 
 
-class Importance(Part):
+class Importance(Part, kind="importance"):
     """Kind: importance ratio. Its range is [1 - clip_low, 1 + clip_high]; null leaves an end open."""
 
     level: ClassVar[str]

@@ -19,10 +19,10 @@ from pydantic import PositiveFloat, model_validator
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.batch import ScoredBatch, UpdateBatch
 from gcpo_mcore.objective.importance import LOG_RATIO_LIMIT
-from gcpo_mcore.objective.part import Part
+from gcpo_mcore.objective.part import Composition, Part
 
 
-class KL(Part):
+class KL(Part, kind="kl"):
     """Kind: KL penalty."""
 
     needs_reference: ClassVar[bool] = False  # True: reference log-probs must be computed
@@ -83,7 +83,7 @@ class RewardKL(_Estimated, option="reward"):
             )
         return self
 
-    def fits(self, algorithm) -> None:
+    def fits(self, algorithm: Composition) -> None:
         if algorithm.surrogate.compares_samples:
             raise UserError(
                 f"algorithm.kl=reward adds to a reward that algorithm.surrogate={algorithm.surrogate.name} does not "

@@ -15,7 +15,7 @@ from gcpo_mcore.objective.importance import LOG_RATIO_LIMIT
 from gcpo_mcore.objective.part import Part
 
 
-class Mismatch(Part):
+class Mismatch(Part, kind="mismatch"):
     """Kind: correction for engine vs actor log-probs."""
 
     def weights(self, log_rho: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

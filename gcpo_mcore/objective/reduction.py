@@ -12,7 +12,7 @@ from gcpo_mcore.batch import WeighedBatch
 from gcpo_mcore.objective.part import Part
 
 
-class Reduction(Part):
+class Reduction(Part, kind="reduction"):
     """Kind: loss reduction."""
 
     def weights(self, batch: WeighedBatch) -> torch.Tensor:

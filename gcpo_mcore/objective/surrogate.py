@@ -9,7 +9,7 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.batch import UpdateBatch, WeighedBatch
 from gcpo_mcore.objective.importance import Ratio
-from gcpo_mcore.objective.part import Part
+from gcpo_mcore.objective.part import Composition, Part
 
 
 class Linear(NamedTuple):
@@ -19,7 +19,7 @@ class Linear(NamedTuple):
     share: torch.Tensor
 
 
-class Surrogate(Part):
+class Surrogate(Part, kind="surrogate"):
     """Kind: surrogate objective, to be minimised."""
 
     uses_ratio: ClassVar[bool] = True  # False: an importance part would do nothing
@@ -27,7 +27,7 @@ class Surrogate(Part):
     compares_samples: ClassVar[bool] = False  # True: it needs right and wrong samples of one prompt
     needs_reference: ClassVar[bool] = False  # True: it needs reference log-probs
 
-    def fits(self, algorithm) -> None:
+    def fits(self, algorithm: Composition) -> None:
         if not self.uses_ratio and algorithm.importance.level != "none":
             raise UserError(
                 f"algorithm.surrogate={self.name} has no importance ratio, so "
@@ -122,7 +122,7 @@ class Gmpo(Surrogate, option="gmpo"):
 
     log_clip: PositiveFloat
 
-    def fits(self, algorithm) -> None:
+    def fits(self, algorithm: Composition) -> None:
         if algorithm.importance.level not in ("token", "none"):
             raise UserError(
                 f"algorithm.surrogate={self.name} clips every token's ratio before its geometric mean, so "

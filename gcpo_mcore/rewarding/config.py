@@ -1,11 +1,12 @@
 """The reward of a run: named parts with weights, one of which decides what counts as right."""
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from gcpo_mcore.base.config import Config
+from gcpo_mcore.base.config import Config, Free
 from gcpo_mcore.base.errors import UserError, nearest
 from gcpo_mcore.base.registry import rewards
 from gcpo_mcore.rewarding.answer import Reward
@@ -58,9 +59,9 @@ class RewardConfig(Config):
     accuracy: str
     accuracy_threshold: FiniteFloat
     clip: ClipConfig | None
-    workers: PositiveInt
-    deadline_s: PositiveFloat
-    memory_limit_mib: PositiveInt
+    workers: Free[PositiveInt]
+    deadline_s: PositiveFloat  # not free: it decides which slow answers get `failed_score`
+    memory_limit_mib: Free[PositiveInt]
     failed_score: FiniteFloat
     max_response_chars: PositiveInt
 
@@ -78,6 +79,13 @@ class RewardConfig(Config):
                 f"reward.deadline_s={self.deadline_s:g}: by their settings the parts may take {needed_s:g} s"
             )
         return self
+
+    def free_keys(self) -> Iterator[str]:
+        """See `Config`; with those that the parts' own classes mark."""
+        yield from super().free_keys()
+        for name, reward in self.build().items():
+            if isinstance(reward, Config):
+                yield from (f"parts.{name}.settings.{key}" for key in reward.free_keys())
 
     def build(self) -> dict[str, Reward]:
         """The callable rewards by part name. UserError says which setting is wrong."""

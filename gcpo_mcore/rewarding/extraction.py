@@ -1,28 +1,39 @@
 """Where in a response the answer is: a task names it in its reward's `extraction`.
 
-Every rule is a small Config with `__call__(text) -> str | None`; None means that the response
-gives no answer. `wrap(answer)` is the shortest response that gives that answer. `ANSWER_ONLY` tells
-whether what a rule returns is the bare answer (a formula) or may be prose around it.
+`extraction: {name: boxed}` picks a rule. Another distribution adds one with an entry point in the group
+`gcpo_mcore.extraction` (gcpo_mcore/base/choice.py); it must not import torch, as no reward does.
 """
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import ClassVar
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import field_validator
 
-from gcpo_mcore.base.config import Config
-from gcpo_mcore.base.errors import UserError, nearest
+from gcpo_mcore.base.choice import Choice
 
 THINK_START, THINK_END = "<think>", "</think>"
 LAST_NUMBER = re.compile(r"(?:(?<![\w)\]}.])[-+−])?\$?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?(?:\\?%)?")
 SIGNS = re.compile(r"\\{1,2}(?:boxed|fbox)\{|\\.|[{}]", re.DOTALL)  # a box, anything escaped, a brace
 
 
-class Whole(Config):
+class Extraction(Choice, kind="extraction"):
+    """Kind: where the answer is. ANSWER_ONLY: what it returns is the bare answer (a formula), not prose around it."""
+
+    ANSWER_ONLY: ClassVar[bool] = True
+
+    def __call__(self, text: str) -> str | None:
+        """The answer that the response `text` gives; None if it gives none."""
+        raise TypeError(f"{type(self).__name__} extracts nothing")
+
+    def wrap(self, answer: str) -> str:
+        """The shortest response that gives `answer`."""
+        raise TypeError(f"{type(self).__name__} wraps nothing")
+
+
+class Whole(Extraction, option="whole"):
     """The whole response, stripped; None if nothing is left."""
 
     ANSWER_ONLY: ClassVar[bool] = False
-    name: Literal["whole"]
 
     def __call__(self, text: str) -> str | None:
         return text.strip() or None
@@ -31,11 +42,9 @@ class Whole(Config):
         return answer
 
 
-class AfterLast(Config):
+class AfterLast(Extraction, option="after_last"):
     """What follows the last `marker` (':' or '####'), stripped; None without a marker or an answer."""
 
-    ANSWER_ONLY: ClassVar[bool] = True
-    name: Literal["after_last"]
     marker: str
 
     @field_validator("marker")
@@ -53,15 +62,12 @@ class AfterLast(Config):
         return f"{self.marker} {answer}"
 
 
-class Boxed(Config):
+class Boxed(Extraction, option="boxed"):
     r"""The content of the last complete \boxed{...} or \fbox{...}, after the thinking if there was any.
 
     Braces are balanced (escaped ones, \{ and \}, are not counted). A box inside the thinking is not
     an answer, and neither is one in thinking that never ended.
     """
-
-    ANSWER_ONLY: ClassVar[bool] = True
-    name: Literal["boxed"]
 
     def __call__(self, text: str) -> str | None:
         spoken = _spoken(text)
@@ -71,11 +77,10 @@ class Boxed(Config):
         return rf"\boxed{{{answer}}}"
 
 
-class AfterThink(Config):
+class AfterThink(Extraction, option="after_think"):
     """What follows the last </think>, stripped; None if the thinking never ended."""
 
     ANSWER_ONLY: ClassVar[bool] = False
-    name: Literal["after_think"]
 
     def __call__(self, text: str) -> str | None:
         return after_thinking(text) or None
@@ -84,15 +89,12 @@ class AfterThink(Config):
         return f"{THINK_END}{answer}"
 
 
-class LastNumber(Config):
+class LastNumber(Extraction, option="last_number"):
     """The last number in the response, or after the thinking if there was any; None without one.
 
     With its sign, decimals, thousands commas, '/' and percent or dollar sign. A minus after a word or a digit is
     not a sign (3-5).
     """
-
-    ANSWER_ONLY: ClassVar[bool] = True
-    name: Literal["last_number"]
 
     def __call__(self, text: str) -> str | None:
         found = LAST_NUMBER.findall(_spoken(text) or "")
@@ -100,15 +102,6 @@ class LastNumber(Config):
 
     def wrap(self, answer: str) -> str:
         return answer
-
-
-EXTRACTIONS = {
-    "whole": Whole,
-    "after_last": AfterLast,
-    "boxed": Boxed,
-    "after_think": AfterThink,
-    "last_number": LastNumber,
-}
 
 
 def after_thinking(text: str) -> str | None:
@@ -137,18 +130,3 @@ def last_box(text: str) -> str | None:
         elif sign[0] == "{":
             open_braces.append(None)
     return text[start:end].strip() or None
-
-
-def _known_name(value: Any) -> Any:
-    """Refuses an unknown name with the nearest one; the union then validates the rest."""
-    if isinstance(value, dict):
-        name = value.get("name")
-        if name not in EXTRACTIONS:
-            hint = nearest(str(name), EXTRACTIONS)
-            raise UserError(f"unknown extraction '{name}'{hint}; known: {', '.join(EXTRACTIONS)}")
-    return value
-
-
-Extraction = Annotated[
-    Whole | AfterLast | Boxed | AfterThink | LastNumber, Field(discriminator="name"), BeforeValidator(_known_name)
-]

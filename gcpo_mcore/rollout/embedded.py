@@ -12,6 +12,7 @@ import torch
 from pydantic import PositiveInt, model_validator
 
 from gcpo_mcore.base import platform
+from gcpo_mcore.base.config import Free
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.registry import engines
 from gcpo_mcore.hf.tensors import tensors_on_disk
@@ -27,7 +28,7 @@ DRAW_BYTES = 36
 class EmbeddedConfig(RolloutConfig):
     """sequences_per_batch: how many responses are decoded side by side on a rank."""
 
-    sequences_per_batch: PositiveInt
+    sequences_per_batch: Free[PositiveInt]
 
     @model_validator(mode="after")
     def _refuse_what_needs_other_processes(self):

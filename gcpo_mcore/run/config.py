@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, NonNegativeInt, PositiveInt, model_validator
 
 from gcpo_mcore.actor.config import ActorConfig, ModelConfig, OptimizerConfig, ParallelConfig
-from gcpo_mcore.base.config import Config
+from gcpo_mcore.base.config import Config, Free
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.registry import algorithms, engines
 from gcpo_mcore.data.config import DataConfig
@@ -14,6 +14,7 @@ from gcpo_mcore.monitor.config import MonitorConfig
 from gcpo_mcore.objective import Algorithm
 from gcpo_mcore.rewarding.config import RewardConfig
 from gcpo_mcore.rollout.config import RolloutConfig
+from gcpo_mcore.run.rules import correct_older_weights
 
 
 class RunSection(Config):
@@ -33,24 +34,25 @@ class TrainerConfig(Config):
     over `steps`.
     """
 
-    steps: PositiveInt
-    stop_at_step: PositiveInt | None
+    steps: Free[PositiveInt]
+    stop_at_step: Free[PositiveInt | None]
     prompts_per_step: PositiveInt
     samples_per_prompt: PositiveInt
     updates_per_step: PositiveInt
-    sequences_per_microbatch: PositiveInt
-    tokens_per_microbatch: PositiveInt | None  # packs of so many tokens in place of padded sequences
-    checkpoint_every_steps: NonNegativeInt  # 0: only at the end
-    async_checkpoints: bool  # written while training goes on
-    keep_checkpoints: PositiveInt  # the newest so many
-    keep_every_steps: NonNegativeInt | None  # and those of every so many steps for good; 0, null: none
-    hf_every_steps: NonNegativeInt  # Hugging Face exports in the background; 0: only at the end
+    sequences_per_microbatch: Free[PositiveInt]
+    tokens_per_microbatch: Free[PositiveInt | None]  # packs of so many tokens in place of padded sequences
+    checkpoint_every_steps: Free[NonNegativeInt]  # 0: only at the end
+    async_checkpoints: Free[bool]  # written while training goes on
+    keep_checkpoints: Free[PositiveInt]  # the newest so many
+    keep_every_steps: Free[NonNegativeInt | None]  # and those of every so many steps for good; 0, null: none
+    hf_every_steps: Free[NonNegativeInt]  # Hugging Face exports in the background; 0: only at the end
 
 
 def _build_algorithm(value: Any) -> Any:
+    """Of the class that is registered under the algorithm's name, if there is one."""
     if not isinstance(value, dict):
         return value
-    return algorithms.get(str(value.get("name"))).model_validate(value)
+    return (algorithms.find(str(value.get("name"))) or Algorithm).model_validate(value)
 
 
 def _build_rollout(value: Any) -> Any:
@@ -63,20 +65,25 @@ class RunConfig(Config):
     """Everything that a run is made from. `prepared` is the folder that tools/prepare.py wrote."""
 
     seed: NonNegativeInt
-    prepared: str
-    run: RunSection
+    prepared: Free[str]  # by itself nothing: the paths made from it are compared
+    run: Free[RunSection]
     trainer: TrainerConfig
     model: ModelConfig
     data: DataConfig
     algorithm: Annotated[Algorithm, BeforeValidator(_build_algorithm)]
     reward: RewardConfig
     rollout: Annotated[RolloutConfig, BeforeValidator(_build_rollout)]
-    evaluation: EvaluationConfig
+    evaluation: Free[EvaluationConfig]
     actor: ActorConfig
-    parallel: ParallelConfig
+    parallel: Free[ParallelConfig]  # a checkpoint loads at any layout (tests/actor/test_checkpoint.py)
     optimizer: OptimizerConfig
-    monitor: MonitorConfig
-    benchmark: dict[str, Benchmark]
+    monitor: Free[MonitorConfig]
+    benchmark: Free[dict[str, Benchmark]]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_rules(cls, plain: Any) -> Any:
+        return correct_older_weights(plain) if isinstance(plain, dict) else plain
 
     @model_validator(mode="after")
     def _refuse_contradictions(self):

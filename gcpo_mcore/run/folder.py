@@ -10,61 +10,17 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from gcpo_mcore.base.config import flat, is_below
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.files import copy_model_files, sync_folder, write_atomically
 from gcpo_mcore.hf.architecture import Architecture
-
-# Where SGLang's servers are and how they are reached.
-SERVERS = [
-    "servers",
-    "router",
-    "start_servers",
-    "tensor_parallel",
-    "python",
-    "arguments",
-    "environment",
-    "restarts",
-    "memory_saver",
-    "log_folder",
-    "transport",
-    "weights_folder",
-    "bucket_mib",
-    "verify_sync",
-    "requests_per_server",
-    "attempts",
-    "start_deadline_s",
-    "sync_deadline_s",
-    "request_deadline_s",
-    "health_every_s",
-    "health_deadline_s",
-]
-# What may change between a run and its continuation without making it another run.
-FREE_KEYS = (
-    "run",
-    "monitor",
-    "evaluation",
-    "benchmark",
-    "actor.offload",
-    "parallel",  # a checkpoint loads at any layout (tests/actor/test_checkpoint.py)
-    "trainer.steps",
-    "trainer.stop_at_step",
-    "trainer.hf_every_steps",
-    "trainer.checkpoint_every_steps",
-    "trainer.keep_checkpoints",
-    "trainer.keep_every_steps",
-    "trainer.async_checkpoints",
-    "trainer.sequences_per_microbatch",
-    "trainer.tokens_per_microbatch",
-    "rollout.sequences_per_batch",
-    *(f"rollout.{key}" for key in SERVERS),
-)
 
 
 class RunFolder:
@@ -107,20 +63,18 @@ class RunFolder:
 
     # --- config ------------------------------------------------------------------------------------------------
 
-    def check_same_run(self, config: dict[str, Any]) -> None:
-        """UserError, naming the key, if this folder was made by another configuration."""
+    def check_same_run(self, config: dict[str, Any], free: Collection[str]) -> None:
+        """UserError, naming the key, if this folder was made by another configuration; `free` keys may differ."""
         path = self.path / "config.yaml"
         if not path.is_file():
             return
-        before = dict(_flat(OmegaConf.to_container(OmegaConf.load(path))))
-        now = dict(_flat(config))
-        for key in sorted(before.keys() | now.keys()):
-            if any(key == free or key.startswith(free + ".") for free in FREE_KEYS):
-                continue
-            # A key that the folder does not know came with a newer version; its default does what was done before.
-            if key in before and before[key] != now.get(key):
+        before, now = dict(flat(OmegaConf.to_container(OmegaConf.load(path)))), dict(flat(config))
+        # A key that the folder does not know came with a newer version; its default does what was done before. Of what
+        # differs, a key that both have comes first: another rollout.engine takes all keys of the other one away.
+        for key in sorted(before, key=lambda key: (key not in now, key)):
+            if before[key] != now.get(key) and not is_below(key, free):
                 raise UserError(
-                    f"{self.path} was made with {key}={before.get(key)}, not {now.get(key)}; "
+                    f"{self.path} was made with {key}={before[key]}, not {now.get(key)}; "
                     f"choose another run.name, or remove the folder"
                 )
 
@@ -197,11 +151,3 @@ def check_architecture(checkpoint: Path, arch: Architecture) -> None:
 def _sum(path: Path) -> list[int | str]:
     with open(path, "rb") as f:
         return [path.stat().st_size, hashlib.file_digest(f, "sha256").hexdigest()]
-
-
-def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, dict) and node:
-        for key, value in node.items():
-            yield from _flat(value, f"{prefix}{key}.")
-    else:
-        yield prefix.removesuffix("."), node

@@ -28,27 +28,19 @@ OTHER_RANKS_WAIT_S = 20.0
 def load_config(overrides: list[str]) -> RunConfig:
     """The checked configuration for command-line overrides (`algorithm=gcpo seed=1`). UserError if it is wrong."""
     with _explained(overrides):
-        return parse(with_correction(_compose(overrides)))
-
-
-def with_correction(composed: DictConfig) -> DictConfig:
-    """`composed`, with algorithm/mismatch=tis where samples of older weights would be trained on uncorrected."""
-    rollout = composed.rollout
-    is_stale = rollout.max_staleness or rollout.get("partial")
-    if is_stale and not rollout.get("uncorrected") and composed.algorithm.mismatch.get("name") == "off":
-        composed.algorithm.mismatch = OmegaConf.load(CONFIGS / "algorithm/mismatch/tis.yaml")
-    return composed
+        return parse(_compose(overrides))
 
 
 def parse(composed: DictConfig) -> RunConfig:
     """A composed config as the typed schema."""
     try:
-        plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        plain: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"config: {_one_line(error)}") from None
+    try:
         return RunConfig.model_validate(plain)
     except ValidationError as error:
         raise UserError(_first_problem(error, plain)) from None
-    except OmegaConfBaseException as error:
-        raise UserError(f"config: {_one_line(error)}") from None
 
 
 def run_tool(task: Callable[[DictConfig], Any], config_name: str = "train") -> None:
@@ -65,7 +57,7 @@ def run_tool(task: Callable[[DictConfig], Any], config_name: str = "train") -> N
 
     def guarded(composed: DictConfig) -> None:
         try:
-            task(with_correction(composed))
+            task(composed)
         except Exception as error:
             if not (isinstance(error, UserError) or lost_peer(error)):
                 raise
@@ -103,10 +95,9 @@ class _explained:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind, error, traceback) -> bool:
+    def __exit__(self, kind, error, traceback) -> None:
         if isinstance(error, (HydraException, OmegaConfBaseException)):
             raise UserError(self._explain(str(error), error)) from None
-        return False
 
     def _explain(self, text: str, error: Exception) -> str:
         if found := re.search(r"Could not (?:find|load) '([^']+)'", text):  # load: one of a list of choices
@@ -123,7 +114,7 @@ class _explained:
     def _known_keys(self) -> list[str]:
         """Every key of the config, and every group, with the valid choices of this command line."""
         parsed = OverridesParser.create().parse_overrides(self.overrides)
-        choices = [o.input_line for o in parsed if _are_choices(o.key_or_group, o.value())]
+        choices = [o.input_line for o in parsed if o.input_line and _are_choices(o.key_or_group, o.value())]
         groups = [str(d.relative_to(CONFIGS)) for d in CONFIGS.rglob("*") if d.is_dir() and d.name != "__pycache__"]
         return [*groups, *_keys(OmegaConf.to_container(_compose(choices)))]
 

@@ -19,7 +19,8 @@ from gcpo_mcore.run.folder import RunFolder, check_architecture
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked run. `checkpoint_step` is the newest good checkpoint's, 0 for a fresh start."""
+    """A checked run. `resolved` is its plain form, for the run folder; `checkpoint_step` the newest good checkpoint's,
+    0 for a fresh start."""
 
     config: RunConfig
     resolved: dict[str, Any]
@@ -40,7 +41,7 @@ class Plan:
         longest_golden = c.rollout.sampling.max_response_tokens
         return {
             "run folder": str(self.folder.path),
-            "algorithm": c.algorithm.name,
+            "algorithm": c.algorithm.title,
             "model": f"{self.arch.family}, {self.arch.layers} layers, {c.model.path}",
             "parameters": self.arch.parameters,
             "processes": f"{p.world} = data {p.data} x tensor {p.tensor} x pipeline {p.pipeline} x context {p.context}",
@@ -65,8 +66,9 @@ class Plan:
         }
 
 
-def make_plan(config: RunConfig, resolved: dict[str, Any]) -> Plan:
-    """Checks `config` against files, model, layout and run folder. `resolved` is its plain form, for the run folder."""
+def make_plan(config: RunConfig) -> Plan:
+    """Checks `config` against files, model, layout and run folder."""
+    resolved = config.plain()  # as it was given: a model's name and not where this machine keeps it
     config = _with_local_model(config)
     arch = read_architecture(config.model.path)
     layout = check_layout(config.parallel, arch)
@@ -134,5 +136,5 @@ def _find_checkpoint(config: RunConfig, folder: RunFolder, resolved: dict, arch:
     if newest is None:
         raise UserError(f"{folder.path}: no checkpoint is good; remove the folder to start anew")
     check_architecture(newest, arch)
-    folder.check_same_run(resolved)
+    folder.check_same_run(resolved, set(config.free_keys()))
     return int(newest.name.removeprefix("step_"))

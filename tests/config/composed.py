@@ -1,6 +1,8 @@
-"""Composed configs for the tests here; run as a script, it writes the table of presets into docs/algorithms.md."""
+"""Composed configs for the tests here; run as a script, it writes into docs/algorithms.md what stands elsewhere."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +69,20 @@ def write_distribution(folder: Path, name: str, entry_points: str) -> None:
     (info / "entry_points.txt").write_text(entry_points)
 
 
+def said(name: str) -> str:
+    """What algorithms/NAME.py says of the algorithm: equation, source, our reading."""
+    return ast.get_docstring(ast.parse((ROOT / "algorithms" / f"{name}.py").read_text())) or ""
+
+
+def with_what_stands_elsewhere(doc: str) -> str:
+    """`doc` with the table of presets, and what each algorithm's file says between the section's title and its use."""
+    before, _, rest = doc.partition(BEGIN)
+    doc = before + BEGIN + preset_table() + END + rest.partition(END)[2]
+    for name in ALGORITHMS:
+        place = re.compile(rf"(?<=^## {name}\n\n).*?(?=^\*\*When\.\*\*)", re.M | re.S)
+        doc = place.sub(lambda _, name=name: f"{said(name)}\n\n", doc, count=1)
+    return doc
+
+
 if __name__ == "__main__":
-    before, _, rest = DOC.read_text().partition(BEGIN)
-    DOC.write_text(before + BEGIN + preset_table() + END + rest.partition(END)[2])
-    sys.stdout.write(preset_table())
+    DOC.write_text(with_what_stands_elsewhere(DOC.read_text()))

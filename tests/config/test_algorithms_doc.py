@@ -4,7 +4,7 @@ import re
 import shlex
 
 import pytest
-from composed import BEGIN, DOC, END, PARTS, ROOT, choices, preset_table, run
+from composed import ALGORITHMS, DOC, PARTS, ROOT, choices, run, said, with_what_stands_elsewhere
 from omegaconf import OmegaConf
 
 from gcpo_mcore.run.load import load_config
@@ -14,8 +14,8 @@ COMMANDS = [shlex.split(line, comments=True)[2:] for line in re.findall(r"^pytho
 EXAMPLE = dict(re.findall(r"^`((?:my_rl/|pyproject)[^`]+)`\n\n```\w+\n(.*?)^```", TEXT, re.M | re.S))
 
 
-def test_table_of_presets():
-    assert TEXT.partition(BEGIN)[2].partition(END)[0] == preset_table()
+def test_what_stands_elsewhere_is_copied():
+    assert with_what_stands_elsewhere(TEXT) == TEXT, "python tests/config/composed.py writes it"
 
 
 def test_every_option_is_in_the_table_of_parts():
@@ -31,11 +31,22 @@ def test_command_lines_are_valid(overrides):
     load_config(overrides)
 
 
-@pytest.mark.parametrize("name", choices("algorithm"))
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_every_algorithm_has_equation_source_knobs_and_use(name):
+    equation = re.search(r"^    [JL] = ", said(name), re.M) or "gcpo.py), then" in said(name)
+    assert equation and re.search(r"arXiv \d{4}\.\d{5}|Ours: in no paper|needs no source", said(name))
     section = TEXT.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
-    assert "**When.**" in section and ("**Source.**" in section or "**Ours:**" in section)
+    assert said(name) in section and "**When.**" in section
     assert f"python tools/train.py algorithm={name} " in section
+
+
+def test_what_is_said_of_an_algorithm_stands_in_one_place():
+    """In a file of algorithms/, to which the yaml points; a yaml without one is for an algorithm of another package."""
+    assert sorted(f.stem for f in (ROOT / "algorithms").glob("[!_]*.py")) == ALGORITHMS
+    for name in ALGORITHMS:
+        assert f"# Equation, source and our reading: algorithms/{name}.py.\n" in (
+            ROOT / "configs/algorithm" / f"{name}.yaml"
+        ).read_text()
 
 
 def test_write_your_own(tmp_path, carry):
@@ -75,8 +86,8 @@ a = torch.tensor([[2.0, 2.0], [-2.0, -2.0]])
 rows = SimpleNamespace(old_logp=torch.zeros(2, 2), mask=torch.ones(2, 2), advantage=a)
 loss, clipped = made.surrogate.token_loss(logp, rows, made.importance.ratio(logp, rows))
 loss.sum().backward()
-print(type(made).__name__, made.reduction.name, [round(x, 3) for x in logp.grad.flatten().tolist()], clipped.tolist())
+print(type(made).__name__, made.title, made.reduction.name, [round(x, 3) for x in logp.grad.flatten().tolist()], clipped.tolist())
 """
     done = run(["-c", code], site)
-    expected = "TOPR constant [-2.0, -2.0, 0.1, 1.0] [[False, False], [False, True]]"
+    expected = "Algorithm topr constant [-2.0, -2.0, 0.1, 1.0] [[False, False], [False, True]]"
     assert done.stdout.strip() == expected, done.stderr

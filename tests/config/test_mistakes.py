@@ -42,7 +42,18 @@ MISTAKES = {
         ["data/curriculum=by_pass_rate", "data.curriculum.low=0.95"],
         "data.curriculum.low=0.95 is above data.curriculum.high=0.9",
     ),
-    "unknown algorithm": (["algorithm.name=gcppo"], "unknown algorithm 'gcppo' (nearest: gcpo); known: "),
+    "unknown transport": (
+        ["rollout=sglang", "rollout.transport=tenser"],
+        "unknown transport 'tenser' (nearest: tensor); known: disk, distributed, tensor",
+    ),
+    "unknown extraction": (
+        ["reward.parts.exact_match.settings.extraction.name=box"],
+        "reward.parts.exact_match.settings: unknown extraction 'box' (nearest: boxed); known: after_last, ",
+    ),
+    "extraction without its name": (
+        ["reward.parts.exact_match.settings.extraction=boxed"],
+        "reward.parts.exact_match.settings: extraction=boxed: write {name: ...}",
+    ),
     "unknown engine": (["rollout.engine=embeded"], "unknown engine 'embeded' (nearest: embedded); known: "),
     "wrong value": (["algorithm.golden.slot=frst"], "algorithm.golden.slot=frst: input should be 'random', "),
     "wrong type": (["trainer.steps=abc"], "trainer.steps=abc: input should be a valid integer"),

@@ -4,7 +4,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from gcpo_mcore.base.errors import UserError
-from gcpo_mcore.rewarding.extraction import EXTRACTIONS, Extraction
+from gcpo_mcore.rewarding.extraction import Extraction
 
 
 def rule(**settings):
@@ -55,7 +55,7 @@ def test_extraction(settings, text, expected):
 
 
 def test_unknown_name_lists_the_known_and_the_nearest():
-    with pytest.raises(UserError, match=r"unknown extraction 'box' \(nearest: boxed\); known: whole, after_last"):
+    with pytest.raises(UserError, match=r"unknown extraction 'box' \(nearest: boxed\); known: after_last, after_think"):
         rule(name="box")
 
 
@@ -66,7 +66,7 @@ def test_a_wrong_knob_is_named():
         rule(name="whole", marker=":")
 
 
-@pytest.mark.parametrize("name", EXTRACTIONS)
+@pytest.mark.parametrize("name", Extraction.options)
 def test_a_rule_finds_what_it_has_wrapped(name):
     made = rule(name=name, **({"marker": "####"} if name == "after_last" else {}))
     assert made(made.wrap("42")) == "42"

@@ -1,48 +1,56 @@
 """The SGLang engine's configuration. Defaults and comments: configs/rollout/sglang.yaml."""
 
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from gcpo_mcore.base.config import Free
 from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.registry import transports
 from gcpo_mcore.rollout.config import EngineMemory, RolloutConfig
 from gcpo_mcore.rollout.sglang.server import is_local
-
-Transport = Literal["tensor", "distributed", "disk"]
 
 
 class SglangConfig(RolloutConfig):
     """Servers that run already (`servers`), or `start_servers` that the run starts beside itself (colocated).
 
-    transport: how weights travel: 'tensor' from process to process on one machine (CUDA IPC on GPUs), 'distributed'
-    by a broadcast group, 'disk' through a folder that the servers can read (`weights_folder`).
+    transport: how weights travel, a file in transports/: 'tensor' from process to process on one machine (CUDA IPC on
+    GPUs), 'distributed' by a broadcast group, 'disk' through a folder that the servers can read (`weights_folder`).
+
+    Where the servers are and how they are reached is free: a continuation may have others.
     """
 
     partial: bool
     uncorrected: bool
-    servers: list[str]
-    router: str | None
-    start_servers: NonNegativeInt
-    tensor_parallel: PositiveInt
-    python: str | None
-    arguments: dict[str, str | int | float | bool | None]
-    environment: dict[str, str]
-    restarts: NonNegativeInt
-    start_command: str | None
-    memory_saver: bool
+    servers: Free[list[str]]
+    router: Free[str | None]
+    start_servers: Free[NonNegativeInt]
+    tensor_parallel: Free[PositiveInt]
+    python: Free[str | None]
+    arguments: Free[dict[str, str | int | float | bool | None]]
+    environment: Free[dict[str, str]]
+    restarts: Free[NonNegativeInt]
+    start_command: Free[str | None]
+    memory_saver: Free[bool]
     replay_routing: bool
-    transport: Transport
-    weights_folder: str | None
-    bucket_mib: PositiveInt
-    verify_sync: bool
-    requests_per_server: PositiveInt
-    attempts: PositiveInt
-    log_folder: str
-    start_deadline_s: PositiveFloat
-    sync_deadline_s: PositiveFloat
-    request_deadline_s: PositiveFloat
-    health_every_s: PositiveFloat
-    health_deadline_s: PositiveFloat
+    transport: Free[str]
+    weights_folder: Free[str | None]
+    bucket_mib: Free[PositiveInt]
+    verify_sync: Free[bool]
+    requests_per_server: Free[PositiveInt]
+    attempts: Free[PositiveInt]
+    log_folder: Free[str]
+    start_deadline_s: Free[PositiveFloat]
+    sync_deadline_s: Free[PositiveFloat]
+    request_deadline_s: Free[PositiveFloat]
+    health_every_s: Free[PositiveFloat]
+    health_deadline_s: Free[PositiveFloat]
+
+    @field_validator("transport")
+    @classmethod
+    def _known_transport(cls, name: str) -> str:
+        transports.check(name)
+        return name
 
     @model_validator(mode="after")
     def _refuse_contradictions(self):

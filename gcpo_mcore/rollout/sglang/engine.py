@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from gcpo_mcore.base.collectives import from_rank_0
 from gcpo_mcore.base.errors import UserError
-from gcpo_mcore.base.registry import engines
+from gcpo_mcore.base.registry import engines, transports
 from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.rollout.config import Sampling
 from gcpo_mcore.rollout.engine import Engine, Job, Request, Weights
@@ -26,7 +26,6 @@ from gcpo_mcore.rollout.sglang.push import SyncTimes
 from gcpo_mcore.rollout.sglang.replies import Form
 from gcpo_mcore.rollout.sglang.router import Router
 from gcpo_mcore.rollout.sglang.server import Server
-from gcpo_mcore.rollout.sglang.transports import build_transport
 from gcpo_mcore.samples import Sample
 
 
@@ -84,7 +83,7 @@ class SglangEngine(Engine):
         self.routing = (arch.layers, arch.experts_per_token) if config.replay_routing else None
         if config.replay_routing and not arch.experts:
             raise UserError(f"rollout.replay_routing=true: {model_folder} is a model without experts")
-        self.transport = build_transport(config, model_folder)
+        self.transport = transports.get(config.transport)(config, model_folder)
         self.version = -1
         self.weights: Weights | None = None
         self.times = SyncTimes()

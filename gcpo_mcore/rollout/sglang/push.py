@@ -17,7 +17,7 @@ from gcpo_mcore.rollout.sglang.checksums import Checksums
 from gcpo_mcore.rollout.sglang.config import SglangConfig
 from gcpo_mcore.rollout.sglang.fleet import Fleet
 from gcpo_mcore.rollout.sglang.server import Server, ServerLost
-from gcpo_mcore.rollout.sglang.transports.transport import Transport
+from gcpo_mcore.rollout.sglang.transports import Transport
 
 
 def push(weights: Weights, config: SglangConfig, transport: Transport, fleet: Fleet | None) -> float:

@@ -1,16 +1,29 @@
-"""How weights travel to the servers, one file each; ../push.py is what they share."""
+"""How weights travel to the servers, one file each; ../push.py is what they share.
 
-from gcpo_mcore.rollout.sglang.config import SglangConfig
-from gcpo_mcore.rollout.sglang.transports.disk import DiskTransport
-from gcpo_mcore.rollout.sglang.transports.distributed import DistributedTransport
-from gcpo_mcore.rollout.sglang.transports.tensor import TensorTransport
-from gcpo_mcore.rollout.sglang.transports.transport import Transport
+`rollout.transport` names one: a module here, or an entry point in the group `gcpo_mcore.transports`. What it registers
+(`@transports.register`) is called with the SglangConfig and the folder of the model, and gives a `Transport`.
+"""
+
+from typing import Any, Protocol
+
+from gcpo_mcore.rollout.sglang.buckets import Bucket
+from gcpo_mcore.rollout.sglang.server import Server
 
 
-def build_transport(config: SglangConfig, model_folder: str) -> Transport:
-    """The transport that the configuration names."""
-    return {
-        "tensor": TensorTransport,
-        "distributed": lambda: DistributedTransport(config.sync_deadline_s),
-        "disk": lambda: DiskTransport(config.weights_folder, model_folder),
-    }[config.transport]()
+class Transport(Protocol):
+    """Carries one version's buckets to the servers. All ranks call `pack`, only rank 0 the others."""
+
+    def pack(self, bucket: Bucket) -> Any:
+        """What rank 0 needs to send this rank's copy of the bucket; a collective where it needs one."""
+
+    def begin(self, servers: list[Server], version: int) -> None:
+        """Prepares an update of these servers. ServerLost if one of them is not to be had."""
+
+    def send(self, bucket: Bucket, packed: Any) -> None:
+        """Returns when every server has the bucket. ServerLost as `begin`."""
+
+    def end(self) -> None:
+        """Closes the update: the servers have `version`. ServerLost as `begin`."""
+
+    def give_up(self) -> None:
+        """Drops a half-finished update, and whatever ties the servers of it together."""

@@ -4,16 +4,20 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from gcpo_mcore.base.registry import transports
 from gcpo_mcore.hf.folder import HfFolder
 from gcpo_mcore.rollout.sglang.buckets import Bucket
+from gcpo_mcore.rollout.sglang.config import SglangConfig
 from gcpo_mcore.rollout.sglang.server import Server
 
 
+@transports.register
 class DiskTransport:
-    """`folder`/version_N holds the weights of the last version."""
+    """`rollout.weights_folder`/version_N holds the weights of the last version."""
 
-    def __init__(self, folder: str, model_folder: str):
-        self.folder, self.model_folder = Path(folder), Path(model_folder)
+    def __init__(self, config: SglangConfig, model_folder: str):
+        assert config.weights_folder is not None  # the config refuses disk without one
+        self.folder, self.model_folder = Path(config.weights_folder), Path(model_folder)
         self.servers: list[Server] = []
         self.version = -1
         self.writer: HfFolder | None = None

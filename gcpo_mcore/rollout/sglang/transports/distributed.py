@@ -8,15 +8,18 @@ from torch.distributed import distributed_c10d as c10d
 
 from gcpo_mcore.base import platform
 from gcpo_mcore.base.http_json import own_address
+from gcpo_mcore.base.registry import transports
 from gcpo_mcore.rollout.sglang.buckets import Bucket
+from gcpo_mcore.rollout.sglang.config import SglangConfig
 from gcpo_mcore.rollout.sglang.server import Server, ServerLost
 
 
+@transports.register
 class DistributedTransport:
     """The group lasts as long as its servers do."""
 
-    def __init__(self, deadline_s: float):
-        self.deadline_s = deadline_s
+    def __init__(self, config: SglangConfig, model_folder: str):
+        self.deadline_s = config.sync_deadline_s
         self.members: list[tuple[Server, int]] = []  # and how often it had been lost when it joined
         self.group: dist.ProcessGroup | None = None
         self.name, self.count = "", 0

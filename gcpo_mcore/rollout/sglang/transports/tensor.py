@@ -15,14 +15,17 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 from gcpo_mcore.base import platform
+from gcpo_mcore.base.registry import transports
 from gcpo_mcore.rollout.sglang.buckets import Bucket
+from gcpo_mcore.rollout.sglang.config import SglangConfig
 from gcpo_mcore.rollout.sglang.server import Server
 
 
+@transports.register
 class TensorTransport:
     """See the module."""
 
-    def __init__(self):
+    def __init__(self, config: SglangConfig, model_folder: str):
         self.servers: list[Server] = []
         self.version = -1
 
