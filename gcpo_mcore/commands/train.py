@@ -6,6 +6,7 @@ newest good checkpoint. Without torchrun it runs as one process.
 
 import os
 
+from gcpo_mcore.monitor.run_log import log_to_stderr
 from gcpo_mcore.run.load import parse, run_tool
 
 
@@ -20,7 +21,9 @@ def train(composed) -> None:
     config = parse(composed)
     if config.benchmark:
         raise UserError("benchmark= is for tools/evaluate.py; training reads data.eval")
-    plan = make_plan(config, OmegaConf.to_container(composed, resolve=True))
+    resolved = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(resolved, dict)
+    plan = make_plan(config, {str(key): value for key, value in resolved.items()})
     steps, done = plan.config.trainer.steps, plan.checkpoint_step
     if done >= steps and plan.folder.export.is_dir():
         if os.environ.get("RANK", "0") == "0":
@@ -40,6 +43,7 @@ def train(composed) -> None:
             print("held out: " + ("  ".join(f"{k} {v:.3f}" for k, v in result.items()) or "not evaluated"))
 
 
+@log_to_stderr()
 def main() -> None:
     """The command."""
     run_tool(train)

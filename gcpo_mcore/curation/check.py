@@ -130,10 +130,11 @@ class Checker:
         golden = [(row, p) for row, p in prompts if p.golden_ids is not None]
         pairs = [(p, p.golden_sample()) for _, p in golden]
         for (row, prompt), sample in zip(golden, self._graded(pairs), strict=True):
+            tokens = len(sample.response_ids)
             if not sample.is_accurate:
                 self._find(checked, row, GOLDEN, f"the answer is {prompt.answer[:200]!r}{self._why(sample)}")
-            if len(prompt.golden_ids) > longest:
-                self._find(checked, row, GOLDEN_TOO_LONG, f"{len(prompt.golden_ids)} tokens, the limit is {longest}")
+            if tokens > longest:
+                self._find(checked, row, GOLDEN_TOO_LONG, f"{tokens} tokens, the limit is {longest}")
 
     def _graded(self, pairs: list[tuple[Prompt, Sample]]) -> list[Sample]:
         self.grader.grade(pairs)

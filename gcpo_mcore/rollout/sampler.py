@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import torch.distributed as dist
 
+from gcpo_mcore.base.collectives import from_every_rank
 from gcpo_mcore.rewarding.grader import Grader
 from gcpo_mcore.rollout.config import Sampling
 from gcpo_mcore.rollout.engine import Engine, Job, Request
 from gcpo_mcore.rollout.sampling import request_seed
-from gcpo_mcore.samples import Group, Prompt, Sample
+from gcpo_mcore.samples import Group, Prompt
 
 
 @dataclass
@@ -55,8 +56,7 @@ class Sampler:
             else:
                 groups[p].samples.append(sample)
         if started.enough is not None:
-            everywhere: list[set[int]] = [set()] * dist.get_world_size()
-            dist.all_gather_object(everywhere, open_)
+            everywhere = from_every_rank(open_)
             whole = [p for p in range(len(groups)) if not any(p in places for places in everywhere)]
             open_ = set(range(len(groups))) - set(whole[: started.enough])
         left = [groups[p].prompt for p in sorted(open_)]
@@ -74,13 +74,12 @@ class Sampler:
         """Grades this rank's samples and golden answers, then joins all ranks' groups (samples in order)."""
         pairs = [(g.prompt, s) for g in groups for s in [*g.samples, *([g.golden] if g.golden else [])]]
         metrics = self.grader.grade(pairs)
-        shares: list[tuple[list[tuple[list[Sample], Sample | None]], dict]] = [None] * dist.get_world_size()
-        dist.all_gather_object(shares, ([(g.samples, g.golden) for g in groups], metrics))
+        shares = from_every_rank(([(g.samples, g.golden) for g in groups], metrics))
         joined = []
         for number, group in enumerate(groups):
-            parts = [share[number] for share, _ in shares]
-            samples = sorted((s for samples, _ in parts for s in samples), key=lambda s: s.index)
-            golden = next((g for _, g in parts if g is not None), None)
+            fragments = [share[number] for share, _ in shares]
+            samples = sorted((s for samples, _ in fragments for s in samples), key=lambda s: s.index)
+            golden = next((g for _, g in fragments if g is not None), None)
             joined.append(Group(group.prompt, samples, golden))
-        totals = {name: sum(m.get(name, 0.0) for _, m in shares) for name in metrics}
+        totals = {name: sum((m.get(name, 0.0) for _, m in shares), 0.0) for name in metrics}
         return joined, totals

@@ -8,8 +8,8 @@ runs/NAME/checkpoints/step_000020/{shards/, rank_*.pt, state.json, manifest.json
 
 import hashlib
 import json
+import logging
 import shutil
-import sys
 from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +20,8 @@ from omegaconf import OmegaConf
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.files import copy_model_files, sync_folder, write_atomically
 from gcpo_mcore.hf.architecture import Architecture
+
+log = logging.getLogger(__name__)
 
 # Where SGLang's servers are and how they are reached.
 SERVERS = [
@@ -97,12 +99,12 @@ class RunFolder:
         return json.loads((self.folder(step) / "state.json").read_text())
 
     def newest_good(self) -> Path | None:
-        """The newest checkpoint whose files are all there and unchanged; a line on stderr for each bad one."""
+        """The newest checkpoint whose files are all there and unchanged; a warning for each bad one."""
         for step in self.steps():
             problem = check(self.folder(step))
             if problem is None:
                 return self.folder(step)
-            print(f"checkpoint {self.folder(step)} is left out: {problem}", file=sys.stderr, flush=True)
+            log.warning("checkpoint %s is left out: %s", self.folder(step), problem)
         return None
 
     # --- config ------------------------------------------------------------------------------------------------

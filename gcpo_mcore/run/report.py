@@ -1,6 +1,8 @@
 """What a run tells: derived sizes, progress, metrics, rollout records. Rank 0 speaks, the others are silent."""
 
+import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from gcpo_mcore.base import platform
 from gcpo_mcore.batch import Batch
@@ -8,39 +10,49 @@ from gcpo_mcore.hf.flops import forward_flops, training_flops
 from gcpo_mcore.monitor.metrics import MetricsLog
 from gcpo_mcore.monitor.progress import Progress
 from gcpo_mcore.monitor.records import write_records
-from gcpo_mcore.monitor.run_log import RunLog
 from gcpo_mcore.monitor.tables import print_sizes
 from gcpo_mcore.run.golden_check import GoldenCount
 from gcpo_mcore.run.plan import Plan
 from gcpo_mcore.samples import Group
 
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """What a started report writes to."""
+
+    metrics: MetricsLog
+    progress: Progress
+
 
 class Report:
-    """Collects the numbers of a step and writes them out."""
+    """Collects the numbers of a step and writes them out, on the rank that is the writer and once it is started."""
 
-    def __init__(self, plan: Plan, run_log: RunLog, enabled: bool):
-        self.plan, self.run_log, self.enabled = plan, run_log, enabled
+    def __init__(self, plan: Plan, is_writer: bool):
+        self.plan, self.is_writer = plan, is_writer
         self.settings = plan.config.monitor
+        self._outputs: _Outputs | None = None
 
     def start(self, done_steps: int, golden: Mapping[str, GoldenCount]) -> None:
         """Prepares the run folder and prints the table of sizes, and the counts of golden answers by source."""
-        if not self.enabled:
+        if not self.is_writer:
             return
         folder = self.plan.folder
         folder.write_config(self.plan.resolved)
         folder.keep_model_files(self.plan.config.model.path)
-        self.log = MetricsLog(folder.path, self.settings.tensorboard)
-        self.log.truncate_after(done_steps if done_steps else -1)
-        counts = {f"golden answers, {source}": count for source, count in golden.items()}
-        print_sizes(f"{folder.path.name}", self.plan.sizes() | counts)
-        for name, count in counts.items():
-            self.run_log.line(f"{name}: {count}")
-        self.progress = Progress(self.plan.config.trainer.steps, done_steps, self.settings.progress)
+        metrics = MetricsLog(folder.path, self.settings.tensorboard)
+        metrics.truncate_after(done_steps if done_steps else -1)
+        sizes = self.plan.sizes() | {f"golden answers, {source}": count for source, count in golden.items()}
+        print_sizes(f"{folder.path.name}", sizes)
+        for name, size in sizes.items():
+            log.debug("%s: %s", name, size)
+        self._outputs = _Outputs(metrics, Progress(self.plan.config.trainer.steps, done_steps, self.settings.progress))
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Metrics that belong to no training step (the evaluation at the start)."""
-        if self.enabled:
-            self.log.write(step, metrics)
+        if self._outputs:
+            self._outputs.metrics.write(step, metrics)
 
     def step(
         self,
@@ -52,7 +64,7 @@ class Report:
         wall_s: float,
     ) -> None:
         """One training step: metrics, records, progress. `seconds` by phase."""
-        if not self.enabled:
+        if not self._outputs:
             return
         trained = float(batch.loss_mask.sum()) if batch else 0.0
         metrics = metrics | {f"time_s/{name}": s for name, s in seconds.items()}
@@ -62,21 +74,20 @@ class Report:
             "perf/tokens_per_s": (metrics["rollout/tokens"] + trained) / wall_s,
             "perf/memory_peak_gib": platform.memory_gib(),
         }
-        self.log.write(step, metrics)
+        self._outputs.metrics.write(step, metrics)
         if self.settings.records:
             # The first token's: an advantage that differs by token is a sum over the tokens from there on.
             advantages = batch.advantage[:, 0].tolist() if batch else []
             places = [(g, s) for g, group in enumerate(groups) for s in range(len(group.samples))]
             by_place = dict(zip(places, advantages, strict=True))
             write_records(self.plan.folder.path, step, groups, by_place, self.settings.records_per_step)
-        shown = {
-            "reward": metrics["reward/mean"],
-            "all_wrong_fraction": metrics["groups/all_wrong_fraction"],
-            "golden_injections": int(metrics["groups/golden_injected"]),
-            "tokens_per_s": metrics["perf/tokens_per_s"],
-        }
-        self.run_log.line(f"step {step} " + " ".join(f"{name} {value:.4g}" for name, value in shown.items()))
-        self.progress.update(step, **shown)
+        self._outputs.progress.update(
+            step,
+            reward=metrics["reward/mean"],
+            all_wrong_fraction=metrics["groups/all_wrong_fraction"],
+            golden_injections=int(metrics["groups/golden_injected"]),
+            tokens_per_s=metrics["perf/tokens_per_s"],
+        )
 
     def _speed(self, batch: Batch | None, seconds: dict[str, float]) -> dict[str, float]:
         """Tokens and operations per second and device, of the phases that run the actor."""
@@ -99,6 +110,6 @@ class Report:
 
     def close(self) -> None:
         """Closes bar and event file."""
-        if self.enabled:
-            self.progress.close()
-            self.log.close()
+        if self._outputs:
+            self._outputs.progress.close()
+            self._outputs.metrics.close()

@@ -71,8 +71,8 @@ class Trainer:
             is_last, is_stop = self.step == trainer.steps, self.step == end
             if evaluation.every_steps and (is_last or self.step % evaluation.every_steps == 0):
                 result = self.evaluate()
-            metrics |= self.memory.take()
-            self.report.step(self.step, metrics | result, groups, batch, self.phases.take(), time.monotonic() - started)
+            metrics |= self.memory.drain() | result
+            self.report.step(self.step, metrics, groups, batch, self.phases.drain(), time.monotonic() - started)
             self.saver.poll()
             if is_stop or (trainer.checkpoint_every_steps and self.step % trainer.checkpoint_every_steps == 0):
                 self.save()
