@@ -13,7 +13,7 @@ from gcpo_mcore.actor.forward_pass import GradientPass, LogProbHead, LogProbPass
 from gcpo_mcore.actor.gathering import WeightGather
 from gcpo_mcore.actor.layout import Layout
 from gcpo_mcore.actor.logprobs import LOGITS_PER_CHUNK
-from gcpo_mcore.actor.microbatch import MicroBatch, split
+from gcpo_mcore.actor.microbatch import MicroBatch, Rows, split
 from gcpo_mcore.actor.offload import Offloader
 from gcpo_mcore.actor.optimizer import Stepper, learning_rate
 from gcpo_mcore.actor.stage import Stage, build_stage
@@ -140,7 +140,7 @@ class Actor:
     def _head(self) -> LogProbHead:
         return LogProbHead(self.arch.vocabulary, self.temperature, self.logits_per_chunk, self._gather)
 
-    def _micro_batches(self, batch: Batch) -> list[MicroBatch]:
+    def _micro_batches(self, batch: Rows) -> list[MicroBatch[Rows]]:
         """This rank's, each cut to its context share."""
         layout = self.layout
         micro_batches = split(

@@ -7,7 +7,7 @@ The last stage has the results; the others get empty lists.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Generic, TypeVar
@@ -20,14 +20,14 @@ from megatron.core.tensor_parallel import reduce_from_tensor_model_parallel_regi
 from gcpo_mcore.actor import groups
 from gcpo_mcore.actor.gathering import WeightGather
 from gcpo_mcore.actor.logprobs import token_logprobs
-from gcpo_mcore.actor.microbatch import MicroBatch
+from gcpo_mcore.actor.microbatch import MicroBatch, Rows
 from gcpo_mcore.actor.policy_model import PolicyModel
 from gcpo_mcore.actor.stage import Stage
 from gcpo_mcore.base import platform
-from gcpo_mcore.batch import Batch
+from gcpo_mcore.batch import Batch, UpdateBatch
 
-Sums = dict[str, tuple[float | torch.Tensor, float | torch.Tensor]]  # name -> value and weight, each to be added up
-LossFunction = Callable[[torch.Tensor, torch.Tensor, Batch], tuple[torch.Tensor, Sums]]
+Sums = Mapping[str, tuple[float | torch.Tensor, float | torch.Tensor]]  # name -> value and weight, each to be added up
+LossFunction = Callable[[torch.Tensor, torch.Tensor, UpdateBatch], tuple[torch.Tensor, Sums]]
 Result = TypeVar("Result")
 
 
@@ -50,7 +50,7 @@ class LogProbHead:
         return _join_context(torch.stack([micro.to_rows(logp), micro.to_rows(entropy)])).unbind()
 
 
-class MicroBatchPass(ABC, Generic[Result]):
+class MicroBatchPass(ABC, Generic[Rows, Result]):
     """A pass over micro-batches; a subclass says what becomes of their log-probs. A collective over all ranks."""
 
     is_forward_only: ClassVar[bool]
@@ -58,7 +58,7 @@ class MicroBatchPass(ABC, Generic[Result]):
     def __init__(self, stage: Stage, head: LogProbHead):
         self.stage, self.head = stage, head
 
-    def run(self, micro_batches: list[MicroBatch]) -> list[Result]:
+    def run(self, micro_batches: list[MicroBatch[Rows]]) -> list[Result]:
         """One result for each micro-batch on the last stage, none on the others."""
         for chunk in self.stage.ddp:
             chunk.train(not self.is_forward_only)
@@ -77,11 +77,11 @@ class MicroBatchPass(ABC, Generic[Result]):
             )
 
     @abstractmethod
-    def finish(self, micro: MicroBatch, logp: torch.Tensor, entropy: torch.Tensor) -> object:
+    def finish(self, micro: MicroBatch[Rows], logp: torch.Tensor, entropy: torch.Tensor) -> object:
         """What megatron-core's schedule expects of a micro-batch, from its log-probs and entropy, [r, T] each."""
 
     def _forward(
-        self, micro_batches: Iterator[MicroBatch], model: DistributedDataParallel
+        self, micro_batches: Iterator[MicroBatch[Rows]], model: DistributedDataParallel
     ) -> tuple[torch.Tensor, Callable[..., object]]:
         micro = next(micro_batches)
         output = model(
@@ -90,27 +90,29 @@ class MicroBatchPass(ABC, Generic[Result]):
         )  # fmt: skip
         return output, partial(self._finish, micro)
 
-    def _finish(self, micro: MicroBatch, hidden: torch.Tensor, non_loss_data: bool = False) -> object:
+    def _finish(self, micro: MicroBatch[Rows], hidden: torch.Tensor, non_loss_data: bool = False) -> object:
         logp, entropy = self.head(self.stage.chunks[-1], hidden, micro)
         return self.finish(micro, logp, entropy)
 
 
-class LogProbPass(MicroBatchPass[tuple[list[int], torch.Tensor]]):
+class LogProbPass(MicroBatchPass[Batch, tuple[list[int], torch.Tensor]]):
     """Gives the rows' numbers in the batch and their log-probs, [r, T] on the CPU."""
 
     is_forward_only = True
 
     @torch.no_grad()
-    def run(self, micro_batches: list[MicroBatch]) -> list[tuple[list[int], torch.Tensor]]:
+    def run(self, micro_batches: list[MicroBatch[Batch]]) -> list[tuple[list[int], torch.Tensor]]:
         """See MicroBatchPass."""
         return super().run(micro_batches)
 
-    def finish(self, micro: MicroBatch, logp: torch.Tensor, entropy: torch.Tensor) -> tuple[list[int], torch.Tensor]:
+    def finish(
+        self, micro: MicroBatch[Batch], logp: torch.Tensor, entropy: torch.Tensor
+    ) -> tuple[list[int], torch.Tensor]:
         """The micro-batch's result."""
         return micro.numbers, logp.cpu()
 
 
-class GradientPass(MicroBatchPass[Sums]):
+class GradientPass(MicroBatchPass[UpdateBatch, Sums]):
     """Adds the loss's gradients to their buffers, reduced over the ranks; gives the loss's sums."""
 
     is_forward_only = False
@@ -120,7 +122,7 @@ class GradientPass(MicroBatchPass[Sums]):
         self.loss = loss
 
     def finish(
-        self, micro: MicroBatch, logp: torch.Tensor, entropy: torch.Tensor
+        self, micro: MicroBatch[UpdateBatch], logp: torch.Tensor, entropy: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, Sums]:
         """The loss, a token count and the micro-batch's result."""
         loss, sums = self.loss(logp, entropy, micro.rows)

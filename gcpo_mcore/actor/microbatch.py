@@ -7,6 +7,7 @@ filled up one by one so that they can be.
 """
 
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -15,9 +16,11 @@ from megatron.core.packed_seq_params import PackedSeqParams
 from gcpo_mcore.actor import context
 from gcpo_mcore.batch import Batch
 
+Rows = TypeVar("Rows", bound=Batch)
+
 
 @dataclass
-class MicroBatch:
+class MicroBatch(Generic[Rows]):
     """What one forward pass eats. b sequences of s tokens (a pack: b = 1), n response tokens that are predicted here.
 
     tokens     [b, s] prompt + response, zeros as filling
@@ -38,7 +41,7 @@ class MicroBatch:
     source: torch.Tensor
     targets: torch.Tensor
     is_mine: torch.Tensor
-    rows: Batch
+    rows: Rows
     numbers: list[int]
 
     def to_rows(self, values: torch.Tensor) -> torch.Tensor:
@@ -47,7 +50,7 @@ class MicroBatch:
         out = torch.zeros_like(self.rows.mask, dtype=values.dtype)
         return out.masked_scatter(self.rows.mask.bool(), whole)
 
-    def context_share(self, rank: int, ranks: int) -> "MicroBatch":
+    def context_share(self, rank: int, ranks: int) -> "MicroBatch[Rows]":
         """The share of context-parallel `rank` of `ranks`."""
         length = self.tokens.shape[1]
         rows = (length,) if self.packed is None else tuple(self.packed.cu_seqlens_q.diff().tolist())
@@ -83,7 +86,7 @@ def pack(rows: list[int], lengths: list[int], tokens: int) -> list[list[int]]:
 
 
 def split(
-    batch: Batch,
+    batch: Rows,
     sequences: int,
     tokens: int | None,
     multiple_of: int,
@@ -91,7 +94,7 @@ def split(
     count_multiple_of: int,
     is_one_shape: bool,
     device: torch.device,
-) -> list[MicroBatch]:
+) -> list[MicroBatch[Rows]]:
     """The micro-batches of this rank's rows: the same number on every rank. A collective over the batch's peers.
 
     sequences     rows of a padded micro-batch
@@ -125,13 +128,13 @@ def _count(batch: Batch, mine: int, multiple_of: int) -> int:
     return _round_up(max(int(batch.peers.max(torch.tensor(mine))), 1), multiple_of)
 
 
-def _padded(batch: Batch, numbers: list[int], sequences: int, length: int, device: torch.device) -> MicroBatch:
+def _padded(batch: Rows, numbers: list[int], sequences: int, length: int, device: torch.device) -> MicroBatch[Rows]:
     starts = [row * length for row in range(len(numbers))]
     positions = torch.arange(length, device=device).expand(sequences, length)
     return _filled(batch, numbers, starts, (sequences, length), positions, None, device)
 
 
-def _packed(batch: Batch, numbers: list[int], rows: list[int], length: int, device: torch.device) -> MicroBatch:
+def _packed(batch: Rows, numbers: list[int], rows: list[int], length: int, device: torch.device) -> MicroBatch[Rows]:
     if length > sum(rows):
         rows.append(length - sum(rows))  # the filling is a row by itself
     ends = torch.tensor([0, *rows]).cumsum(0)
@@ -146,14 +149,14 @@ def _packed(batch: Batch, numbers: list[int], rows: list[int], length: int, devi
 
 
 def _filled(
-    batch: Batch,
+    batch: Rows,
     numbers: list[int],
     starts: list[int],
     shape: tuple[int, int],
     positions: torch.Tensor,
     packed: PackedSeqParams | None,
     device: torch.device,
-) -> MicroBatch:
+) -> MicroBatch[Rows]:
     tokens = np.zeros(shape[0] * shape[1], np.int64)
     source, targets = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for start, number in zip(starts, numbers, strict=True):

@@ -16,7 +16,7 @@ def child_environment() -> dict[str, str]:
 class Background:
     """Runs `function` in a thread, at once. What it raises is kept as `error` for whoever asks."""
 
-    def __init__(self, function: Callable[[], None], name: str):
+    def __init__(self, function: Callable[[], object], name: str):
         self.error: Exception | None = None
         self._function = function
         # A process that ends by an error of its own does not wait for it.

@@ -69,10 +69,8 @@ def phase_memory_gib() -> float:
     """
     if HAS_CUDA:
         return torch.cuda.max_memory_allocated() / 2**30
-    if not _Peak.can_reset:
-        return psutil.Process().memory_info().rss / 2**30
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found[1]) / 2**20
+    found = _Peak.can_reset and re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(found[1]) / 2**20 if found else psutil.Process().memory_info().rss / 2**30
 
 
 def reset_phase_memory() -> None:

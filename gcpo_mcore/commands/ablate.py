@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 from gcpo_mcore.base.errors import EXIT_CODE, UserError
+from gcpo_mcore.monitor.run_log import log_to_stderr
 
 OPTIONS = {"parallel_cells": "2", "processes": "", "out": "", "dry_run": "false", "launcher": "local", "note": ""}
 SETTING = "submitit."
@@ -93,6 +94,7 @@ def report(folders: list[Path], out: Path) -> int:
     return 0
 
 
+@log_to_stderr()
 def main() -> int:
     try:
         if sys.argv[1:2] == ["report"]:

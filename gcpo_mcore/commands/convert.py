@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 from gcpo_mcore.base.errors import EXIT_CODE, UserError
+from gcpo_mcore.monitor.run_log import log_to_stderr
 
 DTYPES = ("float32", "bfloat16")
 DEADLINE_S = 1800
@@ -113,6 +114,7 @@ def _prepare(out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
 
 
+@log_to_stderr()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)

@@ -10,6 +10,7 @@ import argparse
 import sys
 
 from gcpo_mcore.base.errors import EXIT_CODE, UserError
+from gcpo_mcore.monitor.run_log import log_to_stderr
 
 DOES_NOT_FIT = 1
 
@@ -34,7 +35,7 @@ def plan(overrides: list[str], processes: int, gpu_memory_gib: float | None, res
         print(f"in host memory: {name}, {size / GIB:.2f} GiB a process")
     needed = estimate.peak_gib + reserve_gib
     fits = estimate.fits(device - reserve_gib)
-    phase = max(estimate.phase_gib, key=estimate.phase_gib.get)
+    phase = max(estimate.phase_gib, key=lambda name: estimate.phase_gib[name])
     print(
         f"{'fits' if fits else 'does not fit'}: {needed:.2f} GiB in phase {phase} "
         f"(with {reserve_gib:g} for the driver and messages), of {device:.2f} GiB"
@@ -42,6 +43,7 @@ def plan(overrides: list[str], processes: int, gpu_memory_gib: float | None, res
     return 0 if fits else DOES_NOT_FIT
 
 
+@log_to_stderr()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)

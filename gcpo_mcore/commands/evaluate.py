@@ -11,6 +11,7 @@ killed call goes on from there, and results.md and results.json have the tables.
 
 import contextlib
 
+from gcpo_mcore.monitor.run_log import log_to_stderr
 from gcpo_mcore.run.load import parse, run_tool
 
 
@@ -118,6 +119,7 @@ def _models(config) -> dict:
     return found
 
 
+@log_to_stderr()
 def main() -> None:
     """The command."""
     run_tool(evaluate_folders)

@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 
 from gcpo_mcore.base.errors import EXIT_CODE, UserError, nearest
+from gcpo_mcore.monitor.run_log import log_to_stderr
 
 
 def fill(given, config, rows, grader) -> None:
@@ -228,6 +229,7 @@ def _share(text: str) -> float:
     return value
 
 
+@log_to_stderr()
 def main() -> int:
     parser = _parser()
     given, settings = parser.parse_known_args()  # settings may stand anywhere

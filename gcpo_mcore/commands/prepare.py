@@ -22,6 +22,7 @@ from pathlib import Path
 
 from gcpo_mcore.base.errors import EXIT_CODE, UserError
 from gcpo_mcore.base.files import jsonl, write_atomically
+from gcpo_mcore.monitor.run_log import log_to_stderr
 from gcpo_mcore.tasks.carry_files import make_data, make_init, make_starter, make_teacher
 
 
@@ -123,6 +124,7 @@ def _is_path(word: str) -> bool:
     return word.startswith("hf:") or "=" not in word or Path(word).exists()
 
 
+@log_to_stderr()
 def main() -> int:
     commands = {"check": check, "reasoning": reasoning, "champ": champ, "teacher": teacher}
     if command := commands.get("".join(sys.argv[1:2])):

@@ -6,6 +6,7 @@ newest good checkpoint. Without torchrun it runs as one process.
 
 import os
 
+from gcpo_mcore.monitor.run_log import log_to_stderr
 from gcpo_mcore.run.load import parse, run_tool
 
 
@@ -38,6 +39,7 @@ def train(composed) -> None:
             print("held out: " + ("  ".join(f"{k} {v:.3f}" for k, v in result.items()) or "not evaluated"))
 
 
+@log_to_stderr()
 def main() -> None:
     """The command."""
     run_tool(train)

@@ -5,6 +5,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.dataset import prompt_from
 from gcpo_mcore.data.files import Row, read_rows
@@ -119,8 +121,9 @@ class Checker:
         """Each reference answer has to be right by itself. Not for a reward that does not say where the answer is."""
         if self._extraction is None:
             return
+        end = np.array([self.tokenizer.eos_token_id], np.int32)
         texts = [(row, p, answer) for row, p in prompts for answer in (p.answer, *p.other_answers)]
-        pairs = [(p, Sample(0, [self.tokenizer.eos_token_id], self._extraction.wrap(answer))) for _, p, answer in texts]
+        pairs = [(p, Sample(0, end, self._extraction.wrap(answer))) for _, p, answer in texts]
         for (row, _, answer), sample in zip(texts, self._graded(pairs), strict=True):
             if not sample.is_accurate:
                 self._find(checked, row, ANSWER, f"{answer[:200]!r}{self._why(sample)}")
@@ -130,10 +133,11 @@ class Checker:
         golden = [(row, p) for row, p in prompts if p.golden_ids is not None]
         pairs = [(p, p.golden_sample()) for _, p in golden]
         for (row, prompt), sample in zip(golden, self._graded(pairs), strict=True):
+            tokens = len(sample.response_ids)
             if not sample.is_accurate:
                 self._find(checked, row, GOLDEN, f"the answer is {prompt.answer[:200]!r}{self._why(sample)}")
-            if len(prompt.golden_ids) > longest:
-                self._find(checked, row, GOLDEN_TOO_LONG, f"{len(prompt.golden_ids)} tokens, the limit is {longest}")
+            if tokens > longest:
+                self._find(checked, row, GOLDEN_TOO_LONG, f"{tokens} tokens, the limit is {longest}")
 
     def _graded(self, pairs: list[tuple[Prompt, Sample]]) -> list[Sample]:
         self.grader.grade(pairs)

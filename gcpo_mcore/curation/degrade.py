@@ -38,14 +38,15 @@ def degrade(
     except re.error as error:
         raise UserError(f"--step-separator {step_separator}: not a regular expression: {error}") from None
     columns = columns_of(rows[0], config.data.keys)
-    made, counts = [], dict.fromkeys(("without a golden answer", "truncated", "corrupted", "wrong answers"), 0)
+    made: list[dict[str, Any]] = []
+    counts: dict[str, int] = dict.fromkeys(("without a golden answer", "truncated", "corrupted", "wrong answers"), 0)
     for row in rows:
         golden = columns.golden_answer(row)
         counts["without a golden answer"] += golden is None
-        parts = damage.split(golden, extraction) if golden is not None else None
+        pieces = damage.split(golden, extraction) if golden is not None else None
         text, done = golden, []
-        if parts is not None:
-            text, done = _changed(parts, truncate, corrupt, wrong_answer, step_separator, f"{seed}/{row.number}")
+        if pieces is not None:
+            text, done = _changed(pieces, truncate, corrupt, wrong_answer, step_separator, f"{seed}/{row.number}")
         for name, what in (("truncated", "truncate"), ("corrupted", "corrupt"), ("wrong answers", "wrong_answer")):
             counts[name] += any(d.split(":")[0] == what for d in done)
         origin = row.values.get("golden_source") or ("given" if golden is not None else None)
@@ -59,11 +60,11 @@ def degrade(
 
 
 def _changed(
-    parts: tuple[str, str, str], truncate: float, corrupt: float, wrong_answer: float, separator: str, key: str
+    pieces: tuple[str, str, str], truncate: float, corrupt: float, wrong_answer: float, separator: str, key: str
 ) -> tuple[str, list[str]]:
     """The text of a split golden answer after the changes, and the names of those that changed something."""
     r = random.Random(key)
-    body, final, answer = parts
+    body, final, answer = pieces
     done = []
     shorter = damage.truncate(body, separator, truncate)
     if shorter != body:

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.files import write_atomically
 from gcpo_mcore.data.config import DataConfig
@@ -38,7 +40,7 @@ def fill(
     parallel: int,
     replace: bool,
     settings: dict[str, Any],
-    advance: Callable[[int], None],
+    advance: Callable[[int], object],
 ) -> dict[str, int]:
     """Writes `rows` to `out` with the columns golden_answer and golden_source; how many rows met which end.
 
@@ -46,7 +48,7 @@ def fill(
               'given' unless the row says more
     parallel  rows proposed for at a time; so many are lost if the call is interrupted
     replace   never keep what the row had
-    settings  what the candidates depend on: a part made with others is refused
+    settings  what the candidates depend on: an OUT.part made with others is refused
     advance   told how many rows are done, in steps
 
     Of the candidates that are right, `choose` takes one. UserError for a row that has no prompt or answer.
@@ -55,13 +57,14 @@ def fill(
         raise UserError(f"{out}: is there already; choose another name or remove it")
     columns = columns_of(rows[0], data.keys)
     for row in rows:  # all mistakes before any work
-        prompt_of(row, columns.prompt), columns.answers(row)
-    part = out.with_name(f"{out.name}.part")
-    done = _read_part(part, _fingerprint(rows, settings))
+        prompt_of(row, columns.prompt)
+        columns.answers(row)
+    unfinished = out.with_name(f"{out.name}.part")
+    done = _read_unfinished(unfinished, _fingerprint(rows, settings))
     advance(len(done))
     waiting = [row for row in rows if row.number not in done]
-    with _appending(part) as file:
-        if not done and not part.stat().st_size:
+    with _appending(unfinished) as file:
+        if not done and not unfinished.stat().st_size:
             _append(file, {"made from": _fingerprint(rows, settings)})
         for start in range(0, len(waiting), parallel):
             chunk = waiting[start : start + parallel]
@@ -78,7 +81,7 @@ def fill(
         golden = {key: done[row.number][key] for key in ("golden_answer", "golden_source")}
         lines.append(json.dumps(row.values | golden, default=str))
     write_atomically(out, "\n".join([*lines, ""]))
-    part.unlink()
+    unfinished.unlink()
     return dict(Counter(d["end"] for d in done.values()))
 
 
@@ -94,19 +97,18 @@ def verified(rows: list[Row], texts: list[str], columns: Columns, grader: Grader
         prompt, (answer, *others) = prompt_of(row, columns.prompt), columns.answers(row)
         shown = prompt if isinstance(prompt, str) else prompt[-1]["content"]
         made = Prompt(str(row.number), "", shown, [], answer, columns=row.values, other_answers=tuple(others))
-        pairs.append((made, Sample(0, [0], text)))
+        pairs.append((made, Sample(0, np.zeros(1, np.int32), text)))
     grader.grade(pairs)
     return [sample.is_accurate for _, sample in pairs]
 
 
 def _kept(chunk: list[Row], columns: Columns, grader: Grader) -> dict[int, dict]:
     """The rows whose own golden answer is right."""
-    texts = {row.number: columns.golden_answer(row) for row in chunk}
-    having = [row for row in chunk if texts[row.number] is not None]
-    right = verified(having, [texts[row.number] for row in having], columns, grader)
+    having = [(row, text) for row in chunk if (text := columns.golden_answer(row)) is not None]
+    right = verified([row for row, _ in having], [text for _, text in having], columns, grader)
     return {
-        row.number: _made(texts[row.number], row.values.get("golden_source") or "given", KEPT)
-        for row, is_right in zip(having, right, strict=True)
+        row.number: _made(text, row.values.get("golden_source") or "given", KEPT)
+        for (row, text), is_right in zip(having, right, strict=True)
         if is_right
     }
 
@@ -146,17 +148,17 @@ def _fingerprint(rows: list[Row], settings: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _read_part(part: Path, fingerprint: str) -> dict[int, dict]:
+def _read_unfinished(path: Path, fingerprint: str) -> dict[int, dict]:
     """The rows that an interrupted call has done. A last line that was cut off is cut away."""
-    if not part.exists():
+    if not path.exists():
         return {}
-    whole = part.read_bytes()
+    whole = path.read_bytes()
     whole = whole[: whole.rfind(b"\n") + 1]
-    with open(part, "rb+") as file:
+    with open(path, "rb+") as file:
         file.truncate(len(whole))
     header, *lines = [json.loads(line) for line in whole.splitlines()] or [{"made from": fingerprint}]
     if header["made from"] != fingerprint:
-        raise UserError(f"{part}: was made from other rows or with other settings; remove it to start anew")
+        raise UserError(f"{path}: was made from other rows or with other settings; remove it to start anew")
     return {line.pop("row"): line for line in lines}
 
 

@@ -20,11 +20,9 @@ class Policy:
     """
 
     def __init__(self, folder: str, tokenizer, data: DataConfig):
-        try:
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"{folder}: transformers cannot load it: {str(error).splitlines()[0]}") from None
-        self.model, self.tokenizer, self.data = model.eval().to(platform.device()), tokenizer, data
+        self.tokenizer, self.data = tokenizer, data
+        self.model = _loaded(folder).to(platform.device())
+        self.max_positions = getattr(self.model.config, "max_position_embeddings", None) or float("inf")
 
     def choose(self, rows: list[Row], candidates: list[list[str]], columns: Columns) -> list[str]:
         """For each row the candidate with the highest mean log-prob per token, as a golden answer to its prompt.
@@ -45,10 +43,12 @@ class Policy:
 
         -inf for a pair with more tokens than the model has positions.
         """
-        limit = getattr(self.model.config, "max_position_embeddings", None) or float("inf")
+        device = platform.device()
         lengths = [len(prompt) + len(response) for prompt, response in pairs]
         found = [float("-inf")] * len(pairs)
-        fitting = sorted((i for i, length in enumerate(lengths) if length <= limit), key=lengths.__getitem__)
+        fitting = sorted(
+            (i for i, length in enumerate(lengths) if length <= self.max_positions), key=lengths.__getitem__
+        )
         while fitting:
             longest = lengths[fitting[-1]]
             taken = max(1, TOKENS_PER_BATCH // longest)
@@ -59,10 +59,17 @@ class Policy:
                 prompt, response = pairs[i]
                 ids[row, : lengths[i]] = torch.tensor(prompt + response)
                 mask[row, : lengths[i]] = 1
-            logits = self.model(ids.to(self.model.device), attention_mask=mask.to(self.model.device)).logits
+            logits = self.model(ids.to(device), attention_mask=mask.to(device)).logits
             for row, i in enumerate(batch):
                 prompt, response = pairs[i]
                 logp = logits[row, len(prompt) - 1 : lengths[i] - 1].float().log_softmax(-1)
                 targets = torch.tensor(response, device=logp.device)
                 found[i] = logp.gather(-1, targets[:, None]).mean().item()
         return found
+
+
+def _loaded(folder: str) -> torch.nn.Module:
+    try:
+        return AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{folder}: transformers cannot load it: {str(error).splitlines()[0]}") from None

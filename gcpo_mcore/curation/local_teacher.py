@@ -32,11 +32,11 @@ class LocalTeacher:
 
     def solve(self, rows: Sequence[Row], columns: Columns) -> list[list[str]]:
         """The whole solutions of each row: those that are not empty and were not cut off."""
-        prompts = [self._prompt(row, columns) for row in rows]
-        work = [(i, t) for i, prompt in enumerate(prompts) if prompt is not None for t in range(self.tries)]
-        requests = [Request(prompts[i], t, request_seed("teacher", self.seed, prompts[i].id, t)) for i, t in work]
+        asked = [(i, prompt) for i, row in enumerate(rows) if (prompt := self._prompt(row, columns)) is not None]
+        work = [(i, prompt, t) for i, prompt in asked for t in range(self.tries)]
+        requests = [Request(prompt, t, request_seed("teacher", self.seed, prompt.id, t)) for _, prompt, t in work]
         found: list[list[str]] = [[] for _ in rows]
-        for (i, _), sample in zip(work, self.engine.generate(requests, self.sampling), strict=True):
+        for (i, _, _), sample in zip(work, self.engine.generate(requests, self.sampling), strict=True):
             if not sample.truncated and (text := sample.response_text.strip()):
                 found[i].append(text)
         return found

@@ -94,7 +94,7 @@ def prompt_from(row: Row, columns: Columns, source: str, config: DataConfig, tok
             " (data.max_prompt_tokens; data.overlong_prompts=drop leaves such rows out)"
         )
     golden_ids = None
-    if golden is not None:
+    if golden is not None and columns.golden is not None:
         golden_ids = golden_tokens(golden, tokenizer)
         _check_vocabulary(row, columns.golden.column, golden_ids, tokenizer)
     return Prompt(

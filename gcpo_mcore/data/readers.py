@@ -15,7 +15,7 @@ from gcpo_mcore.base.errors import UserError, nearest
 
 Located = tuple[str, dict[str, Any]]  # where, values by column
 HUB = "hf:"
-HUB_OPTIONS = {"config": "name", "split": "split", "revision": "revision"}  # in the path: of datasets.load_dataset
+HUB_OPTIONS = ("config", "split", "revision")
 MAX_CSV_FIELD_CHARS = 2**31 - 1
 
 
@@ -134,7 +134,9 @@ def _read_hub(path: str) -> Iterator[Located]:
     except ImportError:
         raise UserError(f"{path}: needs the package 'datasets' (pip install 'gcpo-mcore[hub]')") from None
     try:
-        found = datasets.load_dataset(name, **{HUB_OPTIONS[key]: value for key, value in given.items()})
+        found = datasets.load_dataset(
+            name, given.get("config"), split=given["split"], revision=given.get("revision"), streaming=False
+        )
     except Exception as error:  # the library raises a dozen kinds: no network, no such name, split or config
         raise UserError(f"{path}: {' '.join(f'{type(error).__name__}: {error}'.split())[:400]}") from None
     for number, values in enumerate(found):

@@ -31,7 +31,7 @@ def measure(
     settings = {"model": model, "benchmark": name, "seed": sampler.seed, "problems_per_chunk": per_chunk}
     settings |= benchmark.model_dump(mode="json", exclude=FREE_SETTINGS)
     records = Records(path, settings) if dist.get_rank() == 0 else None
-    done: dict[str, dict] = from_rank_0(records.done if records else None)
+    done = from_rank_0(records.done if records else {})
     for first in range(0, len(prompts), per_chunk):
         chunk = prompts[first : first + per_chunk]
         if all(prompt.id in done for prompt in chunk):

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from gcpo_mcore.base.files import write_atomically
 from gcpo_mcore.evaluation.config import Benchmark
@@ -12,6 +12,13 @@ from gcpo_mcore.evaluation.measure import figures
 
 Table = tuple[str, list[str], list[dict[str, str]]]  # title, columns, rows
 ByModel = Mapping[str, Mapping[str, Sequence[dict[str, Any]]]]  # model -> benchmark -> records
+
+
+class _Plain(TypedDict):
+    """An `Estimate` as json has it."""
+
+    mean: float
+    standard_error: float | None
 
 
 def summary(records: ByModel, benchmarks: Mapping[str, Benchmark]) -> dict[str, Any]:
@@ -74,14 +81,14 @@ def _averages(records: Sequence[dict[str, Any]]) -> list[float]:
     return [average_at([sample["correct"] for sample in record["samples"]]) for record in records]
 
 
-def _shown_row(values: Mapping[str, Mapping[str, float | None]]) -> dict[str, str]:
+def _shown_row(values: Mapping[str, _Plain]) -> dict[str, str]:
     return {key: f"{value['mean']:.0f}" if key == "tokens" else _percent(value) for key, value in values.items()}
 
 
-def _percent(value: Mapping[str, float | None], sign: bool = False) -> str:
+def _percent(value: _Plain, sign: bool = False) -> str:
     error = "" if value["standard_error"] is None else f" ± {100 * value['standard_error']:.1f}"
     return f"{100 * value['mean']:{'+' if sign else ''}.1f}{error}"
 
 
-def _plain(value: Estimate) -> dict[str, float | None]:
+def _plain(value: Estimate) -> _Plain:
     return {"mean": value.mean, "standard_error": value.standard_error}

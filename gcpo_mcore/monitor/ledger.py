@@ -3,15 +3,14 @@
 ledger = Ledger()
 with ledger.phase("score"):
     ...
-ledger.take()   # {'memory/score_peak_gib': 1.3}, and starts anew for the next step
+ledger.drain()   # {'memory/score_peak_gib': 1.3}, and starts anew for the next step
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch.distributed as dist
-
 from gcpo_mcore.base import platform
+from gcpo_mcore.base.collectives import from_every_rank
 
 
 class Ledger:
@@ -32,10 +31,9 @@ class Ledger:
             self._note()
             self._open.pop()
 
-    def take(self) -> dict[str, float]:
+    def drain(self) -> dict[str, float]:
         """'memory/PHASE_peak_gib' of each phase since the last call, the largest over ranks. A collective."""
-        everyone: list[dict[str, float]] = [{}] * dist.get_world_size()
-        dist.all_gather_object(everyone, self.peaks)
+        everyone = from_every_rank(self.peaks)
         self.peaks = {}
         names = sorted({name for peaks in everyone for name in peaks})
         return {f"memory/{name}_peak_gib": max(peaks.get(name, 0.0) for peaks in everyone) for name in names}

@@ -1,17 +1,20 @@
 """What the user sees of a running step: a bar in a terminal, one line per step elsewhere."""
 
+import logging
 import sys
 import time
 
 from tqdm import tqdm
+
+log = logging.getLogger(__name__)
 
 
 class Progress:
     """`with Progress(total_steps, first_step, enabled) as progress: progress.update(step, ...)`.
 
     total_steps  the steps of the whole run; done_steps  those taken before (on resume)
-    enabled      False on all ranks but one, and where the user wants quiet
-    stream       stderr unless given
+    enabled      False where the user wants quiet: the steps are in the run's log only, as they are beside a bar
+    stream       where a bar is drawn if it is a terminal; stderr unless given
     """
 
     def __init__(self, total_steps: int, done_steps: int, enabled: bool, stream=None):
@@ -37,10 +40,9 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix(shown, refresh=False)
             self._bar.update(step - self._bar.n)
-        elif self.enabled:
-            words = "  ".join(f"{name} {value}" for name, value in shown.items())
-            elapsed = time.monotonic() - self._started
-            print(f"step {step}/{self.total_steps}  {words}  {elapsed:.0f} s", file=self.stream, flush=True)
+        words = "  ".join(f"{name} {value}" for name, value in shown.items())
+        level = logging.INFO if self.enabled and self._bar is None else logging.DEBUG
+        log.log(level, "step %d/%d  %s  %.0f s", step, self.total_steps, words, time.monotonic() - self._started)
 
     def close(self) -> None:
         """Leaves the bar as it is."""

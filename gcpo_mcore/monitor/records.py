@@ -45,7 +45,7 @@ def _values(step: int, prompt: Prompt, facts: Facts, sample: Sample, advantage: 
         "weight_version": sample.weight_version,
         **({"token_versions": sample.token_versions.tolist()} if len(sample.token_versions) else {}),
         "advantage": _number(advantage),
-        "mean_rollout_logp": _number(np.mean(sample.rollout_logp)) if len(sample.rollout_logp) else None,
+        "mean_rollout_logp": _number(float(np.mean(sample.rollout_logp))) if len(sample.rollout_logp) else None,
     }
 
 

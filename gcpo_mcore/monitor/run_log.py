@@ -1,25 +1,100 @@
-"""logs/rank_00000.log of the run folder: what a rank did, with times, and the traceback it died with."""
+"""Where it goes what library code says through `logging`: to stderr, and into logs/rank_00000.log of the run folder.
 
-import time
-import traceback
+log = logging.getLogger(__name__)   # in any module of ours
+log.warning(...), log.info(...)     # on stderr as the bare line, 'rank 3: ...' on ranks above 0; in the run's log
+log.debug(...)                      # in the run's log only, with time and level as all there
+"""
+
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+LOGGER = logging.getLogger("gcpo_mcore")
+TIME = "%Y-%m-%d %H:%M:%S"  # local
+MAX_EARLY = 1000
 
-class RunLog:
-    """`with RunLog(run_folder, rank) as log: log.line('step 1/60 ...')`. Lines of a resumed run are appended."""
 
-    def __init__(self, folder: Path, rank: int):
-        self.path = folder / "logs" / f"rank_{rank:05d}.log"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+@contextmanager
+def log_to_stderr() -> Iterator[None]:
+    """Shows what the library says on stderr while the body runs, or the function that this decorates. Nested: once."""
+    if any(isinstance(handler, _Stderr) for handler in LOGGER.handlers):
+        yield
+        return
+    level, propagate = LOGGER.level, LOGGER.propagate
+    handlers = [_Stderr(logging.INFO), _Early()]
+    LOGGER.setLevel(logging.DEBUG)
+    LOGGER.propagate = False  # some other library's handler at the root would say it a second time
+    for handler in handlers:
+        LOGGER.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            LOGGER.removeHandler(handler)
+        LOGGER.setLevel(level)
+        LOGGER.propagate = propagate
 
-    def line(self, text: str) -> None:
-        """Appends one line with the local time; it is in the file when this returns."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
-    def __enter__(self) -> "RunLog":
-        return self
+@contextmanager
+def run_log(folder: Path, rank: int) -> Iterator[None]:
+    """Writes what the library says while the body runs into the rank's log, and the traceback that ends the body.
 
-    def __exit__(self, kind, error, trace) -> None:
-        if error is not None:
-            self.line("ended by " + "".join(traceback.format_exception(kind, error, trace)).rstrip())
+    What was said since `log_to_stderr` began, before the run had a folder, comes first. Resumed runs append. A line is
+    in the file when the call that logs it returns.
+    """
+    path = folder / "logs" / f"rank_{rank:05d}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", TIME))
+    with log_to_stderr():
+        _hand_over_to(file)
+        LOGGER.addHandler(file)
+        try:
+            yield
+        except BaseException as error:  # stderr has it from whoever ends the process
+            ended = (type(error), error, error.__traceback__)
+            file.handle(LOGGER.makeRecord(LOGGER.name, logging.CRITICAL, __file__, 0, "ended by", (), ended))
+            raise
+        finally:
+            LOGGER.removeHandler(file)
+            file.close()
+
+
+def open_logs() -> list[Path]:
+    """The files into which goes what the library says now."""
+    return [Path(handler.baseFilename) for handler in LOGGER.handlers if isinstance(handler, logging.FileHandler)]
+
+
+class _Stderr(logging.Handler):
+    """Writes to what sys.stderr is at the time, which may change."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        rank = os.environ.get("RANK", "0")
+        try:
+            sys.stderr.write(f"{'' if rank == '0' else f'rank {rank}: '}{self.format(record)}\n")
+            sys.stderr.flush()
+        except Exception:
+            self.handleError(record)
+
+
+class _Early(logging.Handler):
+    """Keeps what is said before there is a file for it, the newest `MAX_EARLY` records."""
+
+    def __init__(self):
+        super().__init__()
+        self.records: deque[logging.LogRecord] = deque(maxlen=MAX_EARLY)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+def _hand_over_to(file: logging.Handler) -> None:
+    """Moves the early records, if any are kept, into the file, and keeps no more."""
+    for early in [handler for handler in LOGGER.handlers if isinstance(handler, _Early)]:
+        LOGGER.removeHandler(early)
+        for record in early.records:
+            file.handle(record)

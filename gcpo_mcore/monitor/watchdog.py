@@ -3,21 +3,22 @@
     phases = Phases(rank, deadline_s=1800)
     with phases.phase("generate"):
         ...
-    phases.take()   # {'generate': 12.3}, and starts anew for the next step
+    phases.drain()   # {'generate': 12.3}, and starts anew for the next step
 
 Past the deadline: one line on stderr with the rank, the phase and the seconds waited, the stacks of
-all threads, and exit code `EXIT_CODE`, without cleaning up (whatever hangs would hang the clean-up).
-Grading workers and other children bound to the process end with it.
+all threads, the same in the rank's log, and exit code `EXIT_CODE`, without cleaning up (whatever hangs
+would hang the clean-up). Grading workers and other children bound to the process end with it.
 """
 
 import faulthandler
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
+
+from gcpo_mcore.monitor.run_log import TIME, open_logs
 
 if TYPE_CHECKING:  # this module is imported without torch
     from gcpo_mcore.monitor.ledger import Ledger
@@ -26,6 +27,8 @@ EXIT_CODE = 3
 # A call that holds the interpreter lock stops Python threads, this module's timer among them. faulthandler's own
 # C thread then ends the process (exit code 1, the stacks only), so much later that the timer goes first if it can.
 BACKSTOP_S = 30.0
+LOG_S = 5.0  # for the last words in the log: a file system may be what hangs
+STDERR = 2  # the real one: sys.stderr may be somebody's buffer
 
 _backstops: list[float] = []  # time.monotonic() at which each phase now open would be ended by faulthandler
 _lock = threading.Lock()
@@ -72,18 +75,31 @@ class Phases:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
 
-    def take(self) -> dict[str, float]:
+    def drain(self) -> dict[str, float]:
         """The seconds per phase since the last call."""
-        taken, self.seconds = self.seconds, {}
-        return taken
+        drained, self.seconds = self.seconds, {}
+        return drained
 
 
 def _end(name: str, started: float, rank: int) -> None:
     waited = time.monotonic() - started
-    out = sys.__stderr__  # the real one: sys.stderr may be somebody's buffer
-    print(f"rank {rank}: phase '{name}' did not end within {waited:.1f} s; stacks follow", file=out, flush=True)
-    faulthandler.dump_traceback(file=out, all_threads=True)
+    line = f"rank {rank}: phase '{name}' did not end within {waited:.1f} s; stacks follow\n"
+    with suppress(OSError):
+        os.write(STDERR, line.encode())
+        faulthandler.dump_traceback(file=STDERR, all_threads=True)
+    writer = threading.Thread(target=_write_into_logs, args=(line,), daemon=True)
+    writer.start()
+    writer.join(LOG_S)
     os._exit(EXIT_CODE)
+
+
+def _write_into_logs(line: str) -> None:
+    """Writes past the log's own handler, whose lock the thread that hangs may hold."""
+    for path in open_logs():
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(f"{time.strftime(TIME)} CRITICAL {line}")
+            file.flush()
+            faulthandler.dump_traceback(file=file, all_threads=True)
 
 
 def _arm(add: float | None = None, remove: float | None = None) -> None:
@@ -95,6 +111,6 @@ def _arm(add: float | None = None, remove: float | None = None) -> None:
             _backstops.remove(remove)
         if _backstops:
             left = max(0.1, min(_backstops) - time.monotonic())
-            faulthandler.dump_traceback_later(left, exit=True, file=sys.__stderr__)
+            faulthandler.dump_traceback_later(left, exit=True, file=STDERR)
         else:
             faulthandler.cancel_dump_traceback_later()

@@ -8,7 +8,7 @@ loss L is a function of all log-probs l of the update, and these of the weights 
     so    L_lin(w) = L(c) + sum_t g_t (l_t(w) - sg[l_t(w)])       has the value and the gradient of L at these weights
     and is a sum over tokens, each of which may be anywhere: exact for every layout.
 
-`prepare` takes g_t and L(c) before the backward pass, `loss` adds up the rows' shares.
+`linearise` takes g_t and L(c) before the backward pass, `loss` adds up the rows' shares.
 """
 
 import math

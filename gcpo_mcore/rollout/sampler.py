@@ -107,8 +107,8 @@ class Sampler:
         groups: list[Group[Facts]] = [Group(fragment.prompt, []) for fragment in fragments]
         shares = from_every_rank((told, metrics))
         for rank, (rows, _) in enumerate(shares):
-            for number, place, *values in rows.tolist():
-                facts = Facts(**dict(zip(TOLD, values, strict=True)), home=(rank, place))
+            for number, place, *told_of in rows.tolist():
+                facts = _facts((rank, place), *told_of)
                 if facts.is_golden:
                     groups[number].golden = facts
                 else:
@@ -126,3 +126,28 @@ class Sampler:
         for group in groups:
             group.samples.sort(key=lambda sample: sample.index)
         return groups
+
+
+def _facts(
+    home: tuple[int, int],
+    index: int,
+    tokens: int,
+    weight_version: int,
+    reward: float,
+    truncated: bool,
+    is_golden: bool,
+    is_accurate: bool,
+    has_routing: bool,
+) -> Facts:
+    """The facts of a row of FACTS."""
+    return Facts(
+        index,
+        tokens=tokens,
+        weight_version=weight_version,
+        reward=reward,
+        truncated=truncated,
+        is_golden=is_golden,
+        is_accurate=is_accurate,
+        has_routing=has_routing,
+        home=home,
+    )

@@ -14,15 +14,7 @@ from gcpo_mcore.rollout.sampler import Sampler, Started
 from gcpo_mcore.run.config import RunConfig
 from gcpo_mcore.samples import Facts, Group, Prompt, Sample
 
-SELECTION_COUNTS = (
-    "golden_injected",
-    "golden_missing",
-    "golden_rejected",
-    "dropped_all_wrong",
-    "dropped_all_right",
-    "dropped_other",
-    "kept",
-)
+SHARES = ("all_wrong", "all_right")  # of the algorithm's counts: those logged as fractions of the groups
 
 
 @dataclass
@@ -64,6 +56,7 @@ class Collector:
         kept: list[Group[Facts]] = []
         store: list[Sample] = []
         totals: dict[str, float] = {}
+        selection: dict[str, float] = {}
         rounds = 0
         while len(kept) < wanted and rounds < algorithm.filter.rounds_per_step:
             rounds += 1
@@ -74,8 +67,8 @@ class Collector:
                 self.history |= {group.prompt.id: group.accuracy for group in groups}
             selected, counts = algorithm.select(groups, step)
             kept += selected
-            for name, value in {**graded, **sums, **counts}.items():
-                totals[name] = totals.get(name, 0.0) + value
+            _add(totals, graded | sums)
+            _add(selection, counts)
         if len(kept) < wanted and algorithm.filter.stop_at_cap:
             raise UserError(
                 f"phase sample: step {step} kept {len(kept)} of {wanted} groups after {rounds} rounds "
@@ -83,7 +76,7 @@ class Collector:
             )
         for number in range(min(self.config.rollout.max_staleness, self.last_step - step) - len(self.ahead)):
             self.ahead.append(self._begin(f"{step}|ahead|{number}"))  # sampled while the caller trains
-        return Collected(kept[:wanted], store, _means(totals, rounds))
+        return Collected(kept[:wanted], store, _means(totals, selection, rounds))
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs to go on with the same prompts, in plain json values.
@@ -132,6 +125,11 @@ class Collector:
         return is_skipped
 
 
+def _add(totals: dict[str, float], values: dict[str, float]) -> None:
+    for name, value in values.items():
+        totals[name] = totals.get(name, 0.0) + value
+
+
 def _sums(groups: list[Group[Facts]]) -> dict[str, float]:
     """Sums over the sampled responses, before any golden answer joins."""
     samples = [s for g in groups for s in g.samples]
@@ -145,8 +143,8 @@ def _sums(groups: list[Group[Facts]]) -> dict[str, float]:
     }
 
 
-def _means(totals: dict[str, float], rounds: int) -> dict[str, float]:
-    """The sums of all rounds as the metrics that are logged (docs/metrics.md)."""
+def _means(totals: dict[str, float], selection: dict[str, float], rounds: int) -> dict[str, float]:
+    """The sums of all rounds as the metrics that are logged (docs/metrics.md); `selection` is the algorithm's."""
     samples, groups = max(totals["samples"], 1.0), totals["groups"]
     return {
         "reward/mean": totals["reward"] / samples,
@@ -155,11 +153,10 @@ def _means(totals: dict[str, float], rounds: int) -> dict[str, float]:
         "rollout/response_tokens_mean": totals["tokens"] / samples,
         "rollout/truncated_fraction": totals["truncated"] / samples,
         "rollout/rounds": float(rounds),
-        "groups/all_wrong_fraction": totals["all_wrong"] / groups,
-        "groups/all_right_fraction": totals["all_right"] / groups,
+        **{f"groups/{name}_fraction": selection[name] / groups for name in SHARES},
         "groups/skipped": totals["skipped"],
         "rollout/prompts_given_back": totals["given_back"],
-        **{f"groups/{name}": totals[name] for name in SELECTION_COUNTS},
+        **{f"groups/{name}": count for name, count in selection.items() if name not in SHARES},
         **{name: value for name, value in totals.items() if name.startswith("grading/")},
     }
 

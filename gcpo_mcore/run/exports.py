@@ -3,11 +3,14 @@
 The run holds no second copy of anything and waits for nothing, but at its end.
 """
 
+import logging
 import subprocess
 import sys
 
 from gcpo_mcore.base.background import child_environment
 from gcpo_mcore.run.folder import RunFolder
+
+log = logging.getLogger(__name__)
 
 CONVERT = ["-m", "gcpo_mcore.commands.convert"]
 
@@ -17,6 +20,7 @@ class BackgroundExports:
 
     def __init__(self, folder: RunFolder, every_steps: int):
         self.folder, self.every_steps = folder, every_steps
+        self._output = folder.path / "logs" / "hf_export.log"
         self._running: dict[int, subprocess.Popen] = {}
 
     @property
@@ -32,9 +36,9 @@ class BackgroundExports:
             return
         # No CUDA device: they are the run's. One thread: the cores are.
         environment = child_environment() | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-        with open(self.folder.path / "logs" / "hf_export.log", "ab") as log:
+        with open(self._output, "ab") as output:
             command = [sys.executable, *CONVERT, "to-hf", str(self.folder.path), str(out), "--step", str(step)]
-            self._running[step] = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+            self._running[step] = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
 
     def close(self) -> None:
         """Waits for those that are running."""
@@ -48,5 +52,4 @@ class BackgroundExports:
                 continue
             del self._running[step]
             if process.returncode:
-                log = self.folder.path / "logs" / "hf_export.log"
-                print(f"the export of step {step} failed (exit {process.returncode}); see {log}", file=sys.stderr)
+                log.warning("the export of step %d failed (exit %d); see %s", step, process.returncode, self._output)

@@ -8,8 +8,8 @@ runs/NAME/checkpoints/step_000020/{shards/, rank_*.pt, state.json, manifest.json
 
 import hashlib
 import json
+import logging
 import shutil
-import sys
 from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +21,8 @@ from gcpo_mcore.base.config import flat, is_below
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.files import copy_model_files, sync_folder, write_atomically
 from gcpo_mcore.hf.architecture import Architecture
+
+log = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -53,12 +55,12 @@ class RunFolder:
         return json.loads((self.folder(step) / "state.json").read_text())
 
     def newest_good(self) -> Path | None:
-        """The newest checkpoint whose files are all there and unchanged; a line on stderr for each bad one."""
+        """The newest checkpoint whose files are all there and unchanged; a warning for each bad one."""
         for step in self.steps():
             problem = check(self.folder(step))
             if problem is None:
                 return self.folder(step)
-            print(f"checkpoint {self.folder(step)} is left out: {problem}", file=sys.stderr, flush=True)
+            log.warning("checkpoint %s is left out: %s", self.folder(step), problem)
         return None
 
     # --- config ------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch.distributed as dist
 
+from gcpo_mcore.base.collectives import from_every_rank
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.dataset import Loaded
 from gcpo_mcore.rewarding.grader import Grader
@@ -45,6 +46,5 @@ def _count(loaded: Loaded, grader: Grader, longest: int, max_rows: int | None) -
     chosen = [p for p in loaded.prompts if p.golden_ids is not None and len(p.golden_ids) <= longest][:max_rows]
     mine = [(p, p.golden_sample()) for p in chosen[dist.get_rank() :: dist.get_world_size()]]
     grader.grade(mine)
-    rejected: list[int] = [0] * dist.get_world_size()
-    dist.all_gather_object(rejected, sum(not sample.is_accurate for _, sample in mine))
+    rejected = from_every_rank(sum(not sample.is_accurate for _, sample in mine))
     return GoldenCount(loaded.with_golden, loaded.golden_over(longest), len(chosen), sum(rejected))

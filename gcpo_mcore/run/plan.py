@@ -5,7 +5,7 @@ Reads files, starts nothing. Every mistake of the user's ends here, as a UserErr
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gcpo_mcore.actor.backend import choose_backend
 from gcpo_mcore.actor.layout import Layout, check_layout
@@ -15,6 +15,9 @@ from gcpo_mcore.hf.architecture import Architecture, read_architecture
 from gcpo_mcore.hf.hub import local_folder
 from gcpo_mcore.run.config import RunConfig
 from gcpo_mcore.run.folder import RunFolder, check_architecture
+
+if TYPE_CHECKING:  # slow to import, and a mistake in the command line is told without it
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Plan:
     resolved: dict[str, Any]
     arch: Architecture
     layout: Layout
-    tokenizer: Any
+    tokenizer: "PreTrainedTokenizerBase"
     train: dict[str, Loaded]
     eval: dict[str, Loaded]
     folder: RunFolder
@@ -114,7 +117,7 @@ def _with_local_model(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"model": model})
 
 
-def load_tokenizer(folder: str, arch: Architecture) -> Any:
+def load_tokenizer(folder: str, arch: Architecture) -> "PreTrainedTokenizerBase":
     """The tokenizer of a Hugging Face folder. UserError if there is none or it does not fit the model."""
     from transformers import AutoTokenizer
 

@@ -1,50 +1,60 @@
 """What a run tells: derived sizes, progress, metrics, rollout records. Rank 0 speaks, the others are silent."""
 
+import logging
 from collections.abc import Mapping
-from itertools import islice
+from dataclasses import dataclass
 
 from gcpo_mcore.base import platform
-from gcpo_mcore.base.background import Background
-from gcpo_mcore.base.collectives import to_rank_0
 from gcpo_mcore.batch import Table, WeighedBatch
 from gcpo_mcore.hf.flops import forward_flops, training_flops
 from gcpo_mcore.monitor.metrics import MetricsLog
 from gcpo_mcore.monitor.progress import Progress
-from gcpo_mcore.monitor.records import record, write_records
-from gcpo_mcore.monitor.run_log import RunLog
 from gcpo_mcore.monitor.tables import print_sizes
 from gcpo_mcore.run.collector import Collected
 from gcpo_mcore.run.golden_check import GoldenCount
 from gcpo_mcore.run.plan import Plan
+from gcpo_mcore.run.recorder import Recorder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """What a started report writes to."""
+
+    metrics: MetricsLog
+    progress: Progress
 
 
 class Report:
-    """Collects the numbers of a step and writes them out."""
+    """Collects the numbers of a step and writes them out, on the rank that is the writer and once it is started."""
 
-    def __init__(self, plan: Plan, run_log: RunLog, rank: int):
-        self.plan, self.run_log, self.rank, self.enabled = plan, run_log, rank, rank == 0
-        self._writing: Background | None = None
+    def __init__(self, plan: Plan, rank: int):
+        self.plan, self.is_writer = plan, rank == 0
         self.settings = plan.config.monitor
+        self._outputs: _Outputs | None = None
+        limit = self.settings.records_per_step
+        self._recorder = Recorder(plan.folder.path, rank, limit) if self.settings.records else None
 
     def start(self, done_steps: int, golden: Mapping[str, GoldenCount]) -> None:
         """Prepares the run folder and prints the table of sizes, and the counts of golden answers by source."""
-        if not self.enabled:
+        if not self.is_writer:
             return
         folder = self.plan.folder
         folder.write_config(self.plan.resolved)
         folder.keep_model_files(self.plan.config.model.path)
-        self.log = MetricsLog(folder.path, self.settings.tensorboard)
-        self.log.truncate_after(done_steps if done_steps else -1)
-        counts = {f"golden answers, {source}": count for source, count in golden.items()}
-        print_sizes(f"{folder.path.name}", self.plan.sizes() | counts)
-        for name, count in counts.items():
-            self.run_log.line(f"{name}: {count}")
-        self.progress = Progress(self.plan.config.trainer.steps, done_steps, self.settings.progress)
+        metrics = MetricsLog(folder.path, self.settings.tensorboard)
+        metrics.truncate_after(done_steps if done_steps else -1)
+        sizes = self.plan.sizes() | {f"golden answers, {source}": count for source, count in golden.items()}
+        print_sizes(f"{folder.path.name}", sizes)
+        for name, size in sizes.items():
+            log.debug("%s: %s", name, size)
+        self._outputs = _Outputs(metrics, Progress(self.plan.config.trainer.steps, done_steps, self.settings.progress))
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Metrics that belong to no training step (the evaluation at the start)."""
-        if self.enabled:
-            self.log.write(step, metrics)
+        if self._outputs:
+            self._outputs.metrics.write(step, metrics)
 
     def step(
         self,
@@ -56,9 +66,9 @@ class Report:
         wall_s: float,
     ) -> None:
         """One training step: metrics, records, progress. `seconds` by phase. A collective over all ranks."""
-        if self.settings.records:
-            self._record(step, collected, batch)
-        if not self.enabled:
+        if self._recorder:
+            self._recorder.record(step, collected, batch)
+        if not self._outputs:
             return
         table = batch.table if batch else None
         trained = float(table.tokens[table.is_trained].sum()) if table else 0.0
@@ -69,41 +79,14 @@ class Report:
             "perf/tokens_per_s": (metrics["rollout/tokens"] + trained) / wall_s,
             "perf/memory_peak_gib": platform.memory_gib(),
         }
-        self.log.write(step, metrics)
-        shown = {
-            "reward": metrics["reward/mean"],
-            "all_wrong_fraction": metrics["groups/all_wrong_fraction"],
-            "golden_injections": int(metrics["groups/golden_injected"]),
-            "tokens_per_s": metrics["perf/tokens_per_s"],
-        }
-        self.run_log.line(f"step {step} " + " ".join(f"{name} {value:.4g}" for name, value in shown.items()))
-        self.progress.update(step, **shown)
-
-    def _record(self, step: int, collected: Collected, batch: WeighedBatch | None) -> None:
-        """Rank 0 writes the lines of the first samples, each of which its own rank makes; beside the next step."""
-        # The first token's: an advantage that differs by token is a sum over the tokens from there on.
-        advantages = batch.everywhere(batch.advantage[:, :1].sum(1)).tolist() if batch else []
-        rows = ((group.prompt, facts) for group in collected.groups for facts in group.samples)
-        first = enumerate(islice(zip(rows, advantages, strict=True), self.settings.records_per_step))
-        lines = {
-            row: record(step, prompt, facts, collected.store[facts.home[1]], advantage)
-            for row, ((prompt, facts), advantage) in first
-            if facts.home[0] == self.rank
-        }
-        everyone = to_rank_0(lines)
-        if everyone is not None:
-            self._finish_records()
-            found = sorted(item for share in everyone for item in share.items())
-            folder = self.plan.folder.path
-            self._writing = Background(lambda: write_records(folder, step, [line for _, line in found]), "records")
-
-    def _finish_records(self) -> None:
-        """Returns when no records are being written. OSError if they could not be."""
-        if self._writing is not None:
-            self._writing.wait()
-            if self._writing.error:
-                raise self._writing.error
-            self._writing = None
+        self._outputs.metrics.write(step, metrics)
+        self._outputs.progress.update(
+            step,
+            reward=metrics["reward/mean"],
+            all_wrong_fraction=metrics["groups/all_wrong_fraction"],
+            golden_injections=int(metrics["groups/golden_injected"]),
+            tokens_per_s=metrics["perf/tokens_per_s"],
+        )
 
     def _speed(self, table: Table | None, seconds: dict[str, float]) -> dict[str, float]:
         """Tokens and operations per second and device, of the phases that run the actor."""
@@ -126,7 +109,8 @@ class Report:
 
     def close(self) -> None:
         """Closes bar and event file."""
-        if self.enabled:
-            self._finish_records()
-            self.progress.close()
-            self.log.close()
+        if self._recorder:
+            self._recorder.close()
+        if self._outputs:
+            self._outputs.progress.close()
+            self._outputs.metrics.close()

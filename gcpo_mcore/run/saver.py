@@ -54,10 +54,10 @@ class Saver:
     def poll(self) -> None:
         """Takes the checkpoint on its way to its next stage if it is ready. UserError if it failed."""
         if self._naming and not self._naming.is_running:
-            self._end_naming()
+            self._end_naming(self._naming)
         if self._files and self._files.is_done():
             with self.phases.phase("checkpoint"):
-                self._begin_naming()
+                self._begin_naming(self._files)
 
     def wait(self) -> None:
         """Returns when no checkpoint is on its way. UserError if it failed."""
@@ -65,10 +65,10 @@ class Saver:
             return
         with self.phases.phase("checkpoint"):
             if self._files:
-                self._begin_naming()
+                self._begin_naming(self._files)
             if self._naming:
                 self._naming.wait()
-                self._end_naming()
+                self._end_naming(self._naming)
             dist.barrier()
 
     def close(self) -> None:
@@ -78,8 +78,9 @@ class Saver:
             self.exports.close()
             self._drop_old()
 
-    def _begin_naming(self) -> None:
-        files, self._files = self._files, None
+    def _begin_naming(self, files: CheckpointWriter) -> None:
+        """Ends the first stage."""
+        self._files = None
         try:
             files.finish()
         except UserError as error:
@@ -88,8 +89,9 @@ class Saver:
             step = self._step
             self._naming = Background(lambda: self.folder.finish_checkpoint(step, self.plan.arch), "checkpoint naming")
 
-    def _end_naming(self) -> None:
-        naming, self._naming = self._naming, None
+    def _end_naming(self, naming: Background) -> None:
+        """Ends the second stage."""
+        self._naming = None
         if naming.error:
             raise self._failure(self.folder.temporary(self._step), naming.error) from naming.error
         self.exports.after_checkpoint(self._step)

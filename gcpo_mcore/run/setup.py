@@ -1,11 +1,14 @@
 """Builds what a plan describes: process groups, actor, engine, graders, trainer. And takes it down again."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore  # torch.distributed's, which its stubs leave out
 
 from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.model import start_parallel
@@ -13,7 +16,7 @@ from gcpo_mcore.actor.reference import Reference
 from gcpo_mcore.base import platform
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.registry import engines
-from gcpo_mcore.monitor.run_log import RunLog
+from gcpo_mcore.monitor.run_log import run_log
 from gcpo_mcore.rewarding.grader import Grader
 from gcpo_mcore.rollout.engine import Engine
 from gcpo_mcore.rollout.sampler import Sampler
@@ -21,6 +24,11 @@ from gcpo_mcore.run.config import RunConfig
 from gcpo_mcore.run.plan import Plan
 from gcpo_mcore.run.report import Report
 from gcpo_mcore.run.trainer import Trainer
+
+if TYPE_CHECKING:  # slow to import
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -35,7 +43,7 @@ def process_group(threads: int | None, deadline_s: float) -> Iterator[None]:
     if "RANK" in os.environ:
         dist.init_process_group(platform.backend(), timeout=timeout)
     else:
-        dist.init_process_group(platform.backend(), store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
+        dist.init_process_group(platform.backend(), store=HashStore(), rank=0, world_size=1, timeout=timeout)
     try:
         yield
     finally:
@@ -52,7 +60,7 @@ def _check_restarts() -> None:
         )
 
 
-def build_engine(config: RunConfig, model_folder: str, tokenizer) -> Engine:
+def build_engine(config: RunConfig, model_folder: str, tokenizer: "PreTrainedTokenizerBase") -> Engine:
     """The rollout engine that the config names, for the model in `model_folder`, without weights yet."""
     return engines.get(config.rollout.engine)(
         config=config.rollout,
@@ -69,10 +77,10 @@ def trainer(plan: Plan) -> Iterator[Trainer]:
     config = plan.config
     with (
         process_group(config.parallel.threads, config.monitor.phase_deadline_s),
-        RunLog(plan.folder.path, dist.get_rank()) as log,
+        run_log(plan.folder.path, dist.get_rank()),
         Grader(config.reward) as grader,
     ):
-        log.line(f"start at step {plan.checkpoint_step} of {config.trainer.steps}, {plan.layout}")
+        log.debug("start at step %d of %d, %s", plan.checkpoint_step, config.trainer.steps, plan.layout)
         start_parallel(plan.layout, config.seed)
         actor = Actor(
             config.model,
@@ -87,5 +95,5 @@ def trainer(plan: Plan) -> Iterator[Trainer]:
         )
         reference = Reference(actor) if config.algorithm.needs_reference else None
         with contextlib.closing(build_engine(config, config.model.path, plan.tokenizer)) as engine:
-            report = Report(plan, log, dist.get_rank())
+            report = Report(plan, dist.get_rank())
             yield Trainer(plan, actor, engine, Sampler(engine, grader, config.seed), reference, report)

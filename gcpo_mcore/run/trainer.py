@@ -72,9 +72,9 @@ class Trainer:
             is_last, is_stop = self.step == trainer.steps, self.step == end
             if evaluation.every_steps and (is_last or self.step % evaluation.every_steps == 0):
                 result = self.evaluate()
-            metrics |= self.memory.take()
-            seconds, wall_s = self.phases.take(), time.monotonic() - started
-            self.report.step(self.step, metrics | result, collected, batch, seconds, wall_s)
+            metrics |= self.memory.drain() | result
+            seconds, wall_s = self.phases.drain(), time.monotonic() - started
+            self.report.step(self.step, metrics, collected, batch, seconds, wall_s)
             self.saver.poll()
             if is_stop or (trainer.checkpoint_every_steps and self.step % trainer.checkpoint_every_steps == 0):
                 self.save()

@@ -5,24 +5,39 @@ starter) and a larger one that knows all (a teacher). Each appears whole or not 
 import hashlib
 import io
 import json
+import logging
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TypedDict
 
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.files import jsonl, named_when_good, write_atomically
 from gcpo_mcore.tasks import carry
 
-STARTER = {  # 594,688 parameters
+log = logging.getLogger(__name__)
+
+
+class Shape(TypedDict):
+    """Sizes of a Qwen2 model, as its config calls them."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    intermediate_size: int
+
+
+STARTER: Shape = {  # 594,688 parameters
     "hidden_size": 128,
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "intermediate_size": 384,
 }
-TEACHER = {  # 1,769,664 parameters
+TEACHER: Shape = {  # 1,769,664 parameters
     "hidden_size": 192,
     "num_hidden_layers": 4,
     "num_attention_heads": 6,
@@ -47,7 +62,7 @@ def make_data(out: Path, seed: int) -> None:
         write_atomically(manifest, json.dumps({"task": "carry", "seed": seed, "files": files}, indent=2) + "\n")
     for name, about in files.items():
         size = f"{about['rows']:>6,} rows {about['bytes']:>10,} bytes"
-        print(f"{out / name}: {size}  sha256 {about['sha256']}{'  (already there)' if there else ''}")
+        log.info("%s: %s  sha256 %s%s", out / name, size, about["sha256"], "  (already there)" if there else "")
 
 
 def make_init(out: Path, seed: int) -> None:
@@ -71,33 +86,39 @@ def make_teacher(out: Path, processes: int) -> None:
     _train_model(out / "teacher", "carry_teacher", out / "teacher_training", seed, processes)
 
 
-def _make_model(folder: Path, seed: int, shape: dict[str, int]) -> None:
+def _make_model(folder: Path, seed: int, shape: Shape) -> None:
     if _is_there(folder):
         return
     import torch  # here, so that data alone needs no torch
     from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
     tokenizer = carry.make_tokenizer()
-    ends = {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+    pad, bos, eos = (tokenizer.get_vocab()[token] for token in carry.SPECIALS[:3])
     config = Qwen2Config(
         vocab_size=len(tokenizer),
         **shape,
         max_position_embeddings=128,
         tie_word_embeddings=True,
         dtype="float32",
-        **ends,
+        bos_token_id=bos,
+        eos_token_id=eos,
+        pad_token_id=pad,
     )
     torch.manual_seed(seed)
     model = Qwen2ForCausalLM(config)
-    model.generation_config = GenerationConfig(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, **ends)
+    model.generation_config = GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        bos_token_id=bos,
+        eos_token_id=eos,
+        pad_token_id=pad,
+    )
     with named_when_good(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-    print(f"{folder}: {sum(p.numel() for p in model.parameters()):,} parameters")
+    log.info("%s: %s parameters", folder, f"{sum(p.numel() for p in model.parameters()):,}")
 
 
 def _train_model(final: Path, experiment: str, run: Path, seed: int, processes: int) -> None:
@@ -113,7 +134,7 @@ def _train_model(final: Path, experiment: str, run: Path, seed: int, processes: 
             _python("-m", "gcpo_mcore.commands.convert", "to-hf", str(run), str(folder))
     finally:
         shutil.rmtree(run, ignore_errors=True)
-    print(f"{final}: trained as configs/experiment/{experiment}.yaml says")
+    log.info("%s: trained as configs/experiment/%s.yaml says", final, experiment)
 
 
 def _checked(manifest: Path, seed: int) -> dict:
@@ -131,7 +152,7 @@ def _checked(manifest: Path, seed: int) -> dict:
 
 def _is_there(folder: Path) -> bool:
     if folder.is_dir():
-        print(f"{folder}: already there")
+        log.info("%s: already there", folder)
     return folder.is_dir()
 
 

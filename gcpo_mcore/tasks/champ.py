@@ -6,6 +6,7 @@ in \boxed{}), `golden_source`, `category` and `steps`, how many there are: a dif
 """
 
 import re
+from importlib import import_module
 from typing import Any
 
 from gcpo_mcore.base.errors import UserError
@@ -20,7 +21,7 @@ def make(with_other_answers: bool) -> list[dict[str, Any]]:
     UserError without the package.
     """
     try:
-        import champ_dataset
+        champ_dataset = import_module("champ_dataset")
     except ImportError:
         raise UserError("needs the package 'champ-dataset' (pip install 'gcpo-mcore[champ]')") from None
     made = []

@@ -21,14 +21,14 @@ def main() -> None:
             torch.ones(100 * 2**18)  # 100 MiB, gone again before the phase ends
     with phases.phase("small"):
         pass
-    steps.append(ledger.take())
+    steps.append(ledger.drain())
     with phases.phase("around"):
         with phases.phase("inner"):
             torch.ones(50 * 2**18)
         torch.ones(2**18)
     with phases.phase("small"):
         pass
-    steps.append(ledger.take())
+    steps.append(ledger.drain())
     everyone = [None] * 2
     dist.all_gather_object(everyone, platform.memory_gib())
     if dist.get_rank() == 0:

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import io
+import logging
 import os
 import pty
 import struct
@@ -16,14 +17,20 @@ from gcpo_mcore.monitor.tables import print_results, print_sizes
 SHOWN = {"reward": 0.25, "all_wrong_fraction": 0.5, "golden_injections": 3, "tokens_per_s": 12345.6}
 
 
-def test_one_line_per_step_without_a_terminal():
+def told(caplog, level: int) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == level]
+
+
+def test_one_line_per_step_without_a_terminal(caplog):
+    caplog.set_level(logging.DEBUG, "gcpo_mcore")
     out = io.StringIO()
     with Progress(total_steps=10, done_steps=3, enabled=True, stream=out) as progress:
         progress.update(4, **SHOWN)
         progress.update(5, **SHOWN)
-    first, second = out.getvalue().splitlines()
+    first, second = told(caplog, logging.INFO)
     assert first.startswith("step 4/10  reward 0.250  all_wrong 0.50  golden 3  tokens/s 12,346")
     assert second.startswith("step 5/10")
+    assert out.getvalue() == ""
 
 
 def _read_all(reader: int) -> bytes:
@@ -36,7 +43,8 @@ def _read_all(reader: int) -> bytes:
     return found
 
 
-def test_a_bar_in_a_terminal():
+def test_a_bar_in_a_terminal(caplog):
+    caplog.set_level(logging.DEBUG, "gcpo_mcore")
     reader, writer = pty.openpty()
     fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))  # lines, columns
     with (
@@ -47,13 +55,16 @@ def test_a_bar_in_a_terminal():
     shown = _read_all(reader).decode()
     assert "10/10" in shown
     assert "reward=0.250" in shown
+    assert told(caplog, logging.INFO) == [] and told(caplog, logging.DEBUG)[0].startswith("step 10/10")
 
 
-def test_a_quiet_rank_says_nothing():
+def test_a_quiet_run_has_its_steps_in_the_log_only(caplog):
+    caplog.set_level(logging.DEBUG, "gcpo_mcore")
     out = io.StringIO()
     with Progress(10, 0, enabled=False, stream=out) as progress:
         progress.update(1, **SHOWN)
-    assert out.getvalue() == ""
+    assert out.getvalue() == "" and told(caplog, logging.INFO) == []
+    assert told(caplog, logging.DEBUG)[0].startswith("step 1/10")
 
 
 def test_tables():

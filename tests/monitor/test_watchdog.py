@@ -1,6 +1,7 @@
 """A phase past its deadline ends the process and says where; real processes."""
 
 import faulthandler
+import os
 import subprocess
 import sys
 import time
@@ -29,6 +30,37 @@ def test_a_hanging_phase_ends_the_process_with_its_name_rank_and_stacks():
     assert done.stderr.startswith("rank 3: phase 'generate' did not end within 0.")
     assert "receive_weights" in done.stderr
     assert "wait_for_rewards" in done.stderr
+
+
+def test_the_last_words_are_in_the_rank_s_log_too(tmp_path):
+    done = run(
+        "import time\n"
+        "from pathlib import Path\n"
+        "from gcpo_mcore.monitor.run_log import run_log\n"
+        "from gcpo_mcore.monitor.watchdog import phase\n"
+        f"with run_log(Path({str(tmp_path)!r}), rank=3), phase('sync', 0.5, rank=3):\n"
+        "    def receive_weights(): time.sleep(1000)\n"
+        "    receive_weights()\n"
+    )
+    assert done.returncode == EXIT_CODE
+    for told in (done.stderr, (tmp_path / "logs/rank_00003.log").read_text()):
+        assert told.count("rank 3: phase 'sync' did not end within 0.") == 1
+        assert "receive_weights" in told
+
+
+def test_a_log_that_cannot_be_written_to_does_not_keep_the_process(tmp_path):
+    """A pipe that nobody reads stands for a file system that no longer answers."""
+    os.mkfifo(tmp_path / "log")
+    done = run(
+        "import logging, time\n"
+        "import gcpo_mcore.monitor.watchdog as w\n"
+        "w.LOG_S = 0.5\n"
+        f"handler = logging.FileHandler({str(tmp_path / 'log')!r}, delay=True)\n"
+        "logging.getLogger('gcpo_mcore').addHandler(handler)\n"
+        "with w.phase('checkpoint', 0.5, 0): time.sleep(1000)\n"
+    )
+    assert done.returncode == EXIT_CODE
+    assert "phase 'checkpoint' did not end" in done.stderr
 
 
 def test_an_inner_phase_does_not_disarm_the_outer():
@@ -74,6 +106,6 @@ def test_seconds_add_up_per_step():
     with pytest.raises(ValueError), phases.phase("sync", deadline_s=50):
         raise ValueError
     assert phases.seconds.keys() == {"grade", "sync"}
-    taken = phases.take()
+    taken = phases.drain()
     assert 0.1 <= taken["grade"] < 2
     assert phases.seconds == {}

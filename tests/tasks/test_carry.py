@@ -1,5 +1,6 @@
 """The carry task: right golden answers, the promised files, the same bytes every time, a tokenizer that comes back."""
 
+import logging
 import re
 import sys
 from collections import Counter
@@ -137,7 +138,8 @@ def test_the_tokenizer_round_trips_also_from_disk(tmp_path):
         assert tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) == "3+8?"
 
 
-def test_prepare_makes_the_same_bytes_and_reuses_them(tmp_path, capsys):
+def test_prepare_makes_the_same_bytes_and_reuses_them(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "gcpo_mcore")
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         folder.mkdir()
@@ -148,10 +150,10 @@ def test_prepare_makes_the_same_bytes_and_reuses_them(tmp_path, capsys):
     rows = read_rows(str(folders[0] / "train_hard.parquet"))
     assert [r.values for r in rows] == carry.make(0)["train_hard"]
 
-    assert "already there" not in capsys.readouterr().out
+    assert "already there" not in caplog.text
     before = (folders[0] / "train_easy.jsonl").stat().st_mtime_ns
     quickstart.make_data(folders[0], seed=0)
-    assert capsys.readouterr().out.count("already there") == 4
+    assert caplog.text.count("already there") == 4
     assert (folders[0] / "train_easy.jsonl").stat().st_mtime_ns == before
     with pytest.raises(UserError, match="was made with seed 0, this call has seed 1"):
         quickstart.make_data(folders[0], seed=1)
