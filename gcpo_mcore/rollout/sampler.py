@@ -1,6 +1,7 @@
 """Shares the prompts of a step out over all ranks, grades each rank's share there, and tells all ranks the facts."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch.distributed as dist
@@ -107,7 +108,8 @@ class Sampler:
         groups: list[Group[Facts]] = [Group(fragment.prompt, []) for fragment in fragments]
         shares = from_every_rank((told, metrics))
         for rank, (rows, _) in enumerate(shares):
-            for number, place, *told_of in rows.tolist():
+            listed: list[Any] = rows.tolist()
+            for number, place, *told_of in listed:
                 facts = _facts((rank, place), *told_of)
                 if facts.is_golden:
                     groups[number].golden = facts
