@@ -15,6 +15,7 @@ import pytest
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.rollout.engine import FixedWeights, Request
 from gcpo_mcore.rollout.sglang.engine import SglangEngine
+from gcpo_mcore.rollout.sglang.job import Leftover
 from gcpo_mcore.rollout.sglang.server import Server, ServerLost
 from gcpo_mcore.run.load import load_config
 from gcpo_mcore.run.setup import process_group
@@ -37,7 +38,7 @@ def servers(folder: Path, *faults: str):
             made.append((place, process))
         found = []
         for place, process in made:
-            for _ in range(300):
+            for _ in range(1200):
                 if (place / "port").is_file():
                     break
                 time.sleep(0.05)
@@ -56,7 +57,7 @@ def engine(model: Path, folder: Path, addresses: list[str], *overrides: str, dec
             "rollout.transport=disk",
             f"rollout.weights_folder={folder}/weights",
             "rollout.health_every_s=0.2",
-            "rollout.health_deadline_s=1",
+            "rollout.health_deadline_s=10",  # a busy machine's server is not lost
             "rollout.requests_per_server=4",
             *overrides,
         ]
@@ -137,26 +138,25 @@ def test_servers_that_all_fail_now_and_then_still_answer_everything(tmp_path, ti
 
 def test_with_enough_prompts_whole_the_slow_ones_are_called_off(tmp_path, tiny_models):
     with (
-        servers(tmp_path, "slow", "none") as (slow, fast),
-        engine(tiny_models["qwen2-tied"], tmp_path, [slow[1], fast[1]]) as (made, config),
+        servers(tmp_path, "stuck", "none") as (stuck, fast),
+        engine(tiny_models["qwen2-tied"], tmp_path, [stuck[1], fast[1]]) as (made, config),
     ):
-        wanted = requests(24)  # of six prompts, in turn on both servers
-        started = time.monotonic()
+        wanted = requests(24)  # of six prompts, in turn on both servers, of which one never answers
         samples = made.finish(made.begin(wanted, config.sampling, enough=2))
-        assert time.monotonic() - started < 2.5  # the slow server's first answers come after 3 s
         answered = [number for number, sample in enumerate(samples) if sample is not None]
         check([samples[number] for number in answered], [wanted[number] for number in answered])
         whole = [p for p in range(6) if all(4 * p + i in answered for i in range(4))]
         assert len(whole) >= 2 and len(answered) < 24
         assert made.metrics()["rollout/servers_lost"] == 0
+        stuck[2].kill()  # what it had was called off: the other answers everything
         check(made.generate(wanted[:8], config.sampling), wanted[:8])
 
 
 def test_a_response_that_was_called_off_goes_on_under_the_weights_of_then(tmp_path, tiny_models):
     with (
-        servers(tmp_path, "slow", "none") as (slow, fast),
+        servers(tmp_path, "stuck", "none") as (stuck, fast),
         engine(
-            tiny_models["qwen2-tied"], tmp_path, [slow[1], fast[1]], "rollout.oversampling=2", "rollout.partial=true",
+            tiny_models["qwen2-tied"], tmp_path, [stuck[1], fast[1]], "rollout.oversampling=2", "rollout.partial=true",
             "algorithm/mismatch=tis", "rollout.sampling.max_response_tokens=6",
         ) as (made, config),
     ):  # fmt: skip
@@ -168,7 +168,7 @@ def test_a_response_that_was_called_off_goes_on_under_the_weights_of_then(tmp_pa
         made.update_weights(FixedWeights(4, made.weights.stream))
         samples = made.finish(made.begin(again, config.sampling, enough=1))
         assert made.metrics()["rollout/continued"] == 4
-        asked = [json.loads(line) for place in (slow[0], fast[0]) for line in (place / "asked.jsonl").open()]
+        asked = [json.loads(line) for place in (stuck[0], fast[0]) for line in (place / "asked.jsonl").open()]
         for request, sample in zip(again, samples, strict=True):
             last = request.prompt.token_ids[-1]
             # The server had two tokens when it was told to stop; the rest were asked for with these in front.
@@ -199,6 +199,39 @@ def test_an_update_left_half_finished_does_not_block_the_next(tmp_path):
         with pytest.raises(ServerLost, match="already open"):
             server.begin_update()
             Server.call(server, "/begin_weight_update", {"selector": "all"})
+
+
+def test_what_a_server_is_decides_what_it_is_asked(tmp_path, caplog):
+    with servers(tmp_path, "old", "new", "ancient") as found:
+        old, new, ancient = [Server(address, deadline_s=10) for _, address, _ in found]
+        old.begin_update()  # before 0.5.21 there is nothing to open
+        assert not old.is_updating and old.info().version == (0, 5, 20) and not old.info().can_sum_weights
+        new.begin_update()
+        assert new.is_updating
+        said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert said == [f"rollout: {new} is SGLang 0.6.0; 0.5.17 to 0.5.23 are known"]
+        with pytest.raises(UserError, match=r"is SGLang 0.5.9; at least 0.5.17 is needed"):
+            ancient.begin_update()
+
+
+def test_what_an_earlier_job_left_whole_is_not_asked_again(tmp_path, tiny_models):
+    with (
+        servers(tmp_path, "none") as (one,),
+        engine(
+            tiny_models["qwen2-tied"], tmp_path, [one[1]], "rollout.oversampling=2", "rollout.partial=true",
+            "algorithm/mismatch=tis",
+        ) as (made, config),
+    ):  # fmt: skip
+        wanted = requests(8)  # of two prompts
+        left = made.generate(wanted[4:], config.sampling)
+        for request, sample in zip(wanted[4:], left, strict=True):
+            made.coordinator.leftovers[request.prompt.id, request.index] = Leftover(sample, is_whole=True)
+        asked = (one[0] / "asked.jsonl").read_text()
+        samples = made.finish(made.begin(wanted, config.sampling, enough=1))
+        assert samples[:4] == [None] * 4
+        check(samples[4:], wanted[4:])
+        assert (one[0] / "asked.jsonl").read_text() == asked  # one whole prompt is enough
+        assert made.metrics()["rollout/continued"] == 4
 
 
 def test_checksums_that_a_server_cannot_make_are_one_line(tmp_path, tiny_models):
