@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.http_json import get
 from gcpo_mcore.rollout.engine import FixedWeights, Request
 from gcpo_mcore.rollout.sglang.engine import SglangEngine
 from gcpo_mcore.rollout.sglang.job import Leftover
@@ -21,19 +22,20 @@ from gcpo_mcore.run.load import load_config
 from gcpo_mcore.run.setup import process_group
 from gcpo_mcore.samples import Prompt
 
-FAKE = Path(__file__).with_name("fake_sglang.py")
+FAKE, FAKE_ROUTER = Path(__file__).with_name("fake_sglang.py"), Path(__file__).with_name("fake_router.py")
 WANTED = 60
 
 
 @contextlib.contextmanager
 def servers(folder: Path, *faults: str):
-    """(folder, address, process) of a fake server for each fault."""
+    """(folder, address, process) of a fake server for each fault; of a router for 'router'."""
     with contextlib.ExitStack() as stack:
         made = []
         for number, fault in enumerate(faults):
             place = folder / f"{number}_{fault}"
             place.mkdir()
-            process = stack.enter_context(subprocess.Popen([sys.executable, str(FAKE), str(place), fault]))
+            script = [str(FAKE_ROUTER), str(place)] if fault == "router" else [str(FAKE), str(place), fault]
+            process = stack.enter_context(subprocess.Popen([sys.executable, *script]))
             stack.callback(process.kill)
             made.append((place, process))
         found = []
@@ -255,6 +257,32 @@ def test_prompts_of_a_group_stay_together(tmp_path, tiny_models):
         ]
         assert len(groups[0] | groups[1]) == 4
         assert len(groups[0] & groups[1]) <= 1  # but for the last ones, which an idle server takes over
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_server_lost_behind_a_router_costs_nothing_but_its_requests(tmp_path, tiny_models, caplog, is_told):
+    """Which requests it had is not known: the router's are all sent again. A router that cannot be told is no harm."""
+    with servers(tmp_path, "none", "none", "router") as (one, two, router):
+        done = []
+
+        def decode(ids):
+            done.append(ids)
+            if len(done) == 10:
+                two[2].kill()
+            return "text"
+
+        if not is_told:
+            (router[0] / "refuses").touch()
+        overrides = [f"rollout.router={router[1]}", "rollout.attempts=50"]
+        with engine(tiny_models["qwen2-tied"], tmp_path, [one[1], two[1]], *overrides, decode=decode) as (made, config):
+            wanted = requests()
+            check(made.generate(wanted, config.sampling), wanted)
+            assert len(done) == WANTED
+            metrics = made.metrics()
+            assert metrics["rollout/servers_lost"] == 1 and metrics["rollout/sent_again"] > 0
+            workers = [worker["url"] for worker in get(f"{router[1]}/workers", 10)["workers"]]
+            assert workers == ([one[1]] if is_told else [one[1], two[1]])
+            assert ("the router was not told" in caplog.text) != is_told
 
 
 def test_no_server_left_is_one_clear_error(tmp_path, tiny_models):
