@@ -108,7 +108,7 @@ def measure(args, folder: str, dtype: str, config) -> dict:
         engine = engines.get("sglang")(config, folder, dtype, [1], str)
         with contextlib.closing(engine):
             found["start_s"] = time.monotonic() - started
-            found["sglang"] = ".".join(map(str, engine.fleet.ready()[0].version or ()))
+            found["sglang"] = engine.fleet.ready()[0].info().release
             version = 0
             engine.update_weights(FixedWeights(version, weights.items))
             asked = requests(arch.vocabulary, args.concurrency)

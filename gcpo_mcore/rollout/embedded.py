@@ -103,13 +103,13 @@ class EmbeddedEngine(Engine):
         """See `Engine.finish`."""
         requests, sampling = job.requests, job.sampling
         order = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt.token_ids))
-        samples: list[Sample | None] = [None] * len(requests)
+        samples: dict[int, Sample] = {}
         size = self.config.sequences_per_batch
         for start in range(0, len(order), size):
             chunk = order[start : start + size]
             for i, sample in zip(chunk, self._decode_batch([requests[i] for i in chunk], sampling), strict=True):
                 samples[i] = sample
-        return samples
+        return [samples[i] for i in range(len(requests))]
 
     def _decode_batch(self, requests: list[Request], sampling: Sampling) -> list[Sample]:
         from transformers import DynamicCache

@@ -1,7 +1,7 @@
 """What every rollout engine offers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -18,6 +18,7 @@ class Weights(Protocol):
 
     def export(self) -> Iterable[tuple[str, torch.Tensor]]:
         """Every (Hugging Face name, full tensor). A collective: every rank draws it to its end, in step."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,18 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def finish(self, job: Job) -> list[Sample | None]:
+    def finish(self, job: Job) -> Sequence[Sample | None]:
         """A sample for each request of the job, in order; None where it stopped before there was one."""
 
     def generate(self, requests: list[Request], sampling: Sampling) -> list[Sample]:
-        """Both at once."""
-        return self.finish(self.begin(requests, sampling))
+        """A sample for each of the requests, in order. RuntimeError if the engine left one out."""
+        found = self.finish(self.begin(requests, sampling))
+        samples = [sample for sample in found if sample is not None]
+        if len(samples) != len(requests):
+            raise RuntimeError(
+                f"phase sample: {len(requests) - len(samples)} of {len(requests)} requests got no sample"
+            )
+        return samples
 
     def rest(self) -> None:  # noqa: B027 - not abstract: most engines keep what they have
         """Frees what it can until it is needed again; if it lets its weights go, `version` says so."""

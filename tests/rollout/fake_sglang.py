@@ -1,8 +1,9 @@
 """A server that answers as SGLang 0.5.23 was recorded to, with a fault of choice: `fake_sglang.py FOLDER FAULT [PORT]`.
 
-FAULT: none, 500 (each second reply), slow (3 s each, unless told to stop), truncated (each second reply lacks its last
-log-probs), aborted (each second reply), garbage (no JSON), hang (no reply, nor to health checks, after the fifth),
-stale (other weights' version), old (0.5.20 on a CPU).
+FAULT: none, 500 (each second reply), slow (3 s each, unless told to stop), stuck (under weights 3 it replies only when
+told to stop), truncated (each second reply lacks its last log-probs), aborted (each second reply), garbage (no JSON),
+hang (no reply, nor to health checks, after the fifth), stale (other weights' version), old (0.5.20 on a CPU), ancient
+(0.5.9), new (0.6.0).
 FOLDER/port says where it listens, FOLDER/asked.jsonl what it was asked to generate.
 """
 
@@ -16,7 +17,8 @@ from pathlib import Path
 
 FOLDER, FAULT = Path(sys.argv[1]), sys.argv[2]
 LOCK = threading.Lock()
-ABORTED: dict[str, threading.Event] = {}  # by request, of a slow server
+ABORTED: dict[str, threading.Event] = {}  # by request, of a slow or stuck server
+RELEASES = {"old": "0.5.20", "ancient": "0.5.9", "new": "0.6.0"}
 STATE = {"asked": 0, "version": "default", "updating": False}
 ALREADY_OPEN = "a weight-update session is already open; call end_weight_update() first"
 
@@ -61,8 +63,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         if self.path == "/server_info":
-            version, device = ("0.5.20", "cpu") if FAULT == "old" else ("0.5.23", "cuda")
-            return self.say({"version": version, "tp_size": 1, "device": device})
+            device = "cpu" if FAULT == "old" else "cuda"
+            return self.say({"version": RELEASES.get(FAULT, "0.5.23"), "tp_size": 1, "device": device})
         if self.path == "/model_info":
             return self.say({"weight_version": STATE["version"]})
         if FAULT == "hang" and STATE["asked"] > 5:
@@ -90,7 +92,8 @@ class Handler(BaseHTTPRequestHandler):
             count = STATE["asked"]
             file.write(json.dumps(asked) + "\n")
         answer = reply(asked)
-        if FAULT == "slow" and ABORTED.setdefault(asked["rid"], threading.Event()).wait(3):
+        patience_s = 3 if FAULT == "slow" else 600 if FAULT == "stuck" and STATE["version"] == "3" else 0
+        if patience_s and ABORTED.setdefault(asked["rid"], threading.Event()).wait(patience_s):
             return self.say(cut(answer))
         if FAULT == "hang" and count > 5:
             time.sleep(600)

@@ -5,7 +5,7 @@ left helps where most wait, if that one is full or lost. A server that failed a 
 """
 
 from collections import defaultdict, deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from gcpo_mcore.rollout.engine import Request
 
@@ -13,7 +13,7 @@ from gcpo_mcore.rollout.engine import Request
 class Backlog:
     """The numbers of the requests that nobody is asked at the moment; each is handed out once, until it is put back."""
 
-    def __init__(self, requests: list[Request], urls: list[str]):
+    def __init__(self, requests: Sequence[Request], urls: Sequence[str]):
         self._waiting: dict[str, deque[int]] = {url: deque() for url in urls}
         self._failed_at: defaultdict[int, set[str]] = defaultdict(set)  # request -> servers
         dealt: dict[str, str] = {}  # prompt -> server, in turn

@@ -28,7 +28,9 @@ class Checksums:
 
     def __init__(self, servers: list[Server]):
         self.servers = servers
-        self.is_wanted = any(_sums_alike(server) for server in servers)  # else the tensors need not be looked at
+        self.is_wanted = any(
+            server.info().keeps_parameters_on_one_cpu for server in servers
+        )  # else the tensors need not be looked at
         self.expected: dict[str, str] = {}  # parameter -> checksum, as a server on one CPU reports it
         self.parts: dict[str, dict[int, bytes]] = defaultdict(dict)  # of parameters that are not complete yet
 
@@ -54,14 +56,11 @@ class Checksums:
         first: dict[tuple[str, int], list[dict[str, str]]] = {}
         for server in self.servers:
             found = server.checksums()
-            kind = (server.device, len(found))
-            is_comparable = _sums_alike(server) and len(found) == 1
+            info = server.info()
+            kind = (info.device, len(found))
+            is_comparable = info.keeps_parameters_on_one_cpu and len(found) == 1
             wanted = [self.expected] if is_comparable else first.setdefault(kind, found)
             for rank, (theirs, ours) in enumerate(zip(found, wanted, strict=True)):
                 wrong = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))
                 if wrong:
                     raise ServerLost(f"{server}: checksum of {wrong[0]} on its rank {rank} is not the actor's", server)
-
-
-def _sums_alike(server: Server) -> bool:
-    return server.device == "cpu" and server.tensor_parallel == 1

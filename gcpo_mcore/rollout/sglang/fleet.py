@@ -1,6 +1,6 @@
 """The servers of a run: which of them can be used, and the care of those that the run started itself."""
 
-import sys
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +10,8 @@ from gcpo_mcore.rollout.sglang.config import SglangConfig
 from gcpo_mcore.rollout.sglang.process import POLL_S, ServerProcess
 from gcpo_mcore.rollout.sglang.server import Server, ServerLost
 from gcpo_mcore.rollout.sglang.starter import Starter
+
+log = logging.getLogger(__name__)
 
 
 class Fleet:
@@ -44,8 +46,8 @@ class Fleet:
 
     def _start(self, number: int) -> ServerProcess:
         self.logs.mkdir(parents=True, exist_ok=True)
-        log = self.logs / f"sglang_{number}.log"
-        return ServerProcess(self.config, self.model_folder, self.dtype, number, log)
+        output = self.logs / f"sglang_{number}.log"
+        return ServerProcess(self.config, self.model_folder, self.dtype, number, output)
 
     def lose(self, server: Server, reason: str) -> None:
         """Gives up a server until the next sync; one of the run's own is ended and started anew."""
@@ -53,7 +55,7 @@ class Fleet:
             self.serving.remove(server)
         self.lost_count += 1
         server.forget()
-        print(f"rollout: {server} is lost: {reason}", file=sys.stderr, flush=True)
+        log.warning("rollout: %s is lost: %s", server, reason)
         for number, process in enumerate(self.processes):
             if process.server is server:
                 self._restart(number)
@@ -74,7 +76,7 @@ class Fleet:
         """
         for number, process in enumerate(self.processes):
             if not process.is_alive and self.restarts_left[number]:  # died while nobody asked it anything
-                self.lose(process.server, process.problem())
+                self.lose(process.server, process.last_words())
         found = self._ready_now()
         for number, process in enumerate(self.processes):
             if not found and process.is_alive:
@@ -89,12 +91,11 @@ class Fleet:
                 + (f"; rollout.restarts={self.config.restarts} are used up, see {self.logs}" if self.processes else "")
             )
         for server in found:
-            if server.version is None:
-                server.read_info()
-            if self.config.verify_sync and not server.can_sum_weights:
+            info = server.info()
+            if self.config.verify_sync and not info.can_sum_weights:
                 raise UserError(
-                    f"rollout.verify_sync: {server} is SGLang {'.'.join(map(str, server.version))} on a CPU, which "
-                    "cannot sum its weights (0.5.23 can)"
+                    f"rollout.verify_sync: {server} is SGLang {info.release} on a CPU, which cannot sum its weights "
+                    "(0.5.23 can)"
                 )
         return found
 
@@ -129,7 +130,7 @@ class Fleet:
             self.resting = [s for s in self.resting if s is not server]
             self.lose(server, str(error))
 
-    def take(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Servers lost and started anew since the last call."""
         found = {"rollout/servers_lost": float(self.lost_count), "rollout/servers_started": float(self.restart_count)}
         self.lost_count = self.restart_count = 0

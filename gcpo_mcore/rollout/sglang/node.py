@@ -3,8 +3,8 @@
 Rank 0 sees them as servers elsewhere: it gives one up, and takes it back with all weights at a sync after its return.
 """
 
+import logging
 import os
-import sys
 import threading
 from pathlib import Path
 
@@ -13,6 +13,8 @@ import torch.distributed as dist
 from gcpo_mcore.base.http_json import own_address
 from gcpo_mcore.rollout.sglang.config import SglangConfig
 from gcpo_mcore.rollout.sglang.process import ServerProcess
+
+log = logging.getLogger(__name__)
 
 
 def leads_another_node() -> bool:
@@ -35,7 +37,7 @@ class NodeServers:
 
     def addresses(self) -> list[tuple[str, int]]:
         """Of each server its address, and the rank on its first GPU."""
-        return [(p.server.url, p.server.first_rank) for p in self.processes]
+        return [(p.server.url, p.first_rank) for p in self.processes]
 
     def wait(self) -> None:
         """Returns when all can generate. UserError if one never will."""
@@ -45,10 +47,10 @@ class NodeServers:
 
     def _start(self, number: int, port: int | None = None) -> ServerProcess:
         self.logs.mkdir(parents=True, exist_ok=True)
-        log = self.logs / f"sglang_node{os.environ['GROUP_RANK']}_{number}.log"
+        output = self.logs / f"sglang_node{os.environ['GROUP_RANK']}_{number}.log"
         first_rank = dist.get_rank() + number * self.config.tensor_parallel
         return ServerProcess(
-            self.config, self.model_folder, self.dtype, number, log, self.host, port=port, first_rank=first_rank
+            self.config, self.model_folder, self.dtype, number, output, self.host, port=port, first_rank=first_rank
         )
 
     def _keep(self) -> None:
@@ -60,7 +62,7 @@ class NodeServers:
                     starting -= {number} if is_up else set()
                 elif self.restarts_left[number] and not self.is_closing.is_set():
                     self.restarts_left[number] -= 1
-                    print(f"rollout: {process.server} is started anew", file=sys.stderr, flush=True)
+                    log.warning("rollout: %s is started anew", process.server)
                     process.end()
                     self.processes[number] = self._start(number, process.port)
                     starting.add(number)

@@ -42,8 +42,8 @@ class ServerProcess:
     ):
         self.config, self.number, self.log = config, number, log
         self.port = port or _free_port()
-        first_rank = number * config.tensor_parallel if first_rank is None else first_rank
-        self.server = Server(f"http://{host}:{self.port}", config.sync_deadline_s, first_rank)
+        self.first_rank = number * config.tensor_parallel if first_rank is None else first_rank
+        self.server = Server(f"http://{host}:{self.port}", config.sync_deadline_s, self.first_rank)
         options = {
             "model-path": model_folder,
             "dtype": dtype,
@@ -85,10 +85,14 @@ class ServerProcess:
     def problem(self) -> str | None:
         """Why it will never be ready, or None."""
         if not self.is_alive:
-            return f"the SGLang server ended; see {self.log}: {_last_words(self.log)}"
+            return self.last_words()
         if time.monotonic() > self.deadline:
             return f"the SGLang server was not ready within {self.config.start_deadline_s:g} s; see {self.log}"
         return None
+
+    def last_words(self) -> str:
+        """Why it ended, as far as its log tells."""
+        return f"the SGLang server ended; see {self.log}: {_telling_line(self.log)}"
 
     def wait(self) -> None:
         """Returns when it can generate. UserError if it never will."""
@@ -110,7 +114,7 @@ def _free_port() -> int:
         return s.getsockname()[1]
 
 
-def _last_words(log: Path) -> str:
+def _telling_line(log: Path) -> str:
     """The last line that says something about an error, else the last one."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if "Error" in line]

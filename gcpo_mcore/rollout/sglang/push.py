@@ -5,6 +5,7 @@ serves only what was pushed to its end; one that fails on the way is given up an
 """
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch.distributed as dist
@@ -20,8 +21,8 @@ from gcpo_mcore.rollout.sglang.server import Server, ServerLost
 from gcpo_mcore.rollout.sglang.transports import Transport
 
 
-def push(weights: Weights, config: SglangConfig, transport: Transport, fleet: Fleet | None) -> float:
-    """Returns the bytes of the weights. `fleet` is rank 0's. UserError if no server can be had."""
+def push(weights: Weights, config: SglangConfig, transport: Transport, fleet: Fleet | None) -> int:
+    """Hands over all weights, and returns their bytes. `fleet` is rank 0's. UserError if no server can be had."""
     failure: ServerLost | None = None
     for _ in range(config.attempts):
         servers: list[Server] = []
@@ -40,7 +41,10 @@ def push(weights: Weights, config: SglangConfig, transport: Transport, fleet: Fl
     raise UserError(f"phase sync: {config.attempts} tries to hand over the weights failed, the last: {failure}")
 
 
-def _try(weights, config, transport, servers) -> tuple[ServerLost | None, int]:
+def _try(
+    weights: Weights, config: SglangConfig, transport: Transport, servers: list[Server]
+) -> tuple[ServerLost | None, int]:
+    """One try, with these servers (rank 0's): what went wrong, and the bytes of the weights."""
     is_sender = bool(servers)
     failure: ServerLost | None = None
     sums = Checksums(servers) if is_sender and config.verify_sync else None
@@ -81,7 +85,7 @@ def _finish(transport: Transport, servers: list[Server], version: int, sums: Che
         sums.compare()
 
 
-def _failure_of(call, *arguments) -> ServerLost | None:
+def _failure_of(call: Callable[..., object], *arguments: object) -> ServerLost | None:
     try:
         call(*arguments)
     except ServerLost as error:
@@ -97,19 +101,19 @@ def _lose(fleet: Fleet, servers: list[Server], failure: ServerLost) -> None:
 
 
 class SyncTimes:
-    """Seconds and bytes of the syncs since the last look, for the log."""
+    """Pushes, and adds up their seconds and bytes for the metrics."""
 
     def __init__(self):
         self.seconds = self.bytes = 0.0
 
-    def timed(self, *arguments) -> None:
-        """Runs `push` and adds what it took."""
+    def push(self, weights: Weights, config: SglangConfig, transport: Transport, fleet: Fleet | None) -> None:
+        """Pushes, and adds what it took. UserError as `push`."""
         started = time.monotonic()
-        self.bytes += push(*arguments)
+        self.bytes += push(weights, config, transport, fleet)
         self.seconds += time.monotonic() - started
 
-    def take(self) -> dict[str, float]:
-        """The metrics, and starts anew."""
+    def metrics(self) -> dict[str, float]:
+        """Seconds and GB/s since the last call; nothing if there was no sync."""
         seconds, size = self.seconds, self.bytes
         self.seconds = self.bytes = 0.0
         return {"sync/seconds": seconds, "sync/gb_per_s": size / seconds / 1e9} if seconds else {}

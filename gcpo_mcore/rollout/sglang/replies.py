@@ -79,7 +79,9 @@ class Form:
             versions = np.concatenate([_versions(begun), np.full(len(ids), self.version, np.int32)])
             ids, logp = before + ids, np.concatenate([begun.rollout_logp, logp])
             first_version = begun.weight_version
-            if experts is not None:  # what was read for the earlier part counts where it was read first
+            if (
+                experts is not None and begun.routed_experts is not None
+            ):  # what was read for the earlier part counts where it was read first
                 experts[: len(begun.routed_experts)] = begun.routed_experts
         # The servers' log-probs are the model's at the sampling temperature, before top-k and top-p. What those leave
         # of the distribution is not told: where they act, sampling_logp is the same number.

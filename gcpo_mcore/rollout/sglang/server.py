@@ -1,8 +1,9 @@
 """One SGLang server's HTTP interface, versions 0.5.17 to 0.5.23. Every call has a deadline."""
 
 import contextlib
+import logging
 import re
-import sys
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +15,8 @@ from gcpo_mcore.base.http_json import HttpFailure, get, post
 FIRST_KNOWN, LAST_KNOWN = (0, 5, 17), (0, 5, 23)
 FIRST_WITH_UPDATE_SESSION = (0, 5, 21)  # tensor and distributed updates stand between begin and end since then
 FIRST_WITH_CPU_CHECKSUMS = (0, 5, 23)  # before it, a server sums its weights on CUDA only
+
+log = logging.getLogger(__name__)
 
 
 def is_local(url: str) -> bool:
@@ -29,17 +32,49 @@ class ServerLost(Exception):
         self.server = server
 
 
+@dataclass(frozen=True)
+class ServerInfo:
+    """What a server says of itself.
+
+    release          SGLang's version as it words it
+    tensor_parallel  GPUs that the model is spread over
+    device           'cuda' or 'cpu'
+    """
+
+    release: str
+    tensor_parallel: int
+    device: str
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The release's first three numbers."""
+        return tuple(int(number) for number in re.findall(r"\d+", self.release)[:3])
+
+    @property
+    def has_update_session(self) -> bool:
+        """Whether an update of tensors stands between a begin and an end."""
+        return self.version >= FIRST_WITH_UPDATE_SESSION
+
+    @property
+    def can_sum_weights(self) -> bool:
+        """Whether it answers `Server.checksums`."""
+        return self.device != "cpu" or self.version >= FIRST_WITH_CPU_CHECKSUMS
+
+    @property
+    def keeps_parameters_on_one_cpu(self) -> bool:
+        """Whether its checksums can be told from the parameters' bytes."""
+        return self.device == "cpu" and self.tensor_parallel == 1
+
+
 class Server:
     """An address and what is known of the server behind it. `first_rank`: the run's rank on its first GPU; None if it
     has GPUs of its own."""
 
     def __init__(self, url: str, deadline_s: float, first_rank: int | None = None):
         self.url, self.deadline_s, self.first_rank = url.rstrip("/"), deadline_s, first_rank
-        self.version: tuple[int, ...] | None = None
         self.losses = 0  # how often it was given up
         self.is_updating = False
-        self.tensor_parallel = 1
-        self.device = ""
+        self._info: ServerInfo | None = None
 
     @property
     def is_local(self) -> bool:
@@ -81,31 +116,32 @@ class Server:
             return False
         return True
 
-    def read_info(self) -> None:
-        """Learns version, tensor parallel size and device. UserError for a server older than 0.5.17."""
-        info = self._read("/server_info", "/get_server_info")
-        self.version = tuple(int(n) for n in re.findall(r"\d+", str(info.get("version", "0")))[:3])
-        self.tensor_parallel, self.device = int(info.get("tp_size") or 1), str(info.get("device"))
-        if self.version < FIRST_KNOWN:
-            raise UserError(f"{self.url} is SGLang {info.get('version')}; at least 0.5.17 is needed")
-        if self.version > LAST_KNOWN:
-            print(f"{self.url} is SGLang {info.get('version')}; 0.5.17 to 0.5.23 are known", file=sys.stderr)
+    def info(self) -> ServerInfo:
+        """What the server behind the address is, asked once until it is given up. UserError for one older than
+        0.5.17."""
+        if self._info is None:
+            self._info = self._ask_info()
+        return self._info
 
-    @property
-    def can_sum_weights(self) -> bool:
-        """Whether it answers `checksums`."""
-        return self.device != "cpu" or self.version >= FIRST_WITH_CPU_CHECKSUMS
+    def _ask_info(self) -> ServerInfo:
+        told = self._read("/server_info", "/get_server_info")
+        info = ServerInfo(str(told.get("version", "0")), int(told.get("tp_size") or 1), str(told.get("device")))
+        if info.version < FIRST_KNOWN:
+            raise UserError(f"{self.url} is SGLang {info.release}; at least 0.5.17 is needed")
+        if info.version > LAST_KNOWN:
+            log.warning("rollout: %s is SGLang %s; 0.5.17 to 0.5.23 are known", self.url, info.release)
+        return info
 
     # --- weights -----------------------------------------------------------------------------------------------
 
     def forget(self) -> None:
         """It was given up: what comes back at this address may be another server."""
         self.losses += 1
-        self.version, self.is_updating = None, False
+        self._info, self.is_updating = None, False
 
     def begin_update(self) -> None:
         """Opens an update of tensors, where the version asks for it; one that was left half-finished is closed."""
-        if self.version >= FIRST_WITH_UPDATE_SESSION:
+        if self.info().has_update_session:
             if self.is_updating:
                 self.end_update()
             self.call("/begin_weight_update", {"selector": "all"})
@@ -113,7 +149,7 @@ class Server:
 
     def end_update(self) -> None:
         """Closes the update."""
-        if self.version >= FIRST_WITH_UPDATE_SESSION:
+        if self.info().has_update_session:
             self.call("/end_weight_update")
         self.is_updating = False
 

@@ -1,19 +1,21 @@
 """Has servers that the run did not start itself started again by a command of the user's (rollout.start_command)."""
 
+import logging
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 from gcpo_mcore.rollout.sglang.server import Server
 
+log = logging.getLogger(__name__)
+
 
 class Starter:
     """`command` is run on this machine with {url}, {host} and {port} filled in, up to `restarts` times a server. It is
-    to return when the server is on its way; what it says goes to `log`."""
+    to return when the server is on its way; what it says goes to `output`."""
 
-    def __init__(self, command: str | None, restarts: int, log: Path):
-        self.command, self.restarts, self.log = command, restarts, log
+    def __init__(self, command: str | None, restarts: int, output: Path):
+        self.command, self.restarts, self.output = command, restarts, output
         self.used: dict[str, int] = {}
         self.running: dict[str, subprocess.Popen] = {}
 
@@ -29,12 +31,12 @@ class Starter:
         for field, value in fields.items():
             words = [word.replace(field, value) for word in words]
         self._end(server.url)
-        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.output.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(self.log, "ab") as out:
+            with open(self.output, "ab") as out:
                 self.running[server.url] = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
         except OSError as error:
-            print(f"rollout.start_command for {server}: {error}", file=sys.stderr, flush=True)
+            log.warning("rollout.start_command for %s: %s", server, error)
             return False
         return True
 

@@ -31,9 +31,11 @@ class DiskTransport:
         self.writer = HfFolder(self.model_folder, self.folder / f"version_{version}")
 
     def send(self, bucket: Bucket, packed: None) -> None:
+        assert self.writer is not None, "send comes after begin"
         self.writer.write({name: tensor.cpu().clone() for name, tensor in bucket.tensors})
 
     def end(self) -> None:
+        assert self.writer is not None, "end comes after begin"
         written = self.writer.finish()
         payload = {"model_path": str(written.resolve()), "flush_cache": True, "weight_version": str(self.version)}
         with ThreadPoolExecutor(len(self.servers)) as pool:

@@ -1,9 +1,11 @@
 """Weights by a broadcast group of the trainer's rank 0 and every server's GPUs: NCCL, or gloo on the CPU."""
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 
 import torch.distributed as dist
+from torch._C._distributed_c10d import TCPStore  # torch.distributed's, which its stubs leave out
 from torch.distributed import distributed_c10d as c10d
 
 from gcpo_mcore.base import platform
@@ -12,6 +14,8 @@ from gcpo_mcore.base.registry import transports
 from gcpo_mcore.rollout.sglang.buckets import Bucket
 from gcpo_mcore.rollout.sglang.config import SglangConfig
 from gcpo_mcore.rollout.sglang.server import Server, ServerLost
+
+NEW_GROUP: Callable[..., tuple[object, object]] = c10d._new_process_group_helper  # its types change with the version
 
 
 @transports.register
@@ -50,10 +54,8 @@ class DistributedTransport:
         farthest = min(self.servers, key=lambda server: server.is_local)
         host = own_address(*farthest.place)
         # The port is ours from now on: nobody takes it between choosing and using it.
-        store = dist.TCPStore(
-            host, 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=self.deadline_s)
-        )
-        world = 1 + sum(server.tensor_parallel for server in self.servers)
+        store = TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=self.deadline_s))
+        world = 1 + sum(server.info().tensor_parallel for server in self.servers)
         calls, offset = [], 1
         with ThreadPoolExecutor(len(self.servers)) as pool:
             for server in self.servers:
@@ -66,7 +68,7 @@ class DistributedTransport:
                     "backend": platform.backend(),
                 }
                 calls.append(pool.submit(server.call, "/init_weights_update_group", payload))
-                offset += server.tensor_parallel
+                offset += server.info().tensor_parallel
             try:
                 self.group = _new_group(store, world, self.name, self.deadline_s)
             except (RuntimeError, ValueError) as error:  # torch's own errors: a member that never came
@@ -75,6 +77,7 @@ class DistributedTransport:
             _first_failure(calls)
 
     def send(self, bucket: Bucket, packed: None) -> None:
+        assert self.group is not None, "send comes after begin"
         payload = {
             "names": [name for name, _ in bucket.tensors],
             "dtypes": [str(tensor.dtype).removeprefix("torch.") for _, tensor in bucket.tensors],
@@ -105,17 +108,19 @@ class DistributedTransport:
         self.members = []
 
 
-def _new_group(store: dist.Store, world: int, name: str, deadline_s: float) -> dist.ProcessGroup:
+def _new_group(store: c10d.Store, world: int, name: str, deadline_s: float) -> dist.ProcessGroup:
     """A group outside the trainer's default one, met in `store` under the names that SGLang's side uses."""
-    group, _ = c10d._new_process_group_helper(
+    group, _ = NEW_GROUP(
         world,
         0,
         [],
         dist.Backend(platform.backend()),
-        dist.PrefixStore(name, store),
+        c10d.PrefixStore(name, store),
         group_name=name,
         timeout=timedelta(seconds=deadline_s),
     )
+    if not isinstance(group, dist.ProcessGroup):
+        raise RuntimeError(f"torch made no group {name}")
     c10d._world.pg_group_ranks[group] = {rank: rank for rank in range(world)}
     return group
 

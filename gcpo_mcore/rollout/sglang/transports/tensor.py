@@ -45,8 +45,9 @@ class TensorTransport:
 
     def send(self, bucket: Bucket, packed: list[str]) -> None:
         def give(number: int, server: Server) -> None:
-            first = number * server.tensor_parallel if server.first_rank is None else server.first_rank
-            ranks = range(first, first + server.tensor_parallel)
+            gpus = server.info().tensor_parallel
+            first = number * gpus if server.first_rank is None else server.first_rank
+            ranks = range(first, first + gpus)
             payload = {
                 "serialized_named_tensors": [packed[rank % len(packed)] for rank in ranks],
                 "load_format": None,

@@ -1,0 +1,164 @@
+"""One server's part in a dispatch: keeps as many requests under way on it as it takes."""
+
+import asyncio
+from collections.abc import Callable
+
+import aiohttp
+
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.rollout.sglang.config import SglangConfig
+from gcpo_mcore.rollout.sglang.ledger import RequestLedger
+from gcpo_mcore.rollout.sglang.replies import Form
+from gcpo_mcore.rollout.sglang.server import Server, ServerLost
+from gcpo_mcore.samples import Sample
+
+FAILURES_IN_A_ROW = 3  # of a server that answers but not as it should, before it is given up
+
+
+class ServerLoop:
+    """Asks `server`, a server or the router in front of several.
+
+    holders   the servers that may have its requests: itself or, of a router, those behind it
+    wake_all  called when something has changed that other loops may wait for
+    give_up   called with a server that failed too often, and why
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        holders: list[Server],
+        config: SglangConfig,
+        form: Form,
+        ledger: RequestLedger,
+        wake_all: Callable[[], None],
+        give_up: Callable[[Server, str], None],
+    ):
+        self.server, self.holders, self.config, self.form, self.ledger = server, list(holders), config, form, ledger
+        self.wake_all, self.give_up = wake_all, give_up
+        self._running: dict[asyncio.Task[Sample], int] = {}  # the number of the request that each asks
+        self._changed = asyncio.Event()
+        self._is_stopped = self._is_to_call_off = False
+
+    # --- what others tell it -----------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Something has changed."""
+        self._changed.set()
+
+    def stop(self) -> None:
+        """It is to end, with what is under way unanswered."""
+        self._is_stopped = True
+
+    def lose(self, server: Server) -> None:
+        """`server` was given up: it answers nothing that it still has."""
+        if server not in self.holders:
+            return
+        self.holders.remove(server)
+        if self.holders:  # which requests the lost one had is not known: all are sent again
+            self._is_to_call_off = True
+        else:
+            self.ledger.lose(self.server.url)
+            self.stop()
+
+    # --- the loop ----------------------------------------------------------------------------------------------
+
+    async def run(self, http: aiohttp.ClientSession) -> None:
+        """Returns when enough is answered by anyone, the server is lost, or there is a pause. UserError for a request
+        that failed too often."""
+        try:
+            while not (self._is_stopped or self.ledger.is_done or self._rests()):
+                self._changed.clear()
+                if self._is_to_call_off:
+                    await self._call_off()
+                self._ask_more(http)
+                await self._until_something_happens()
+                for task in [task for task in self._running if task.done()]:
+                    self._settle(task)
+            if self._keeps_parts() and not self._is_stopped:
+                await self._collect_parts(http)
+        finally:
+            await self._call_off()
+
+    def _rests(self) -> bool:
+        """Whether a pause ends the loop: it is not to wait for what is under way, or there is nothing."""
+        return self.ledger.is_paused and (self.config.partial or not self._running)
+
+    def _keeps_parts(self) -> bool:
+        """Whether what is under way is to be ended now, and its tokens kept."""
+        return self.config.partial and self.ledger.is_ending
+
+    def _ask_more(self, http: aiohttp.ClientSession) -> None:
+        before = len(self._running)
+        while (number := self.ledger.hand_out(self.server.url)) is not None:
+            self._running[asyncio.create_task(self._ask(http, number))] = number
+        if len(self._running) > before and self.ledger.has_waiting(self.server.url):
+            self.wake_all()  # the others may help now
+
+    async def _until_something_happens(self) -> None:
+        changed = asyncio.create_task(self._changed.wait())
+        await asyncio.wait([*self._running, changed], return_when=asyncio.FIRST_COMPLETED)
+        changed.cancel()
+
+    def _settle(self, task: asyncio.Task[Sample]) -> None:
+        """Enters a reply in the ledger, or that there was none."""
+        number = self._running.pop(task)
+        error = task.exception()
+        if error is None:
+            self._answer(number, task.result())
+        elif isinstance(error, ServerLost):
+            self._fail(number, error)
+        else:
+            raise error
+
+    def _answer(self, number: int, sample: Sample) -> None:
+        self.ledger.answer(self.server.url, number, sample)
+        if self.ledger.is_done:
+            self.wake_all()
+
+    def _fail(self, number: int, error: ServerLost) -> None:
+        self.ledger.fail(self.server.url, number)
+        if self.ledger.tries(number) >= self.config.attempts:
+            raise UserError(
+                f"phase sample: {self.ledger.tries(number)} tries for prompt "
+                f"{self.ledger.requests[number].prompt.id} failed, the last: {error} (rollout.attempts)"
+            )
+        self.wake_all()
+        if self.ledger.failures_in_a_row(self.server.url) >= FAILURES_IN_A_ROW:
+            self.give_up(self.server, str(error))
+
+    async def _collect_parts(self, http: aiohttp.ClientSession) -> None:
+        """Ends what is under way on the servers: the ledger gets what they have of it, and what was whole."""
+        names = [self._name(number) for number in self._running.values()]
+        await asyncio.gather(*(server.abort(http, name) for server in self.holders for name in names))
+        if self._running:
+            await asyncio.wait(self._running, timeout=self.config.health_deadline_s)
+        for task in [task for task in self._running if task.done() and task.exception() is None]:
+            self._answer(self._running.pop(task), task.result())
+
+    async def _call_off(self) -> None:
+        self._is_to_call_off = False
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        self._running.clear()
+        self.ledger.call_off(self.server.url)
+        self.wake_all()
+
+    # --- one request -------------------------------------------------------------------------------------------
+
+    async def _ask(self, http: aiohttp.ClientSession, number: int) -> Sample:
+        """The whole response. ServerLost if the reply is none; what it has of it is kept where parts are."""
+        request, begun = self.ledger.requests[number], self.ledger.begun.get(number)
+        asked = self.form.payload(request, self._name(number), begun)
+        reply = await self.server.generate(http, asked, self.config.request_deadline_s)
+        made, is_whole = self.form.sample(reply, request, begun)
+        if is_whole:
+            return made
+        if made.response_ids and self._keeps_parts():
+            self.ledger.begun[number] = made
+        raise ServerLost(f"a reply of {len(made.response_ids)} tokens that was called off", self.server)
+
+    def _name(self, number: int) -> str:
+        """The id of the request in its latest try."""
+        seed = self.ledger.requests[number].seed % 2**32
+        return f"{self.form.version}_{number}_{self.ledger.tries(number)}_{seed}"
