@@ -17,7 +17,7 @@ from gcpo_mcore.batch import Batch
 
 @dataclass
 class MicroBatch:
-    """What one forward pass eats. b sequences of s tokens (a pack: b = 1), n response tokens that are predicted here.
+    """Input of one forward pass. b sequences of s tokens (a pack: b = 1), n response tokens that are predicted here.
 
     tokens     [b, s] prompt + response, zeros as filling
     positions  [b, s]
@@ -79,7 +79,7 @@ def deal(lengths: list[int], ranks: int) -> list[list[int]]:
 
 
 def pack(rows: list[int], lengths: list[int], tokens: int) -> list[list[int]]:
-    """`rows` in packs of at most `tokens` tokens (a longer row is a pack by itself): longest first, into the first pack
+    """Packs `rows` by at most `tokens` tokens (a longer row is a pack by itself): longest first, into the first pack
     with room."""
     packs: list[list[int]] = []
     room: list[int] = []
