@@ -27,7 +27,7 @@ class SdpaAttention(MegatronModule):
         self.scale = softmax_scale or 1.0 / math.sqrt(head_dim)
 
     def forward(self, query, key, value, attention_mask=None, packed_seq_params=None, **_) -> torch.Tensor:
-        """Padded: query [s, b, heads/tp, head_dim], key and value [s, b, kv_heads/tp, head_dim]
+        """Attends. Padded: query [s, b, heads/tp, head_dim], key and value [s, b, kv_heads/tp, head_dim]
         -> [s, b, heads/tp * head_dim]. Packed: the same without b. Under context parallelism s is this rank's
         share, the row lengths of a pack are the whole ones'."""
         over_ranks = self.config.context_parallel_size > 1
@@ -60,7 +60,7 @@ class SdpaAttention(MegatronModule):
         return torch.cat(attended, dim=2).permute(2, 0, 1, 3).flatten(2)
 
     def _attend_pack_over_ranks(self, query, key, value, rows: tuple[int, ...]) -> torch.Tensor:
-        """The same, of every row of a pack. Keys that both pieces of a row see are there twice."""
+        """Does the same of every row of a pack. Keys that both pieces of a row see are there twice."""
         k, v = _gather(key, value)
         ranks, rank = self._ranks()
         sizes, keys = context.seen(rows, rank, ranks)

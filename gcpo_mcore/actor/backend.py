@@ -11,7 +11,7 @@ Backend = Literal["local", "te"]
 
 
 def choose_backend(wanted: Literal["local", "te", "auto"], arch: Architecture) -> Backend:
-    """The backend for `actor.backend`; 'auto' takes Transformer Engine's if it can. UserError if 'te' cannot be."""
+    """The backend for `actor.backend`; 'auto' means Transformer Engine's if it can be. UserError if 'te' cannot be."""
     if wanted == "local":
         return "local"
     problem = _problem(arch)

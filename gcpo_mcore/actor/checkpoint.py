@@ -25,7 +25,7 @@ SHARDING = {"distrib_optim_sharding_type": "fully_reshardable", "chained_optim_a
 
 
 def random_states_file(folder: Path) -> Path:
-    """Where this rank's random-number states lie in a checkpoint."""
+    """The file of this rank's random-number states in a checkpoint."""
     return folder / f"rank_{dist.get_rank():05d}.pt"
 
 

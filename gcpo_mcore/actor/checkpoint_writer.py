@@ -34,7 +34,7 @@ from gcpo_mcore.base.errors import UserError
 class CheckpointWriter:
     """One checkpoint of `actor` below `folder`, which exists. Making one is a collective over all ranks.
 
-    It brings an offloaded actor back to the device.
+    An offloaded actor is back on the device afterwards.
 
     is_snapshot: copy what is to be written, so that it may change while it is. Without it, training has to wait.
     """

@@ -41,7 +41,7 @@ class LogProbHead:
     gather: WeightGather
 
     def __call__(self, model: PolicyModel, hidden: torch.Tensor, micro: MicroBatch) -> tuple[torch.Tensor, ...]:
-        """hidden [s, b, h] -> log-probs and entropy, [r, T] each, of the whole rows on every context rank."""
+        """Maps hidden [s, b, h] to log-probs and entropy, [r, T] each, of the whole rows on every context rank."""
         self.gather.wait(model.head_weight)
         logp, entropy = token_logprobs(
             model.choose(hidden, micro.source), model.head_weight, micro.targets,

@@ -96,7 +96,7 @@ def cut(kind: str, tensors: list[torch.Tensor], arch: Architecture, rank: int, s
 
 
 def join(kind: str, shards: list[torch.Tensor], arch: Architecture) -> list[torch.Tensor]:
-    """Undoes `cut` over all ranks: full tensors in the order of the rule's names."""
+    """Full tensors in the order of the rule's names, from the shards of all ranks: the inverse of `cut`."""
     if kind == "whole":
         return [shards[0]]
     if kind == "columns":

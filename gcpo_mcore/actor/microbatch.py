@@ -21,7 +21,7 @@ Rows = TypeVar("Rows", bound=Batch)
 
 @dataclass
 class MicroBatch(Generic[Rows]):
-    """What one forward pass eats. b sequences of s tokens (a pack: b = 1), n response tokens that are predicted here.
+    """Input of one forward pass. b sequences of s tokens (a pack: b = 1), n response tokens that are predicted here.
 
     tokens     [b, s] prompt + response, zeros as filling
     positions  [b, s]
@@ -70,7 +70,7 @@ class MicroBatch(Generic[Rows]):
 
 
 def pack(rows: list[int], lengths: list[int], tokens: int) -> list[list[int]]:
-    """`rows` in packs of at most `tokens` tokens (a longer row is a pack by itself): longest first, into the first pack
+    """Packs `rows` by at most `tokens` tokens (a longer row is a pack by itself): longest first, into the first pack
     with room."""
     packs: list[list[int]] = []
     room: list[int] = []

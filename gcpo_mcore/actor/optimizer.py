@@ -17,7 +17,7 @@ from gcpo_mcore.base.errors import UserError
 def build_optimizer(
     config: OptimizerConfig, parallel: ParallelConfig, chunks: list[DistributedDataParallel], dtype: torch.dtype
 ) -> ChainedOptimizer:
-    """megatron-core's optimizer over the gradient buffers of the stage's chunks."""
+    """Builds megatron-core's optimizer over the gradient buffers of the stage's chunks."""
     with platform.megatron():
         optimizer = get_megatron_optimizer(
             MegatronOptimizerConfig(
@@ -60,7 +60,7 @@ def learning_rate(config: OptimizerConfig, update: int, updates: int) -> float:
 
 
 class Stepper:
-    """Takes optimizer steps and leaves out those with a non-finite gradient norm.
+    """Does optimizer steps and leaves out those with a non-finite gradient norm.
 
     UserError when `max_skipped_updates` updates in a row were left out.
     """
@@ -102,7 +102,7 @@ def allocate_state(optimizer: ChainedOptimizer) -> None:
 
 
 def _keep_padding(optimizer: DistributedOptimizer) -> None:
-    """A repair of megatron-core 0.16: a checkpoint's tensors are found in the gradient buffer by places that count the
+    """Repairs megatron-core 0.16: a checkpoint's tensors are found in the gradient buffer by places that count the
     padding between its buckets, but the buffer is gathered without it. Tied embeddings over pipeline stages have a
     bucket of their own: what lies behind it was shifted, with a warning at most.
     """

@@ -17,13 +17,16 @@ LARGEST_HEAD = 256  # of torch's flash attention
 
 
 def attend_rows(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, sizes: Sizes, scale: float) -> torch.Tensor:
-    """q [t, heads, head_dim], k and v [u, kv_heads, head_dim] -> [t, heads, head_dim]. `sizes` sum up to t and u."""
+    """Attends: q [t, heads, head_dim], k and v [u, kv_heads, head_dim] -> [t, heads, head_dim].
+
+    `sizes` sum up to t and u.
+    """
     has_kernel = q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and q.shape[2] <= LARGEST_HEAD
     return (all_at_once if has_kernel else one_by_one)(q, k, v, sizes, scale)
 
 
 def one_by_one(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, sizes: Sizes, scale: float) -> torch.Tensor:
-    """`attend_rows` with a call of torch's scaled_dot_product_attention for each row: any device and dtype."""
+    """Does `attend_rows` with a call of torch's scaled_dot_product_attention for each row: any device and dtype."""
     rows, keys = [n for n, _ in sizes], [n for _, n in sizes]
     done = []
     # A batch of one: without it, grouped queries are refused.
@@ -40,7 +43,7 @@ def one_by_one(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, sizes: Sizes, 
 
 
 def all_at_once(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, sizes: Sizes, scale: float) -> torch.Tensor:
-    """`attend_rows` with torch's flash attention for rows of different lengths: CUDA, half precision."""
+    """Does `attend_rows` with torch's flash attention for rows of different lengths: CUDA, half precision."""
     from torch.nn.attention.varlen import varlen_attn
 
     rows, keys = (torch.tensor([0, *n]).cumsum(0).to(q.device, torch.int32) for n in zip(*sizes, strict=True))

@@ -22,7 +22,7 @@ class PolicyModel(GPTModel):
     def forward(
         self, *args, stop_at_hidden: bool = False, experts: torch.Tensor | None = None, **kwargs
     ) -> torch.Tensor:
-        """As GPTModel's, or the last stage's hidden states [s, b, h] (a slice of s under sequence parallelism).
+        """Gives what GPTModel does, or the last stage's hidden states [s, b, h] (under sequence parallelism a slice).
 
         experts: [b, s, layers, topk] those that the tokens go to, -1 where the routers choose (None: everywhere).
         """

@@ -10,7 +10,7 @@ from gcpo_mcore.batch import Batch
 
 
 class Reference:
-    """Made from an actor that still has its starting weights (before a checkpoint is loaded).
+    """The reference policy, made from an actor that still has its starting weights (before a checkpoint is loaded).
 
     While it scores, the actor's own weights wait in host memory: the device never holds both.
     """

@@ -22,7 +22,7 @@ from gcpo_mcore.hf.architecture import Architecture
 
 @dataclass(frozen=True)
 class Stage:
-    """What a rank trains.
+    """The share of the model that a rank trains.
 
     chunks     its models, in the order in which a micro-batch passes them
     ddp        the same, each with its gradient buffers

@@ -71,7 +71,7 @@ def hf_tensors(model: GPTModel, arch: Architecture, read: Read) -> Iterator[tupl
 
 
 def megatron_reader(model: GPTModel, arch: Architecture, read: Read, dtype: torch.dtype) -> Read:
-    """Undoes `hf_tensors`: a reader of Megatron parameters from one of Hugging Face tensors."""
+    """A reader of Megatron parameters, from one of Hugging Face tensors: the inverse of `hf_tensors`."""
     rules = {local.name: local for local, _ in hf_mapping.local_parameters([model], arch)}
 
     def megatron(name: str) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Bytes of activations kept for the backward pass, and of what exists for a moment only.
 
 Derived from what torch saves of actor/model.py's layers (no fusions but torch's attention and norm), and compared with
-what it really saves in tests/sizing/test_estimate.py. With experts the tokens are taken to be evenly dealt.
+what it really saves in tests/sizing/test_estimate.py. With experts the tokens are assumed to be evenly dealt.
 """
 
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ def _mlp(arch: Architecture, layout: Layout, n: int, spread: int, dtype_bytes: i
 def activation_bytes(
     arch: Architecture, parallel: ParallelConfig, layout: Layout, dtype_bytes: int, p: Pass, stage: int
 ) -> int:
-    """The most that pipeline `stage` keeps at a time: its layers, once for every micro-batch in flight."""
+    """The most bytes that pipeline `stage` keeps at a time: its layers, once for every micro-batch in flight."""
     layers = arch.layers // layout.pipeline // layout.virtual_pipeline
     kept = layers * layer_bytes(arch, parallel, layout, dtype_bytes, p, parallel.recompute)
     total = in_flight(layout, stage, p.micro_batches) * kept

@@ -4,7 +4,7 @@
     estimate.peak_gib, estimate.fits(80.0)
 
 Parameters, gradients and optimizer state are exact. Activations, logits and the engine follow the code's own shapes;
-the longest prompts and responses are taken everywhere. Nothing is built and no weights are read.
+the longest prompts and responses are assumed everywhere. Nothing is built and no weights are read.
 """
 
 from dataclasses import dataclass

@@ -82,7 +82,7 @@ def check(samples, wanted) -> None:
     for request, sample in zip(wanted, samples, strict=True):
         last = request.prompt.token_ids[-1]
         assert sample.index == request.index
-        assert sample.response_ids == [(last + k) % 16 for k in (1, 2, 3, 4)]
+        assert sample.response_ids.tolist() == [(last + k) % 16 for k in (1, 2, 3, 4)]
         assert sample.rollout_logp.tolist() == [-0.5, -0.75, -1.0, -1.25]
         assert sample.weight_version == 3 and not sample.truncated
 
@@ -174,10 +174,10 @@ def test_a_response_that_was_called_off_goes_on_under_the_weights_of_then(tmp_pa
         for request, sample in zip(again, samples, strict=True):
             last = request.prompt.token_ids[-1]
             # The server had two tokens when it was told to stop; the rest were asked for with these in front.
-            assert sample.response_ids == [(last + k) % 16 for k in range(1, 7)]
+            assert sample.response_ids.tolist() == [(last + k) % 16 for k in range(1, 7)]
             assert sample.rollout_logp.tolist() == [-0.5, -0.75, -0.5, -0.75, -1.0, -1.25]
             assert sample.token_versions.tolist() == [3, 3, 4, 4, 4, 4] and sample.weight_version == 3
-            (rest,) = [a for a in asked if a["input_ids"] == request.prompt.token_ids + sample.response_ids[:2]
+            (rest,) = [a for a in asked if a["input_ids"] == request.prompt.token_ids + sample.response_ids[:2].tolist()
                        and a["sampling_params"]["sampling_seed"] == request.seed]  # fmt: skip
             assert rest["sampling_params"]["max_new_tokens"] == 4
 

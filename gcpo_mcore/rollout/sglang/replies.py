@@ -32,7 +32,7 @@ class Form:
 
     def payload(self, request: Request, name: str, begun: Sample | None = None) -> dict[str, Any]:
         """What /generate is asked for one response, or for the rest of a `begun` one; `name` is new at each try."""
-        sampling, before = self.sampling, begun.response_ids if begun else []
+        sampling, before = self.sampling, begun.response_ids.tolist() if begun else []
         return {
             "rid": name,
             "input_ids": request.prompt.token_ids + before,
@@ -61,7 +61,7 @@ class Form:
             found = str(meta["weight_version"])
         except (KeyError, TypeError, IndexError, ValueError) as error:
             raise ServerLost(f"a reply without {error}") from None
-        before = begun.response_ids if begun else []
+        before = begun.response_ids.tolist() if begun else []
         limit = self.sampling.max_response_tokens - len(before)
         if named != ids:
             raise ServerLost(f"a reply with {len(ids)} tokens and {len(named)} log-probs that do not match")
@@ -79,15 +79,14 @@ class Form:
             versions = np.concatenate([_versions(begun), np.full(len(ids), self.version, np.int32)])
             ids, logp = before + ids, np.concatenate([begun.rollout_logp, logp])
             first_version = begun.weight_version
-            if (
-                experts is not None and begun.routed_experts is not None
-            ):  # what was read for the earlier part counts where it was read first
+            # What was read for the earlier part counts where it was read first.
+            if experts is not None and begun.routed_experts is not None:
                 experts[: len(begun.routed_experts)] = begun.routed_experts
         # The servers' log-probs are the model's at the sampling temperature, before top-k and top-p. What those leave
         # of the distribution is not told: where they act, sampling_logp is the same number.
         made = Sample(
             index=request.index,
-            response_ids=ids,
+            response_ids=np.array(ids, np.int32),
             response_text=self.decode(ids) if is_whole else "",
             truncated=reason == "length",
             rollout_logp=logp,
@@ -113,4 +112,4 @@ class Form:
 def _versions(sample: Sample) -> np.ndarray:
     if len(sample.token_versions):
         return sample.token_versions
-    return np.full(len(sample.response_ids), sample.weight_version, np.int32)
+    return np.full(sample.tokens, sample.weight_version, np.int32)

@@ -154,9 +154,9 @@ class ServerLoop:
         made, is_whole = self.form.sample(reply, request, begun)
         if is_whole:
             return made
-        if made.response_ids and self._keeps_parts():
+        if made.tokens and self._keeps_parts():
             self.ledger.begun[number] = made
-        raise ServerLost(f"a reply of {len(made.response_ids)} tokens that was called off", self.server)
+        raise ServerLost(f"a reply of {made.tokens} tokens that was called off", self.server)
 
     def _name(self, number: int) -> str:
         """The id of the request in its latest try."""
