@@ -44,9 +44,10 @@ def test_what_is_said_of_an_algorithm_stands_in_one_place():
     """In a file of algorithms/, to which the yaml points; a yaml without one is for an algorithm of another package."""
     assert sorted(f.stem for f in (ROOT / "algorithms").glob("[!_]*.py")) == ALGORITHMS
     for name in ALGORITHMS:
-        assert f"# Equation, source and our reading: algorithms/{name}.py.\n" in (
-            ROOT / "configs/algorithm" / f"{name}.yaml"
-        ).read_text()
+        assert (
+            f"# Equation, source and our reading: algorithms/{name}.py.\n"
+            in (ROOT / "configs/algorithm" / f"{name}.yaml").read_text()
+        )
 
 
 def test_write_your_own(tmp_path, carry):
@@ -86,7 +87,8 @@ a = torch.tensor([[2.0, 2.0], [-2.0, -2.0]])
 rows = SimpleNamespace(old_logp=torch.zeros(2, 2), mask=torch.ones(2, 2), advantage=a)
 loss, clipped = made.surrogate.token_loss(logp, rows, made.importance.ratio(logp, rows))
 loss.sum().backward()
-print(type(made).__name__, made.title, made.reduction.name, [round(x, 3) for x in logp.grad.flatten().tolist()], clipped.tolist())
+print(type(made).__name__, made.title, made.reduction.name,
+      [round(x, 3) for x in logp.grad.flatten().tolist()], clipped.tolist())
 """
     done = run(["-c", code], site)
     expected = "Algorithm topr constant [-2.0, -2.0, 0.1, 1.0] [[False, False], [False, True]]"
