@@ -32,6 +32,17 @@ class Config(BaseModel):
         """The record as yaml has it, with what is in the options that were chosen."""
         return self.model_dump(mode="json", serialize_as_any=True)
 
+    def fixed(self) -> dict[str, Any]:
+        """`plain` without the free keys: what makes two records the same work."""
+        free = set(self.free_keys())
+
+        def kept(node: Any, place: str) -> Any:
+            if not isinstance(node, dict):
+                return node
+            return {key: kept(value, f"{place}{key}.") for key, value in node.items() if place + key not in free}
+
+        return kept(self.plain(), "")
+
 
 def _free_inside(value: Any, place: str) -> Iterator[str]:
     if isinstance(value, Config):

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import NonNegativeInt, PositiveInt, model_validator
 
-from gcpo_mcore.base.config import Config
+from gcpo_mcore.base.config import Config, Free
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.rewarding.config import RewardConfig
 from gcpo_mcore.rollout.config import Sampling
@@ -55,13 +55,14 @@ class Benchmark(Config):
     pass_at               the k of pass@k, each at most samples_per_problem
     reward                the verifier, as in training; its `accuracy` part decides. A truncated response is wrong
 
+    Free is what changes neither what is asked nor what counts as right: answers that are there are then kept.
     UserError for settings that contradict each other.
     """
 
-    protocol: str
-    source: str
-    path: str
-    hub: Hub
+    protocol: Free[str]
+    source: Free[str]
+    path: Free[str]
+    hub: Free[Hub]
     columns: Columns
     answer_after: str | None
     prompt: str
@@ -69,9 +70,9 @@ class Benchmark(Config):
     chat_template: bool
     chat_template_kwargs: dict[str, Any]
     max_prompt_tokens: PositiveInt
-    max_problems: PositiveInt | None
+    max_problems: Free[PositiveInt | None]
     samples_per_problem: PositiveInt
-    pass_at: list[PositiveInt]
+    pass_at: Free[list[PositiveInt]]
     sampling: Sampling
     reward: RewardConfig
 

@@ -16,9 +16,6 @@ from gcpo_mcore.rewarding.config import RewardConfig
 from gcpo_mcore.rollout.sampler import Sampler
 from gcpo_mcore.samples import Group, Prompt, Sample
 
-# Neither changes what is asked or what counts as right.
-FREE_SETTINGS = {"protocol", "source", "path", "hub", "max_problems", "pass_at"}
-
 
 def measure(
     sampler: Sampler, name: str, benchmark: Benchmark, prompts: list[Prompt], path: Path, model: str, per_chunk: int
@@ -29,7 +26,7 @@ def measure(
     over all ranks; rank 0 writes. The draws of a problem depend on seed, benchmark and problem only.
     """
     settings = {"model": model, "benchmark": name, "seed": sampler.seed, "problems_per_chunk": per_chunk}
-    settings |= benchmark.model_dump(mode="json", exclude=FREE_SETTINGS)
+    settings |= benchmark.fixed()
     records = Records(path, settings) if dist.get_rank() == 0 else None
     done = from_rank_0(records.done if records else {})
     for first in range(0, len(prompts), per_chunk):

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from gcpo_mcore.base.config import flat
 from gcpo_mcore.base.errors import UserError
 
 
@@ -34,10 +35,10 @@ class Records:
         if not whole:
             self.path.write_bytes(b"")
             return self._append([settings])
-        before = json.loads(whole[0])
-        for key in settings:
-            if before.get(key) != settings[key]:
-                old, new = _short(before.get(key)), _short(settings[key])
+        before = dict(flat(json.loads(whole[0])))
+        for key, value in flat(settings):
+            if before.get(key) != value:
+                old, new = _short(before.get(key)), _short(value)
                 raise UserError(
                     f"{self.path} was made with another {key} ({old}, now {new}); "
                     "choose another evaluation.folder, or remove the file"

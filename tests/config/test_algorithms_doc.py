@@ -87,8 +87,8 @@ a = torch.tensor([[2.0, 2.0], [-2.0, -2.0]])
 rows = SimpleNamespace(old_logp=torch.zeros(2, 2), mask=torch.ones(2, 2), advantage=a)
 loss, clipped = made.surrogate.token_loss(logp, rows, made.importance.ratio(logp, rows))
 loss.sum().backward()
-gradient = [round(x, 3) for x in logp.grad.flatten().tolist()]
-print(type(made).__name__, made.title, made.reduction.name, gradient, clipped.tolist())
+print(type(made).__name__, made.title, made.reduction.name,
+      [round(x, 3) for x in logp.grad.flatten().tolist()], clipped.tolist())
 """
     done = run(["-c", code], site)
     expected = "Algorithm topr constant [-2.0, -2.0, 0.1, 1.0] [[False, False], [False, True]]"

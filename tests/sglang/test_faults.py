@@ -44,7 +44,7 @@ def check(samples, wanted, weights, version) -> None:
     model = AutoModelForCausalLM.from_pretrained(STARTER, dtype=torch.float32)
     model.load_state_dict(dict(weights(version)), strict=False)
     for request, sample in zip(wanted, samples, strict=True):
-        prompt, response = request.prompt.token_ids, sample.response_ids
+        prompt, response = request.prompt.token_ids, sample.response_ids.tolist()
         with torch.no_grad():
             logp = model(torch.tensor([prompt + response])).logits[0].log_softmax(-1)
         expected = logp[len(prompt) - 1 : -1].gather(1, torch.tensor(response)[:, None])[:, 0].numpy()

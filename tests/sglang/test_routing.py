@@ -63,7 +63,7 @@ def test_the_experts_told_are_those_of_the_model(model, address):
     for request, sample in zip(wanted, samples, strict=True):
         chosen.clear()
         with torch.no_grad():
-            reference(torch.tensor([request.prompt.token_ids + sample.response_ids[:-1]]))
+            reference(torch.tensor([request.prompt.token_ids + sample.response_ids[:-1].tolist()]))
         own = torch.stack(chosen, 1).sort(-1).values
         told = torch.from_numpy(sample.routed_experts).long().sort(-1).values
         assert told.shape == own.shape and torch.equal(told, own)
