@@ -19,7 +19,6 @@ from tests.sglang.real import ROOT, STARTER, Tokenizer, requests, verify_sync
 
 OVERRIDES = [
     "rollout=sglang_cpu",
-    verify_sync(),
     "rollout.requests_per_server=16",
     "rollout.health_every_s=1",
     "rollout.health_deadline_s=20",
@@ -30,7 +29,7 @@ OVERRIDES = [
 def made(tmp_path_factory):
     """(engine, tokenizer, version -> weights), with two servers that take part after a sync."""
     os.chdir(ROOT)
-    config = load_config([*OVERRIDES, f"rollout.log_folder={tmp_path_factory.mktemp('logs')}"])
+    config = load_config([*OVERRIDES, verify_sync(), f"rollout.log_folder={tmp_path_factory.mktemp('logs')}"])
     tokenizer, read = Tokenizer(), HfWeights(str(STARTER), read_architecture(str(STARTER)))
     with process_group(1, 900), contextlib.closing(build_engine(config, str(STARTER), tokenizer)) as engine:
         yield engine, tokenizer, lambda version: ((name, read(name) * (1 + version / 100)) for name in read.names())
