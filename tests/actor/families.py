@@ -77,7 +77,7 @@ def main(out: str, *cases: str) -> None:
     from tests.actor.worker import OPTIMIZER, parallel_of
 
     groups = [Group(Prompt("p", "x", "", row[:2], ""), [Sample(0, row[2:], "")]) for row in token_rows()]
-    with process_group(threads=1, deadline_s=120):
+    with process_group(threads=1, deadline_s=900):
         for case in cases:
             name, model, *options = case.split(":")
             model, _, checkpoint = model.partition("@")

@@ -1,4 +1,4 @@
-"""The suite can be collected in a fresh clone, by what `make install` brings: the other lanes' needs come when they run.
+"""The suite can be collected in a fresh clone by what `make install` brings; what else a lane needs comes when it runs.
 
 What another environment, prepared data, a network or a GPU has to give is asked for in a fixture or in the test.
 """
