@@ -1,8 +1,9 @@
 """A server that answers as SGLang 0.5.23 was recorded to, with a fault of choice: `fake_sglang.py FOLDER FAULT [PORT]`.
 
-FAULT: none, 500 (each second reply), slow (3 s each, unless told to stop), truncated (each second reply lacks its last
-log-probs), aborted (each second reply), garbage (no JSON), hang (no reply, nor to health checks, after the fifth),
-stale (other weights' version), old (0.5.20 on a CPU).
+FAULT: none, 500 (each second reply), slow (3 s each, unless told to stop), held (no reply before it is told to stop or
+FOLDER/go is there), ahead (as held, but for the first eight, and until it has other weights than version 0), truncated
+(each second reply lacks its last log-probs), aborted (each second reply), garbage (no JSON), hang (no reply, nor to
+health checks, after the second), stale (other weights' version), old (0.5.20 on a CPU).
 FOLDER/port says where it listens, FOLDER/asked.jsonl what it was asked to generate.
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 
 FOLDER, FAULT = Path(sys.argv[1]), sys.argv[2]
 LOCK = threading.Lock()
-ABORTED: dict[str, threading.Event] = {}  # by request, of a slow server
+ABORTED: dict[str, threading.Event] = {}  # by request, of a server that takes its time
 STATE = {"asked": 0, "version": "default", "updating": False}
 ALREADY_OPEN = "a weight-update session is already open; call end_weight_update() first"
 
@@ -65,7 +66,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.say({"version": version, "tp_size": 1, "device": device})
         if self.path == "/model_info":
             return self.say({"weight_version": STATE["version"]})
-        if FAULT == "hang" and STATE["asked"] > 5:
+        if FAULT == "hang" and STATE["asked"] > 2:
             time.sleep(600)
         return self.say(None)
 
@@ -90,9 +91,10 @@ class Handler(BaseHTTPRequestHandler):
             count = STATE["asked"]
             file.write(json.dumps(asked) + "\n")
         answer = reply(asked)
-        if FAULT == "slow" and ABORTED.setdefault(asked["rid"], threading.Event()).wait(3):
+        if self.was_told_to_stop(asked["rid"], count):
             return self.say(cut(answer))
-        if FAULT == "hang" and count > 5:
+        answer = reply(asked)  # by the weights of now
+        if FAULT == "hang" and count > 2:
             time.sleep(600)
         if FAULT == "stale":
             answer["meta_info"]["weight_version"] = "other"
@@ -103,6 +105,18 @@ class Handler(BaseHTTPRequestHandler):
         if FAULT == "aborted" and count % 2:
             cut(answer)
         return self.say(answer)
+
+    def was_told_to_stop(self, name: str, count: int) -> bool:
+        """Waits as FAULT has it; whether the wait was ended by an abort_request."""
+        told = ABORTED.setdefault(name, threading.Event())
+        if FAULT == "slow":
+            return told.wait(3)
+        while (FAULT == "held" and not (FOLDER / "go").exists()) or (
+            FAULT == "ahead" and count > 8 and STATE["version"] == "0"
+        ):
+            if told.wait(0.02):
+                return True
+        return False
 
     def say(self, answer, status=200):
         body = (

@@ -21,7 +21,7 @@ OVERRIDES = [
     "rollout=sglang_cpu",
     "rollout.requests_per_server=16",
     "rollout.health_every_s=1",
-    "rollout.health_deadline_s=20",
+    "rollout.health_deadline_s=60",
 ]
 
 
@@ -72,7 +72,7 @@ def test_a_killed_or_stopped_server_costs_no_sample_and_comes_back(made, fault, 
     # Its successor starts meanwhile; once up, it gets all weights (checksums compared) and serves.
     started = time.monotonic()
     while not engine.fleet.processes[number].server.is_up(5):
-        assert time.monotonic() - started < 600
+        assert time.monotonic() - started < 3600
         time.sleep(1)
     tokenizer.at = 0
     engine.update_weights(FixedWeights(5, lambda: weights(5)))
@@ -99,9 +99,10 @@ def test_no_process_stays_behind(made):
     engine, _, _ = made
     groups = [process.process.pid for process in engine.fleet.processes]
     engine.close()
-    time.sleep(2)
-    left = [p for p in psutil.process_iter(["status"]) if p.info["status"] != "zombie" and _group(p) in groups]
-    assert left == []
+    started = time.monotonic()
+    while [p for p in psutil.process_iter(["status"]) if p.info["status"] != "zombie" and _group(p) in groups]:
+        assert time.monotonic() - started < 600
+        time.sleep(0.1)
 
 
 def _group(process: psutil.Process) -> int:
