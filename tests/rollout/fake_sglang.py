@@ -1,9 +1,9 @@
 """A server that answers as SGLang 0.5.23 was recorded to, with a fault of choice: `fake_sglang.py FOLDER FAULT [PORT]`.
 
 FAULT: none, 500 (each second reply), slow (3 s each, unless told to stop), held (no reply before it is told to stop or
-FOLDER/go is there), ahead (as held, but for the first eight, and until it has other weights than version 0), truncated
-(each second reply lacks its last log-probs), aborted (each second reply), garbage (no JSON), hang (no reply, nor to
-health checks, after the second), stale (other weights' version), old (0.5.20 on a CPU).
+FOLDER/go is there), ahead (as held, those with a seed of FOLDER/ahead.json, until it has weights of version 1),
+truncated (each second reply lacks its last log-probs), aborted (each second reply), garbage (no JSON), hang (no reply,
+nor to health checks, after the second), stale (other weights' version), old (0.5.20 on a CPU).
 FOLDER/port says where it listens, FOLDER/asked.jsonl what it was asked to generate.
 """
 
@@ -91,7 +91,7 @@ class Handler(BaseHTTPRequestHandler):
             count = STATE["asked"]
             file.write(json.dumps(asked) + "\n")
         answer = reply(asked)
-        if self.was_told_to_stop(asked["rid"], count):
+        if self.was_told_to_stop(asked):
             return self.say(cut(answer))
         answer = reply(asked)  # by the weights of now
         if FAULT == "hang" and count > 2:
@@ -106,14 +106,16 @@ class Handler(BaseHTTPRequestHandler):
             cut(answer)
         return self.say(answer)
 
-    def was_told_to_stop(self, name: str, count: int) -> bool:
+    def was_told_to_stop(self, asked: dict) -> bool:
         """Waits as FAULT has it; whether the wait was ended by an abort_request."""
-        told = ABORTED.setdefault(name, threading.Event())
+        told = ABORTED.setdefault(asked["rid"], threading.Event())
         if FAULT == "slow":
             return told.wait(3)
-        while (FAULT == "held" and not (FOLDER / "go").exists()) or (
-            FAULT == "ahead" and count > 8 and STATE["version"] == "0"
-        ):
+        held = FAULT == "held" or (
+            FAULT == "ahead"
+            and asked["sampling_params"]["sampling_seed"] in json.loads((FOLDER / "ahead.json").read_text())
+        )
+        while held and not ((FOLDER / "go").exists() if FAULT == "held" else STATE["version"] != "0"):
             if told.wait(0.02):
                 return True
         return False

@@ -1,10 +1,13 @@
 """rollout.max_staleness: the next steps' samples are made while this step trains, with the weights before it."""
 
+import itertools
 import json
 
 import pytest
 
 from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.rollout.sampling import request_seed
+from gcpo_mcore.rollout.sglang.replies import SEEDS
 from gcpo_mcore.run.load import load_config
 from tests.conftest import launch, run
 from tests.rollout.test_sglang_faults import servers
@@ -68,10 +71,21 @@ def test_two_steps_ahead_samples_are_at_most_two_versions_old(carry, tmp_path):
         assert len((one[0] / "asked.jsonl").read_text().splitlines()) == 7 * 8
 
 
+def seeds(occasion: str) -> list[int]:
+    """Of every response that could be sampled on that occasion: whatever 4 prompts of the carry task, twice each."""
+    prompts = [f"{source}:{row}" for source in ("easy", "hard") for row in range(8001)]
+    return [
+        request_seed(occasion, 0, place, prompt, index) % SEEDS
+        for prompt, place, index in itertools.product(prompts, range(4), range(2))
+    ]
+
+
 @pytest.mark.parametrize("partial", [False, True])
 def test_new_weights_reach_responses_that_are_under_way(carry, tmp_path, partial):
     """Without parts the server ends what it is at before it gets them; with parts responses go on under them."""
     with servers(tmp_path, "ahead" if partial else "slow") as (one,):
+        # Step 3's, begun with the weights before the first update: under way when the next ones come.
+        (one[0] / "ahead.json").write_text(json.dumps(seeds("train|1|ahead|1")))
         run(
             "tools/train.py",
             *overrides(carry, tmp_path, one[1], "rollout.max_staleness=2"),
