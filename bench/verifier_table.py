@@ -26,7 +26,7 @@ def read_cases() -> list[dict]:
 def graded(cases: list[dict]) -> list[bool | str]:
     """The reward's verdict on each case: accurate or not, or why it could not be graded."""
     pairs = [(Prompt(str(i), "cases", "", [1], c["gold"]), Sample(0, [1], c["response"])) for i, c in enumerate(cases)]
-    with Grader(load_config(["reward=math_verify"]).reward) as grader:
+    with Grader(load_config(["reward=math_verify", "reward.deadline_s=60"]).reward) as grader:
         grader.grade(pairs)
     return [sample.grading_failed or sample.is_accurate for _, sample in pairs]
 

@@ -38,7 +38,7 @@ def live_processes() -> list[psutil.Process]:
 
 
 def launch(
-    script: Path | str, *args: str, processes: int = 1, timeout_s: float = 300, forked: bool = True
+    script: Path | str, *args: str, processes: int = 1, timeout_s: float = 1200, forked: bool = True
 ) -> subprocess.CompletedProcess:
     """Runs a script of this repository as one process, or under torchrun on a free port.
 
@@ -54,7 +54,7 @@ def launch(
     )
 
 
-def run(script: Path | str, *args: str, processes: int = 1, timeout_s: float = 300) -> str:
+def run(script: Path | str, *args: str, processes: int = 1, timeout_s: float = 1200) -> str:
     """`launch`, which has to succeed; its standard output."""
     done = launch(script, *args, processes=processes, timeout_s=timeout_s)
     assert done.returncode == 0, (

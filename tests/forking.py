@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.jobs import free_port
 
-GRACE_S = 10.0  # from SIGTERM to SIGKILL for the ranks beside one that failed
+GRACE_S = 60.0  # from SIGTERM to SIGKILL for the ranks beside one that failed
 
 
 class ForkServer:

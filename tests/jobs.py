@@ -26,7 +26,7 @@ def free_port() -> int:
             return port
 
 
-def wait_for(condition: Callable[[], bool], alive: list[subprocess.Popen], log: Path, timeout_s: float = 300) -> None:
+def wait_for(condition: Callable[[], bool], alive: list[subprocess.Popen], log: Path, timeout_s: float = 1200) -> None:
     """Until `condition`; fails with the log's end if one of `alive` ends before, or past `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not condition():

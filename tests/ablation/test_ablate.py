@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -13,6 +12,8 @@ import pytest
 
 from gcpo_mcore.monitor.metrics import read_metrics
 from tests.conftest import ENVIRONMENT, ROOT, launch, run
+from tests.jobs import wait_for
+from tests.still import Standstill
 
 TOOL = "tools/ablate.py"
 
@@ -65,35 +66,31 @@ def test_a_finished_grid_is_not_run_again(grid, carry):
 
 def test_killed_launcher_and_killed_cell_leave_the_same_results(grid, carry, tmp_path):
     """kill -9 of the launcher ends its cells; the next launch loses one cell to kill -9, retries it, and finishes."""
-    out = tmp_path / "killed"
-    command = [sys.executable, TOOL, *arguments(carry, out)]
-    first = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    cells = _wait_for_training(first, out)
+    out, log = tmp_path / "killed", tmp_path / "log"
+    still = Standstill(tmp_path, "os.rename", "step_000003.jsonl")  # the rollouts of every cell's third step
+    env = still.environment(ENVIRONMENT)
+
+    def start() -> subprocess.Popen:
+        with open(log, "w") as file:
+            return subprocess.Popen([sys.executable, TOOL, *arguments(carry, out)], cwd=ROOT, env=env, stdout=file,
+                                    stderr=file)  # fmt: skip
+
+    first = start()
+    wait_for(still.is_met, [first], log)
+    cells = psutil.Process(first.pid).children()
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    _, alive = psutil.wait_procs(cells, timeout=20)
-    assert not alive
+    _, alive = psutil.wait_procs(cells, timeout=600)
+    assert cells and not alive
     assert not (out / "results.csv").exists()
 
-    second = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    victim = _wait_for_training(second, out)[0]
-    victim.kill()
-    _, told = second.communicate(timeout=300)
-    assert second.returncode == 0, told.decode()
+    still.again()
+    second = start()
+    wait_for(still.is_met, [second], log)
+    psutil.Process(second.pid).children()[0].kill()
+    still.end()
+    assert second.wait(timeout=1200) == 0, log.read_text()
     assert (out / "results.csv").read_bytes() == (grid / "results.csv").read_bytes()
-
-
-def _wait_for_training(launcher: subprocess.Popen, out: Path) -> list[psutil.Process]:
-    """The cells of `launcher`, once one of them has taken a step that it did not find there."""
-    before = {p: len(read_metrics(p.parent)) for p in out.glob("cells/*/metrics.jsonl")}
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and launcher.poll() is None:
-        grown = [p for p in out.glob("cells/*/metrics.jsonl") if len(read_metrics(p.parent)) > before.get(p, 0)]
-        children = psutil.Process(launcher.pid).children()
-        if grown and children:
-            return children
-        time.sleep(0.05)
-    raise AssertionError("no cell trained")
 
 
 def test_a_cell_that_cannot_run_does_not_stop_the_others(grid, carry, tmp_path):

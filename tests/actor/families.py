@@ -79,7 +79,7 @@ def main(out: str, *cases: str) -> None:
     for number, row in enumerate(token_rows()):
         sample = Sample(0, row[2:], "", np.zeros(len(row) - 2, np.float32), home=(0, number))
         groups.append(Group(Prompt("p", "x", "", row[:2], ""), [sample]))
-    with process_group(threads=1, deadline_s=120):
+    with process_group(threads=1, deadline_s=900):
         for case in cases:
             name, model, *options = case.split(":")
             model, _, checkpoint = model.partition("@")

@@ -107,7 +107,7 @@ def train(model: str, options: dict[str, str], offload: str, folder: Path) -> di
 
 def main(model: str, out: str, folder: str, *cases: str) -> None:
     results = {}
-    with process_group(1, deadline_s=120):
+    with process_group(1, deadline_s=900):
         for number, case in enumerate(cases):
             options = dict(option.split("=") for option in case.split(","))
             start_parallel(check_layout(parallel_of(options), read_architecture(model)), seed=0)

@@ -22,7 +22,7 @@ def _count(runs: dict, name: str, *_) -> None:
 
 def main(out: str, *models: str) -> None:
     counts: dict[str, dict] = {}
-    with process_group(1, deadline_s=60):
+    with process_group(1, deadline_s=900):
         start_parallel(check_layout(parallel_of({}), read_architecture(models[0])), seed=0)
         for model in models:
             arch = read_architecture(model)

@@ -29,7 +29,7 @@ def main(out: str, models: str, *cases: str) -> None:
         Path(out),
         optimizer_module._keep_padding,
     )
-    with process_group(threads=1, deadline_s=120):
+    with process_group(threads=1, deadline_s=900):
         for case in cases:
             name, model, *options = case.split(":")
             model, _, checkpoint = model.partition("@")

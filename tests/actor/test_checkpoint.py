@@ -68,7 +68,7 @@ def results(tiny_models, tmp_path_factory) -> dict[str, dict]:
     models = {"dense": str(tiny_models["qwen2-tied"]), "experts": str(make_model("qwen3-moe", folder / "experts"))}
     (folder / "models.json").write_text(json.dumps(models))
     cases = [f"{name}:{case}" for name, case in CASES.items()]
-    run(WORKER, str(folder), str(folder / "models.json"), *cases, processes=2, timeout_s=600)
+    run(WORKER, str(folder), str(folder / "models.json"), *cases, processes=2, timeout_s=3600)
     return {name: torch.load(folder / f"{name}.pt") | {"folder": folder / name} for name in CASES}
 
 

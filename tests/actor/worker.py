@@ -93,7 +93,7 @@ def parallel_of(options: dict) -> ParallelConfig:
 @contextlib.contextmanager
 def actor_of(model: str, options: dict[str, str]) -> Iterator[Actor]:
     """An actor in the layout of `options`, in process groups of its own."""
-    with process_group(parallel_of(options).threads, deadline_s=120):
+    with process_group(parallel_of(options).threads, deadline_s=900):
         yield build_actor(model, options)
 
 

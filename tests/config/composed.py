@@ -58,7 +58,7 @@ def preset_table() -> str:
 def run(arguments: list[str], *paths: Path) -> subprocess.CompletedProcess:
     """`python arguments` with the repository and `paths` importable."""
     env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [ROOT, *paths])), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, *arguments], env=env, capture_output=True, text=True, timeout=180)
+    return subprocess.run([sys.executable, *arguments], env=env, capture_output=True, text=True, timeout=1200)
 
 
 def write_distribution(folder: Path, name: str, entry_points: str) -> None:

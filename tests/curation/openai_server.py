@@ -1,9 +1,10 @@
-"""A small server of OpenAI chat completions, as a process of its own: `python openai_server.py FOLDER [DELAY_S]`.
+"""A small server of OpenAI chat completions, as a process of its own: `python openai_server.py FOLDER [HOLD_AFTER]`.
 
 It solves 'a+b?' by the request's seed: 0 is wrong, 1 is right and long, 2 is right and short, 3 is right but cut off
 (finish_reason 'length'), and so on from the start. The answer stands after ':', or in a box if the prompt asks for one
 behind its '?'. 'busy+...' gets a 503 first, 'long+...' a 400. Every request goes
-into FOLDER/requests.jsonl; FOLDER/port says where it listens.
+into FOLDER/requests.jsonl; FOLDER/port says where it listens. From the HOLD_AFTER-th request on, none is answered until
+FOLDER/go is there.
 """
 
 import json
@@ -14,18 +15,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 FOLDER = Path(sys.argv[1])
-DELAY_S = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
+HOLD_AFTER = int(sys.argv[2]) if len(sys.argv) > 2 else None
 LOCK = threading.Lock()
 BUSY = set()
+COUNT = [0]
 
 
 class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with LOCK, open(FOLDER / "requests.jsonl", "a") as file:
-            seen = {"path": self.path, "key": self.headers.get("Authorization"), "time": time.time(), **body}
+            seen = {"path": self.path, "key": self.headers.get("Authorization"), **body}
             file.write(json.dumps(seen) + "\n")
-        time.sleep(DELAY_S)
+            COUNT[0] += 1
+            is_held = HOLD_AFTER is not None and COUNT[0] > HOLD_AFTER
+        while is_held and not (FOLDER / "go").exists():
+            time.sleep(0.02)
         question = body["messages"][-1]["content"]
         question, _, wish = question.partition("?")
         kind, _, question = question.rpartition(" ")

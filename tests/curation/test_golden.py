@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gcpo_mcore.commands import golden as commands_golden
 from gcpo_mcore.curation import damage
 from gcpo_mcore.data.config import Keys
 from gcpo_mcore.data.files import read_rows
@@ -31,10 +32,10 @@ def read(path):
 
 
 @contextlib.contextmanager
-def teacher(folder, delay_s=0.0):
-    """The base URL of a running server; its requests are in folder/requests.jsonl."""
+def teacher(folder, *hold_after):
+    """The base URL of a running server; its requests are in folder/requests.jsonl. After so many, it waits for `go`."""
     process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("openai_server.py")), folder, str(delay_s)]
+        [sys.executable, str(Path(__file__).with_name("openai_server.py")), folder, *map(str, hold_after)]
     )
     try:
         while not (folder / "port").exists():
@@ -93,43 +94,59 @@ def test_a_killed_call_goes_on_where_it_was(tmp_path):
     rows = [{"prompt": f"{i}+1?", "answer": str(i + 1)} for i in range(12)]
     path, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
     part = tmp_path / "out.jsonl.part"
-    with teacher(tmp_path, delay_s=0.1) as url:
+    with teacher(tmp_path, 12) as url:  # two rows at a time, three tries each: it is held in the fifth and sixth
         arguments = ["fill", path, str(out), "--teacher", url, "--model", "solver", "--tries", "3", "--parallel", "2"]
         first = subprocess.Popen(
             [sys.executable, str(ROOT / "tools/golden.py"), *arguments], cwd=ROOT, env=ENVIRONMENT,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        while not part.exists() or len(part.read_bytes().splitlines()) < 5:
+        asked = tmp_path / "requests.jsonl"
+        while not asked.exists() or len(asked.read_bytes().splitlines()) < 14:
             assert first.poll() is None
             time.sleep(0.02)
         first.send_signal(signal.SIGKILL)
         first.wait()
+        (tmp_path / "go").touch()
         assert not out.exists()
-        finished = len(part.read_bytes().splitlines()) - 1
-        assert 4 <= finished < 12
+        assert len(part.read_bytes().splitlines()) == 1 + 4
         with open(part, "a") as file:
             file.write('{"row": 11, "golden')  # the line that it was writing
         other = golden(*arguments, "--temperature", "0.1")
         assert other.returncode == 2 and "with other settings; remove it to start anew" in other.stderr
-        second_starts = time.time()  # what the first call had sent off is written down by now
         second = golden(*arguments)
         assert second.returncode == 0, second.stderr
-        asked = sum(r["time"] > second_starts for r in read(tmp_path / "requests.jsonl"))
-    assert asked == 3 * (12 - finished)
+        assert len(read(asked)) == 14 + 3 * (12 - 4)
     assert [r["golden_answer"] for r in read(out)] == [f"{i}+1:{i + 1}" for i in range(12)]
     assert "is there already" in golden(*arguments).stderr
 
 
-def test_the_rate_limit_spreads_the_requests(tmp_path):
+class StandingClock:
+    """In place of the module `time`: it stands, and writes down how long it was asked to sleep."""
+
+    def __init__(self):
+        self.slept_s = []
+
+    def monotonic(self):
+        return 1000.0
+
+    def sleep(self, seconds):
+        self.slept_s.append(seconds)
+
+
+def test_the_rate_limit_spreads_the_requests(tmp_path, monkeypatch):
+    """In this process, by a clock that stands: each of the requests waits for its own time."""
     rows = [{"prompt": f"{i}+1?", "answer": str(i + 1)} for i in range(4)]
+    clock = StandingClock()
+    monkeypatch.setattr("gcpo_mcore.curation.teacher.time", clock)
     with teacher(tmp_path) as url:
-        done = golden(
-            "fill", write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl", "--teacher", url, "--model", "solver",
-            "--tries", 2, "--requests-per-minute", 300,
-        )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    times = sorted(r["time"] for r in read(tmp_path / "requests.jsonl"))
-    assert len(times) == 8 and times[-1] - times[0] >= 7 * 0.2 - 0.05  # 300 a minute is one in 0.2 s
+        words = [
+            "fill", write(tmp_path / "in.jsonl", rows), str(tmp_path / "out.jsonl"), "--teacher", url,
+            "--model", "solver", "--tries", "2", "--requests-per-minute", "300",
+        ]  # fmt: skip
+        monkeypatch.setattr(sys, "argv", ["golden", *words])
+        assert not commands_golden.main()
+    assert len(read(tmp_path / "requests.jsonl")) == 8
+    assert sorted(clock.slept_s) == pytest.approx([0.2 * n for n in range(8)])  # 300 a minute is one in 0.2 s
 
 
 def test_a_teacher_that_cannot_answer_is_one_line(tmp_path):
@@ -151,7 +168,7 @@ def test_a_column_becomes_the_golden_answer_if_it_is_right(tmp_path):
     out = tmp_path / "out.jsonl"
     done = golden(
         "fill", write(tmp_path / "in.jsonl", rows), out, "--column", "note", "--suffix", r": \boxed{{answer}}",
-        "--replace", "data=files", "reward=math_verify",
+        "--replace", "data=files", "reward=math_verify", "reward.deadline_s=60",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert [(r["golden_answer"], r["golden_source"]) for r in read(out)] == [
@@ -159,8 +176,9 @@ def test_a_column_becomes_the_golden_answer_if_it_is_right(tmp_path):
         (r"no, forty-nine: \boxed{48}", "column:note"),
     ]
     done = golden(
-        "fill", tmp_path / "in.jsonl", tmp_path / "bare.jsonl", "--column", "note", "data=files", "reward=math_verify"
-    )
+        "fill", tmp_path / "in.jsonl", tmp_path / "bare.jsonl", "--column", "note", "data=files", "reward=math_verify",
+        "reward.deadline_s=60",
+    )  # fmt: skip
     assert [r["golden_answer"] for r in read(tmp_path / "bare.jsonl")] == [None, None]  # without a box nothing is right
 
 

@@ -76,6 +76,6 @@ def test_what_was_written_survives_kill_9(tmp_path):
         "MetricsLog(sys.argv[1], tensorboard=False).write(1, {'reward': 1})\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=os.environ, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=os.environ, timeout=600)
     assert done.returncode == -signal.SIGKILL
     assert [m["step"] for m in read_metrics(tmp_path)] == [1]

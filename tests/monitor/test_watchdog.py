@@ -13,7 +13,7 @@ from gcpo_mcore.monitor.watchdog import EXIT_CODE, Phases, phase
 
 
 def run(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
 
 
 def test_a_hanging_phase_ends_the_process_with_its_name_rank_and_stacks():
@@ -87,8 +87,8 @@ def test_a_phase_in_time_leaves_nothing_behind():
     done = run(
         "import time\n"
         "from gcpo_mcore.monitor.watchdog import phase\n"
-        "with phase('update', 0.5, 0): pass\n"
-        "time.sleep(1)\n"
+        "with phase('update', 3, 0): pass\n"
+        "time.sleep(4)\n"
         "print('alive')\n"
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "alive\n", "")
@@ -99,13 +99,13 @@ def test_a_phase_in_time_leaves_nothing_behind():
 
 
 def test_seconds_add_up_per_step():
-    phases = Phases(rank=0, deadline_s=100)
+    phases, started = Phases(rank=0, deadline_s=1000), time.monotonic()
     for _ in range(2):
         with phases.phase("grade"):
             time.sleep(0.05)
-    with pytest.raises(ValueError), phases.phase("sync", deadline_s=50):
+    with pytest.raises(ValueError), phases.phase("sync", deadline_s=500):
         raise ValueError
     assert phases.seconds.keys() == {"grade", "sync"}
     taken = phases.drain()
-    assert 0.1 <= taken["grade"] < 2
+    assert 0.1 <= taken["grade"] <= time.monotonic() - started
     assert phases.seconds == {}

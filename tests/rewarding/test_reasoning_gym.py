@@ -103,7 +103,7 @@ import reasoning_gym
 dataset = reasoning_gym.create_dataset("countdown", size=1, seed=0)
 dataset.score_answer({ATTACK.format(mark)!r}, dataset[0])
 """
-    subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=True, timeout=1200)
     assert mark.exists()
 
 

@@ -1,9 +1,10 @@
 """A server that answers as SGLang 0.5.23 was recorded to, with a fault of choice: `fake_sglang.py FOLDER FAULT [PORT]`.
 
-FAULT: none, 500 (each second reply), slow (3 s each, unless told to stop), stuck (under weights 3 it replies only when
-told to stop), truncated (each second reply lacks its last log-probs), aborted (each second reply), garbage (no JSON),
-hang (no reply, nor to health checks, after the fifth), stale (other weights' version), old (0.5.20 on a CPU), ancient
-(0.5.9), new (0.6.0).
+FAULT: none, 500 (each second reply), slow (3 s each, unless told to stop), held (no reply before it is told to stop or
+FOLDER/go is there), ahead (as held, those with a seed of FOLDER/ahead.json, until it has weights of version 1),
+truncated (each second reply lacks its last log-probs), aborted (each second reply), garbage (no JSON), hang (no reply,
+nor to health checks, after the second), stale (other weights' version), old (0.5.20 on a CPU), ancient (0.5.9), new
+(0.6.0).
 FOLDER/port says where it listens, FOLDER/asked.jsonl what it was asked to generate.
 """
 
@@ -17,7 +18,7 @@ from pathlib import Path
 
 FOLDER, FAULT = Path(sys.argv[1]), sys.argv[2]
 LOCK = threading.Lock()
-ABORTED: dict[str, threading.Event] = {}  # by request, of a slow or stuck server
+ABORTED: dict[str, threading.Event] = {}  # by request, of a server that takes its time
 RELEASES = {"old": "0.5.20", "ancient": "0.5.9", "new": "0.6.0"}
 STATE = {"asked": 0, "version": "default", "updating": False}
 ALREADY_OPEN = "a weight-update session is already open; call end_weight_update() first"
@@ -67,7 +68,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.say({"version": RELEASES.get(FAULT, "0.5.23"), "tp_size": 1, "device": device})
         if self.path == "/model_info":
             return self.say({"weight_version": STATE["version"]})
-        if FAULT == "hang" and STATE["asked"] > 5:
+        if FAULT == "hang" and STATE["asked"] > 2:
             time.sleep(600)
         return self.say(None)
 
@@ -92,10 +93,10 @@ class Handler(BaseHTTPRequestHandler):
             count = STATE["asked"]
             file.write(json.dumps(asked) + "\n")
         answer = reply(asked)
-        patience_s = 3 if FAULT == "slow" else 600 if FAULT == "stuck" and STATE["version"] == "3" else 0
-        if patience_s and ABORTED.setdefault(asked["rid"], threading.Event()).wait(patience_s):
+        if self.was_told_to_stop(asked):
             return self.say(cut(answer))
-        if FAULT == "hang" and count > 5:
+        answer = reply(asked)  # by the weights of now
+        if FAULT == "hang" and count > 2:
             time.sleep(600)
         if FAULT == "stale":
             answer["meta_info"]["weight_version"] = "other"
@@ -106,6 +107,20 @@ class Handler(BaseHTTPRequestHandler):
         if FAULT == "aborted" and count % 2:
             cut(answer)
         return self.say(answer)
+
+    def was_told_to_stop(self, asked: dict) -> bool:
+        """Waits as FAULT has it; whether the wait was ended by an abort_request."""
+        told = ABORTED.setdefault(asked["rid"], threading.Event())
+        if FAULT == "slow":
+            return told.wait(3)
+        held = FAULT == "held" or (
+            FAULT == "ahead"
+            and asked["sampling_params"]["sampling_seed"] in json.loads((FOLDER / "ahead.json").read_text())
+        )
+        while held and not ((FOLDER / "go").exists() if FAULT == "held" else STATE["version"] != "0"):
+            if told.wait(0.02):
+                return True
+        return False
 
     def say(self, answer, status=200):
         body = (

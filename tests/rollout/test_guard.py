@@ -17,7 +17,7 @@ PARENT = "import os,subprocess,sys,time; subprocess.Popen([sys.executable, {guar
 
 
 def is_gone(pid: int) -> bool:
-    for _ in range(100):
+    for _ in range(12000):
         if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
             return True
         time.sleep(0.05)

@@ -40,10 +40,9 @@ def servers(folder: Path, *faults: str):
             made.append((place, process))
         found = []
         for place, process in made:
-            for _ in range(1200):
-                if (place / "port").is_file():
-                    break
-                time.sleep(0.05)
+            while not (place / "port").is_file():
+                assert process.poll() is None
+                time.sleep(0.02)
             found.append((place, f"http://127.0.0.1:{(place / 'port').read_text()}", process))
         yield found
 
@@ -59,12 +58,12 @@ def engine(model: Path, folder: Path, addresses: list[str], *overrides: str, dec
             "rollout.transport=disk",
             f"rollout.weights_folder={folder}/weights",
             "rollout.health_every_s=0.2",
-            "rollout.health_deadline_s=10",  # a busy machine's server is not lost
+            "rollout.health_deadline_s=600",
             "rollout.requests_per_server=4",
             *overrides,
         ]
     ).rollout
-    with process_group(1, 60), contextlib.closing(SglangEngine(config, str(model), "float32", [1], decode)) as made:
+    with process_group(1, 900), contextlib.closing(SglangEngine(config, str(model), "float32", [1], decode)) as made:
         from transformers import AutoModelForCausalLM
 
         weights = AutoModelForCausalLM.from_pretrained(model).state_dict()
@@ -89,9 +88,11 @@ def check(samples, wanted) -> None:
 
 @pytest.mark.parametrize("fault", ["500", "truncated", "aborted", "garbage", "stale", "hang", "slow"])
 def test_the_good_server_answers_what_the_other_does_not(tmp_path, tiny_models, fault, caplog):
+    # The good one is asked how it does within the same time as the one that will not answer.
+    patience = ["rollout.health_deadline_s=10"] if fault == "hang" else []
     with (
         servers(tmp_path, fault, "none") as (bad, good),
-        engine(tiny_models["qwen2-tied"], tmp_path, [bad[1], good[1]]) as (made, config),
+        engine(tiny_models["qwen2-tied"], tmp_path, [bad[1], good[1]], *patience) as (made, config),
     ):
         wanted = requests()
         check(made.generate(wanted, config.sampling), wanted)
@@ -138,27 +139,28 @@ def test_servers_that_all_fail_now_and_then_still_answer_everything(tmp_path, ti
         check(made.generate(wanted, config.sampling), wanted)
 
 
-def test_with_enough_prompts_whole_the_slow_ones_are_called_off(tmp_path, tiny_models):
+def test_with_enough_prompts_whole_the_others_are_called_off(tmp_path, tiny_models):
     with (
-        servers(tmp_path, "stuck", "none") as (stuck, fast),
-        engine(tiny_models["qwen2-tied"], tmp_path, [stuck[1], fast[1]]) as (made, config),
+        servers(tmp_path, "held", "none") as (held, fast),
+        engine(tiny_models["qwen2-tied"], tmp_path, [held[1], fast[1]]) as (made, config),
     ):
-        wanted = requests(24)  # of six prompts, in turn on both servers, of which one never answers
-        samples = made.finish(made.begin(wanted, config.sampling, enough=2))
+        wanted = requests(24)  # of six prompts, in turn on both servers
+        samples = made.finish(made.begin(wanted, config.sampling, enough=2))  # the held server will never answer
+        assert (held[0] / "asked.jsonl").is_file()
         answered = [number for number, sample in enumerate(samples) if sample is not None]
         check([samples[number] for number in answered], [wanted[number] for number in answered])
         whole = [p for p in range(6) if all(4 * p + i in answered for i in range(4))]
         assert len(whole) >= 2 and len(answered) < 24
         assert made.metrics()["rollout/servers_lost"] == 0
-        stuck[2].kill()  # what it had was called off: the other answers everything
+        (held[0] / "go").touch()
         check(made.generate(wanted[:8], config.sampling), wanted[:8])
 
 
 def test_a_response_that_was_called_off_goes_on_under_the_weights_of_then(tmp_path, tiny_models):
     with (
-        servers(tmp_path, "stuck", "none") as (stuck, fast),
+        servers(tmp_path, "held", "none") as (held, fast),
         engine(
-            tiny_models["qwen2-tied"], tmp_path, [stuck[1], fast[1]], "rollout.oversampling=2", "rollout.partial=true",
+            tiny_models["qwen2-tied"], tmp_path, [held[1], fast[1]], "rollout.oversampling=2", "rollout.partial=true",
             "algorithm/mismatch=tis", "rollout.sampling.max_response_tokens=6",
         ) as (made, config),
     ):  # fmt: skip
@@ -167,10 +169,11 @@ def test_a_response_that_was_called_off_goes_on_under_the_weights_of_then(tmp_pa
         (unfinished,) = {r.prompt.id for r, s in zip(wanted, samples, strict=True) if s is None}
         again = [request for request in wanted if request.prompt.id == unfinished]
         made.metrics()
+        (held[0] / "go").touch()
         made.update_weights(FixedWeights(4, made.weights.stream))
         samples = made.finish(made.begin(again, config.sampling, enough=1))
         assert made.metrics()["rollout/continued"] == 4
-        asked = [json.loads(line) for place in (stuck[0], fast[0]) for line in (place / "asked.jsonl").open()]
+        asked = [json.loads(line) for place in (held[0], fast[0]) for line in (place / "asked.jsonl").open()]
         for request, sample in zip(again, samples, strict=True):
             last = request.prompt.token_ids[-1]
             # The server had two tokens when it was told to stop; the rest were asked for with these in front.
@@ -194,7 +197,7 @@ def test_requests_that_one_server_could_take_alone_are_shared(tmp_path, tiny_mod
 
 def test_an_update_left_half_finished_does_not_block_the_next(tmp_path):
     with servers(tmp_path, "none") as (one,):
-        server = Server(one[1], deadline_s=10)
+        server = Server(one[1], deadline_s=600)
         server.begin_update()  # and then another server was lost
         server.begin_update()
         server.end_update()
@@ -318,10 +321,8 @@ def test_a_lost_server_elsewhere_is_started_by_the_command_for_it(tmp_path, tiny
             check(made.generate(wanted, config.sampling), wanted)
             metrics = made.metrics()
             assert metrics["rollout/servers_lost"] == metrics["rollout/servers_started"] == 1
-            for _ in range(100):
-                if (again / "port").is_file():
-                    break
-                time.sleep(0.05)
+            while not (again / "port").is_file():
+                time.sleep(0.02)
             made.update_weights(FixedWeights(3, made.weights.stream))
             assert [str(server) for server in made.fleet.serving] == addresses
             check(made.generate(wanted, config.sampling), wanted)
@@ -344,7 +345,7 @@ def test_a_server_that_cannot_start_is_one_line(tmp_path, tiny_models):
         ("/nowhere/python", r"rollout.python=/nowhere/python: there is no such interpreter"),
     ]:
         config = load_config([*own, f"rollout.python={python}"]).rollout
-        with process_group(1, 60), pytest.raises(UserError, match=message):
+        with process_group(1, 900), pytest.raises(UserError, match=message):
             SglangEngine(config, str(tiny_models["qwen2-tied"]), "float32", [1], str)
 
 

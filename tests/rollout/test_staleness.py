@@ -1,10 +1,13 @@
 """rollout.max_staleness: the next steps' samples are made while this step trains, with the weights before it."""
 
+import itertools
 import json
 
 import pytest
 
 from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.rollout.sampling import request_seed
+from gcpo_mcore.rollout.sglang.replies import SEEDS
 from gcpo_mcore.run.load import load_config
 from tests.conftest import launch, run
 from tests.rollout.test_sglang_faults import servers
@@ -68,10 +71,21 @@ def test_two_steps_ahead_samples_are_at_most_two_versions_old(carry, tmp_path):
         assert len((one[0] / "asked.jsonl").read_text().splitlines()) == 7 * 8
 
 
+def seeds(occasion: str) -> list[int]:
+    """Of every response that could be sampled on that occasion: whatever 4 prompts of the carry task, twice each."""
+    prompts = [f"{source}:{row}" for source in ("easy", "hard") for row in range(8001)]
+    return [
+        request_seed(occasion, 0, place, prompt, index) % SEEDS
+        for prompt, place, index in itertools.product(prompts, range(4), range(2))
+    ]
+
+
 @pytest.mark.parametrize("partial", [False, True])
 def test_new_weights_reach_responses_that_are_under_way(carry, tmp_path, partial):
     """Without parts the server ends what it is at before it gets them; with parts responses go on under them."""
-    with servers(tmp_path, "slow") as (one,):
+    with servers(tmp_path, "ahead" if partial else "slow") as (one,):
+        # Step 3's, begun with the weights before the first update: under way when the next ones come.
+        (one[0] / "ahead.json").write_text(json.dumps(seeds("train|1|ahead|1")))
         run(
             "tools/train.py",
             *overrides(carry, tmp_path, one[1], "rollout.max_staleness=2"),
@@ -97,10 +111,11 @@ def test_new_weights_reach_responses_that_are_under_way(carry, tmp_path, partial
 
 
 def test_what_oversampling_drops_comes_first_in_the_next_step(carry, tmp_path):
-    with servers(tmp_path, "slow", "none") as (slow, fast):
-        both = overrides(carry, tmp_path, f'{slow[1]}","{fast[1]}', "rollout.oversampling=2", "trainer.steps=3")
-        run("tools/train.py", *both, "rollout.requests_per_server=2", "trainer.stop_at_step=2")
-        run("tools/train.py", *both, "rollout.requests_per_server=2", processes=2)
+    with servers(tmp_path, "held", "none") as (held, fast):
+        # One request at a time: prompts become whole one after the other, all of them at the second server.
+        both = overrides(carry, tmp_path, f'{held[1]}","{fast[1]}', "rollout.oversampling=2", "trainer.steps=3")
+        run("tools/train.py", *both, "rollout.requests_per_server=1", "trainer.stop_at_step=2")
+        run("tools/train.py", *both, "rollout.requests_per_server=1", processes=2)
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert [line["rollout/prompts_given_back"] for line in lines] == [4, 4, 4]
     trained, begun = [], []
@@ -109,7 +124,7 @@ def test_what_oversampling_drops_comes_first_in_the_next_step(carry, tmp_path):
         groups = [row["prompt_id"] for row in rows if not row["is_golden"]]
         assert len(set(groups)) == 4
         trained.append(set(groups))
-    for place in (slow[0], fast[0]):
+    for place in (held[0], fast[0]):
         asked = [json.loads(line) for line in (place / "asked.jsonl").read_text().splitlines()]
         begun += [tuple(row["input_ids"]) for row in asked]
     assert not trained[0] & trained[1] and not trained[1] & trained[2]

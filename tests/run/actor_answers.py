@@ -23,7 +23,7 @@ def main(run: str, prompts: str, out: str) -> None:
     arch = read_architecture(str(folder.path / "model"))
     tokenizer = load_tokenizer(str(folder.path / "model"), arch)
     layout = check_layout(ONE_PROCESS, arch)
-    with process_group(threads=1, deadline_s=120):
+    with process_group(threads=1, deadline_s=900):
         start_parallel(layout, seed=0)
         model = build_model(arch, ONE_PROCESS, layout, torch.float32).eval()
         load_weights([model], folder.newest_good())

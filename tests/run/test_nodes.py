@@ -13,11 +13,11 @@ import psutil
 import pytest
 
 from gcpo_mcore.base.errors import UserError
-from gcpo_mcore.monitor.metrics import read_metrics
 from gcpo_mcore.run.setup import process_group
 from tests.conftest import ENVIRONMENT, ROOT, run
 from tests.jobs import end, free_port, wait_for
 from tests.run.test_resume import TRAIN, assert_same, options, outcome
+from tests.still import Standstill
 
 SCRIPT = "tools/slurm/train.sbatch"
 SRUN = """#!/bin/bash
@@ -60,20 +60,23 @@ def slurm(tmp_path) -> dict[str, str]:
 
 
 def test_two_nodes_go_on_after_a_rank_was_killed(carry, slurm, tmp_path):
-    """The second node's rank is killed after step 3; torchrun starts all ranks again, which go on from step 2."""
+    """The second node's rank is killed in step 4's checkpoint; torchrun starts all ranks again, which go on from step
+    2."""
     run(TRAIN, *options(carry, tmp_path / "one", 5), processes=2)
     nodes = tmp_path / "two"
     log = tmp_path / "job.log"
+    still = Standstill(tmp_path, "open", "tmp_step_000004/shards/__")
     with open(log, "w") as file:
         job = subprocess.Popen(
             ["bash", SCRIPT, *options(carry, nodes, 5, "trainer.async_checkpoints=true")],
-            cwd=ROOT, env=slurm, stdout=file, stderr=file,
+            cwd=ROOT, env=still.environment(slurm), stdout=file, stderr=file,
         )  # fmt: skip
     try:
-        wait_for(lambda: any(line["step"] >= 3 for line in read_metrics(nodes / "r")), [job], log)
-        wait_for((nodes / "r/checkpoints/step_000002").is_dir, [job], log)
+        wait_for(still.is_met, [job], log)
+        assert (nodes / "r/checkpoints/step_000002").is_dir()
         _rank(job, "1").kill()
-        assert job.wait(timeout=240) == 0, log.read_text()[-4000:]
+        still.end()
+        assert job.wait(timeout=1200) == 0, log.read_text()[-4000:]
     finally:
         end(job)
     assert "start at step 2 of 5" in (nodes / "r/logs/rank_00001.log").read_text()

@@ -36,7 +36,7 @@ def test_commands_run(carry, tmp_path):
         trains = "tools/train.py" in words or "tools/ablate.py" in words
         if trains and "--cfg" not in words and "dry_run=true" not in words:
             words += SHORT
-        done = subprocess.run(words, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(words, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=1200)
         assert done.returncode == 0, f"{command}\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}"
         ran += 1
     assert ran == 8

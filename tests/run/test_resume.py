@@ -6,7 +6,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,8 @@ from safetensors.torch import load_file
 
 from gcpo_mcore.monitor.metrics import read_metrics
 from tests.conftest import ENVIRONMENT, ROOT, launch, run
+from tests.jobs import wait_for
+from tests.still import Standstill
 
 TRAIN = "tools/train.py"
 
@@ -93,15 +94,14 @@ def test_kill_in_a_checkpoint_and_resume_is_bitwise(carry, tmp_path, whole, whol
     All of it with asynchronous checkpoints: their content is that of the others to the bit.
     """
     asynchronous = options(carry, tmp_path, 5, "trainer.async_checkpoints=true", "trainer.keep_checkpoints=9")
-    process = subprocess.Popen(
-        [sys.executable, TRAIN, *asynchronous], cwd=ROOT, env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    still, log = Standstill(tmp_path, "open", "tmp_step_000004/shards/__"), tmp_path / "log"
+    with open(log, "w") as file:
+        process = subprocess.Popen(
+            [sys.executable, TRAIN, *asynchronous], cwd=ROOT, env=still.environment(ENVIRONMENT),
+            stdout=file, stderr=file,
+        )  # fmt: skip
     try:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "r/checkpoints/tmp_step_000004").is_dir():
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.001)
+        wait_for(still.is_met, [process], log)
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()

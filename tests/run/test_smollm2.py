@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 def smollm2(tmp_path_factory) -> Path:
     (gguf,) = Path(PACKAGE.origin).parent.glob("*.gguf")
     folder = tmp_path_factory.mktemp("smollm2") / "hf"
-    assert "134,515,008 parameters" in run("tools/convert.py", "from-gguf", str(gguf), str(folder), timeout_s=600)
+    assert "134,515,008 parameters" in run("tools/convert.py", "from-gguf", str(gguf), str(folder), timeout_s=3600)
     return folder
 
 
@@ -40,8 +40,8 @@ def ask(folder: Path, question: str) -> str:
 
 
 def test_there_and_back(smollm2, tmp_path):
-    run("tools/convert.py", "to-megatron", str(smollm2), str(tmp_path / "megatron"), timeout_s=600)
-    run("tools/convert.py", "to-hf", str(tmp_path / "megatron"), str(tmp_path / "back"), timeout_s=600)
+    run("tools/convert.py", "to-megatron", str(smollm2), str(tmp_path / "megatron"), timeout_s=3600)
+    run("tools/convert.py", "to-hf", str(tmp_path / "megatron"), str(tmp_path / "back"), timeout_s=3600)
     original, back = load_file(smollm2 / "model.safetensors"), load_file(tmp_path / "back/model.safetensors")
     assert original.keys() == back.keys() and all(torch.equal(original[name], back[name]) for name in original)
     assert "Paris" in ask(tmp_path / "back", "What is the capital of France?")
@@ -60,7 +60,7 @@ def test_trains_and_still_speaks(smollm2, tmp_path):
         "data.max_prompt_tokens=64", f"run.folder={tmp_path}", "run.name=r", "trainer.steps=2",
         "trainer.prompts_per_step=2", "trainer.samples_per_prompt=2", "trainer.sequences_per_microbatch=2",
         "rollout.sampling.max_response_tokens=16", "evaluation.every_steps=0", "evaluation.at_start=false",
-        timeout_s=1200,
+        timeout_s=3600,
     )  # fmt: skip
     last = json.loads((tmp_path / "r/metrics.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 2 and last["actor/grad_norm"] > 0

@@ -14,8 +14,9 @@ STARTER = ROOT / "prepared/carry-seed0/starter"
 def verify_sync() -> str:
     """The option for checksums after each sync, true if the SGLang of `make sglang-cpu` can make them."""
     packages = (ROOT / ".venv-sglang/lib").glob("*/site-packages")
-    (sglang,) = distributions(name="sglang", path=list(map(str, packages)))
-    can = tuple(map(int, sglang.version.split("."))) >= FIRST_WITH_CPU_CHECKSUMS
+    found = list(distributions(name="sglang", path=list(map(str, packages))))
+    assert found, ".venv-sglang has no SGLang: `make sglang-cpu` makes it"
+    can = tuple(map(int, found[0].version.split("."))) >= FIRST_WITH_CPU_CHECKSUMS
     return f"rollout.verify_sync={str(can).lower()}"
 
 

@@ -19,10 +19,9 @@ from tests.sglang.real import ROOT, STARTER, Tokenizer, requests, verify_sync
 
 OVERRIDES = [
     "rollout=sglang_cpu",
-    verify_sync(),
     "rollout.requests_per_server=16",
     "rollout.health_every_s=1",
-    "rollout.health_deadline_s=20",
+    "rollout.health_deadline_s=60",
 ]
 
 
@@ -30,7 +29,7 @@ OVERRIDES = [
 def made(tmp_path_factory):
     """(engine, tokenizer, version -> weights), with two servers that take part after a sync."""
     os.chdir(ROOT)
-    config = load_config([*OVERRIDES, f"rollout.log_folder={tmp_path_factory.mktemp('logs')}"])
+    config = load_config([*OVERRIDES, verify_sync(), f"rollout.log_folder={tmp_path_factory.mktemp('logs')}"])
     tokenizer, read = Tokenizer(), HfWeights(str(STARTER), read_architecture(str(STARTER)))
     with process_group(1, 900), contextlib.closing(build_engine(config, str(STARTER), tokenizer)) as engine:
         yield engine, tokenizer, lambda version: ((name, read(name) * (1 + version / 100)) for name in read.names())
@@ -73,7 +72,7 @@ def test_a_killed_or_stopped_server_costs_no_sample_and_comes_back(made, fault, 
     # Its successor starts meanwhile; once up, it gets all weights (checksums compared) and serves.
     started = time.monotonic()
     while not engine.fleet.processes[number].server.is_up(5):
-        assert time.monotonic() - started < 600
+        assert time.monotonic() - started < 3600
         time.sleep(1)
     tokenizer.at = 0
     engine.update_weights(FixedWeights(5, lambda: weights(5)))
@@ -100,9 +99,10 @@ def test_no_process_stays_behind(made):
     engine, _, _ = made
     groups = [process.process.pid for process in engine.fleet.processes]
     engine.close()
-    time.sleep(2)
-    left = [p for p in psutil.process_iter(["status"]) if p.info["status"] != "zombie" and _group(p) in groups]
-    assert left == []
+    started = time.monotonic()
+    while [p for p in psutil.process_iter(["status"]) if p.info["status"] != "zombie" and _group(p) in groups]:
+        assert time.monotonic() - started < 600
+        time.sleep(0.1)
 
 
 def _group(process: psutil.Process) -> int:

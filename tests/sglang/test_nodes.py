@@ -11,8 +11,10 @@ import psutil
 from tests.conftest import ENVIRONMENT, ROOT
 from tests.jobs import end, free_port, wait_for
 from tests.sglang.real import STARTER
+from tests.still import Standstill
 
-STEPS = 120  # about a minute: the server needs 20 s to come back
+STEPS, RETURN_STEP = 60, 20  # the step in which training stands still until the server is back
+READY = "The server is fired up"
 
 
 def test_every_node_has_a_server_and_keeps_it_alive(tmp_path):
@@ -20,25 +22,29 @@ def test_every_node_has_a_server_and_keeps_it_alive(tmp_path):
         sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1",
         "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}",
         "tools/train.py", "rollout=sglang_cpu", "rollout.start_servers=1", "rollout.transport=distributed",
-        "rollout.health_every_s=1", "rollout.health_deadline_s=30", f"model.path={STARTER}", f"run.folder={tmp_path}",
+        "rollout.health_every_s=1", "rollout.health_deadline_s=60", f"model.path={STARTER}", f"run.folder={tmp_path}",
         "run.name=run", f"trainer.steps={STEPS}", "trainer.prompts_per_step=4", "trainer.checkpoint_every_steps=0",
         "evaluation.every_steps=0", "evaluation.at_start=false",
     ]  # fmt: skip
     log = tmp_path / "job.log"
+    said = tmp_path / "run/logs/sglang_node1_0.log"
+    still = Standstill(tmp_path, "os.rename", f"step_{RETURN_STEP:06d}.jsonl")  # of its rollouts
     with contextlib.ExitStack() as stack:
         out = stack.enter_context(open(log, "w"))
-        nodes = [subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=out, stderr=out) for _ in range(2)]
+        env = still.environment(ENVIRONMENT)
+        nodes = [subprocess.Popen(command, cwd=ROOT, env=env, stdout=out, stderr=out) for _ in range(2)]
         stack.callback(lambda: [end(node) for node in nodes])
         wait_for(lambda: len(_metrics(tmp_path)) >= 3, nodes, log)
         _server_of_the_second_node(nodes).kill()
+        wait_for(lambda: still.is_met() and said.read_text().count(READY) == 2, nodes, log)
+        still.end()
         wait_for(lambda: all(node.poll() is not None for node in nodes), [], log)
         assert [node.returncode for node in nodes] == [0, 0], log.read_text()[-4000:]
     steps = _metrics(tmp_path)
     assert [m["step"] for m in steps] == list(range(1, STEPS + 1))
     assert all(m["mismatch/logp_abs_diff_max"] < 1e-4 for m in steps)
     assert sum(m["rollout/servers_lost"] for m in steps) >= 1
-    said = (tmp_path / "run/logs/sglang_node1_0.log").read_text()
-    _, before, *after = said.split("The server is fired up")
+    _, before, *after = said.read_text().split(READY)
     assert "POST /generate HTTP" in before and "POST /generate HTTP" in "".join(after)  # it served again
     assert "is started anew" in log.read_text()
     assert "POST /generate HTTP" in (tmp_path / "run/logs/sglang_0.log").read_text()

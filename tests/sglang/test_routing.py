@@ -85,7 +85,7 @@ def test_a_run_replays_them(model, address, tmp_path):
         "evaluation.every_steps=0",
         "evaluation.at_start=false",
         processes=2,
-        timeout_s=900,
+        timeout_s=3600,
     )
     steps = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert len(steps) == 3 and all(m["mismatch/logp_abs_diff_max"] < 1e-4 for m in steps)

@@ -31,7 +31,7 @@ def test_log_probs_agree_after_every_sync(servers, tmp_path, transport):
         "evaluation.every_steps=0",
         "evaluation.at_start=false",
         processes=2,
-        timeout_s=900,
+        timeout_s=3600,
     )
     steps = metrics(tmp_path / "run")
     assert [m["step"] for m in steps] == [1, 2, 3]
@@ -55,7 +55,7 @@ def test_the_quick_start_trains_with_servers_of_its_own(tmp_path):
         "trainer.steps=8",
         "evaluation.every_steps=8",
         processes=2,
-        timeout_s=900,
+        timeout_s=3600,
     )
     steps = metrics(tmp_path / "run")
     assert steps[0]["val/hard/avg@1"] < 0.1 and steps[-1]["val/hard/avg@1"] > 0.2
@@ -81,7 +81,7 @@ def test_samples_of_older_weights_and_parts_of_responses_train_too(servers, tmp_
         "evaluation.every_steps=0",
         "evaluation.at_start=false",
         processes=2,
-        timeout_s=900,
+        timeout_s=3600,
     )
     steps = metrics(tmp_path / "run")
     assert [m["rollout/prompts_given_back"] for m in steps] == [16.0] * 5

@@ -77,7 +77,7 @@ def measure(model: str, options: dict[str, str]) -> dict[str, int]:
 
 def main(out: str, *cases: str) -> None:
     results = {}
-    with process_group(1, deadline_s=120):
+    with process_group(1, deadline_s=900):
         for case in cases:
             model, _, options = case.partition(":")
             mine = measure(model, dict(option.split("=") for option in options.split(",") if option))

@@ -44,7 +44,7 @@ def test_every_number_row_is_right_by_math_verify(tmp_path):
     pytest.importorskip("champ_dataset")
     out = tmp_path / "champ.jsonl"
     assert "126 rows" in run("tools/prepare.py", "champ", "--out", str(out))
-    config = load_config(["data=files", "reward=math_verify"])
+    config = load_config(["data=files", "reward=math_verify", "reward.deadline_s=60"])
     rows = read_rows(str(out))
     columns = columns_of(rows[0], config.data.keys)
     texts = [columns.golden_answer(row) for row in rows]
