@@ -10,6 +10,7 @@ import argparse
 import sys
 
 from gcpo_mcore.base.errors import EXIT_CODE, UserError
+from gcpo_mcore.base.program import help_page
 
 DOES_NOT_FIT = 1
 
@@ -43,7 +44,9 @@ def plan(overrides: list[str], processes: int, gpu_memory_gib: float | None, res
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=help_page(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("plan", help="estimate a run's memory per GPU")
     command.add_argument("--processes", type=int, default=1, help="as torchrun would start them (default: 1)")

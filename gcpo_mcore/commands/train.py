@@ -14,12 +14,13 @@ def train(composed) -> None:
     from omegaconf import OmegaConf
 
     from gcpo_mcore.base.errors import UserError
+    from gcpo_mcore.base.program import command
     from gcpo_mcore.run import setup
     from gcpo_mcore.run.plan import make_plan
 
     config = parse(composed)
     if config.benchmark:
-        raise UserError("benchmark= is for tools/evaluate.py; training reads data.eval")
+        raise UserError(f"benchmark= is for {command('evaluate')}; training reads data.eval")
     plan = make_plan(config, OmegaConf.to_container(composed, resolve=True))
     steps, done = plan.config.trainer.steps, plan.checkpoint_step
     if done >= steps and plan.folder.export.is_dir():
