@@ -30,7 +30,7 @@ class GridConfig(Config):
     overrides  of every cell
     variants   factor -> name -> its overrides; {} for none. Reports name the cells of 'variant' by the bare name
     sweep      key -> its values, as after 'key=' on the command line; 'seed' belongs here
-    prepare    file -> the command (tools/NAME.py or gcpo-NAME) that makes it if it is missing, before any cell; {prepared} is each seed's folder
+    prepare    file -> the command (tools/NAME.py or gcpo-NAME) that makes it if missing; {prepared}: a seed's folder
     processes  torchrun processes of a cell; or, by the names of the first factor of `variants`, of each one's cells
     """
 

@@ -1,7 +1,7 @@
 """Runs the cells of a grid as processes of their own, some side by side; what is finished is not run again.
 
-A cell is the command `train` with its own run folder, so it resumes by itself. A cell that fails is tried once more, then
-reported, and the others go on.
+A cell is the command `train` with its own run folder, so it resumes by itself. A cell that fails is tried once more,
+then reported, and the others go on.
 """
 
 import json
@@ -137,4 +137,4 @@ def _run(name: str, *arguments: str) -> None:
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:]
         line = shlex.join([*command(name).split(), *arguments])
-        raise UserError(f"{line}: exit {done.returncode}" + "".join(f", {words}" for words in last))
+        raise UserError(f"{line}: exit {done.returncode}" + "".join(f", {said}" for said in last))

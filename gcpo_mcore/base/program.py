@@ -3,6 +3,7 @@
 Both run gcpo_mcore/commands/NAME.py. Messages and help pages name the one that this process was started by.
 """
 
+import argparse
 import re
 import sys
 from pathlib import Path
@@ -11,14 +12,19 @@ _LAUNCHED = re.compile(r"(torchrun [^\n]*?)tools/(\w+)\.py")
 _TOOL = re.compile(r"(?:python )?tools/(\w+)\.py")
 
 
-def command(name: str) -> str:
-    """The words that start the command `name` ('train')."""
-    return f"python tools/{name}.py" if _is_tool() else f"gcpo-{name}"
+def command(called: str) -> str:
+    """The words that start the command `called` ('train')."""
+    return f"python tools/{called}.py" if _is_tool() else f"gcpo-{called}"
 
 
-def program() -> str:
+def name() -> str:
     """The name of the running program, for a usage line."""
     return Path(sys.argv[0]).name
+
+
+def parser(page: str | None) -> argparse.ArgumentParser:
+    """An argument parser whose help begins with `page`, a command's docstring."""
+    return argparse.ArgumentParser(description=help_page(page), formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def help_page(text: str | None) -> str:

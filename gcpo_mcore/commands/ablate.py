@@ -16,8 +16,8 @@ import shlex
 import sys
 from pathlib import Path
 
+from gcpo_mcore.base import program
 from gcpo_mcore.base.errors import EXIT_CODE, UserError
-from gcpo_mcore.base.program import command, help_page, program
 
 OPTIONS = {"parallel_cells": "2", "processes": "", "out": "", "dry_run": "false", "launcher": "local", "note": ""}
 SETTING = "submitit."
@@ -50,7 +50,9 @@ def ablate(arguments: list[str]) -> int:
         runs = [read_run(cells_folder(folder) / cell.name, cell.factors) for cell in finished]
         about = {
             "question": grid.question,
-            "command": " ".join([command("ablate"), shlex.join(a for a in arguments if not a.startswith("note="))]),
+            "command": " ".join(
+                [program.command("ablate"), shlex.join(a for a in arguments if not a.startswith("note="))]
+            ),
             "the same for every cell": grid.budget,
         }
         if options["note"]:
@@ -72,7 +74,7 @@ def preview(grid) -> int:
     from gcpo_mcore.monitor.tables import print_sizes
 
     for cell in grid.cells:
-        print(f"{cell.name}:  {command('train')} {shlex.join(cell.overrides)}")
+        print(f"{cell.name}:  {program.command('train')} {shlex.join(cell.overrides)}")
     found = plans(grid, gpus())
     for title, sizes in found.items():
         print_sizes(title, sizes, Console())
@@ -97,13 +99,13 @@ def report(folders: list[Path], out: Path) -> int:
 def main() -> int:
     try:
         if sys.argv[1:2] == ["report"]:
-            parser = argparse.ArgumentParser(prog=f"{program()} report")
+            parser = argparse.ArgumentParser(prog=f"{program.name()} report")
             parser.add_argument("folders", nargs="+", type=Path)
             parser.add_argument("--out", type=Path, default=Path("runs/report"))
             args = parser.parse_args(sys.argv[2:])
             return report(args.folders, args.out)
         if not sys.argv[1:] or sys.argv[1] in ("-h", "--help"):
-            print(help_page(__doc__))
+            print(program.help_page(__doc__))
             return 0
         return ablate(sys.argv[1:])
     except UserError as error:

@@ -20,7 +20,7 @@ def train(composed) -> None:
 
     config = parse(composed)
     if config.benchmark:
-        raise UserError(f"benchmark= is for {command('evaluate')}; training reads data.eval")
+        raise UserError(f"benchmark= is read by `{command('evaluate')}`; training reads data.eval")
     plan = make_plan(config, OmegaConf.to_container(composed, resolve=True))
     steps, done = plan.config.trainer.steps, plan.checkpoint_step
     if done >= steps and plan.folder.export.is_dir():

@@ -137,13 +137,10 @@ class _explained:
         """Every key of the config, and every group, with the valid choices of this command line."""
         parsed = OverridesParser.create().parse_overrides(self.overrides)
         folders = config_folders(self.overrides)
-        choices = [o.input_line for o in parsed if _are_choices(o.key_or_group, o.value(), folders)]
+        choices = [o.input_line for o in parsed if o.input_line and _are_choices(o.key_or_group, o.value(), folders)]
         if added := [f"'file://{folder}'" for folder in folders[1:]]:
             choices.append(f"{KEY}=[{','.join(added)}]")
-        groups = [
-            str(d.relative_to(f)) for f in folders for d in f.rglob("*") if d.is_dir() and d.name != "__pycache__"
-        ]
-        return [*groups, *_keys(OmegaConf.to_container(_compose(choices)))]
+        return [*_groups(folders), *_keys(OmegaConf.to_container(_compose(choices)))]
 
 
 def _compose(overrides: list[str]) -> DictConfig:
@@ -151,6 +148,13 @@ def _compose(overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
         return compose("train", overrides=overrides)
+
+
+def _groups(folders: list[Path]) -> Iterator[str]:
+    for folder in folders:
+        for inner in folder.rglob("*"):
+            if inner.is_dir() and inner.name != "__pycache__":
+                yield str(inner.relative_to(folder))
 
 
 def _are_choices(group: str, value: Any, folders: list[Path]) -> bool:
