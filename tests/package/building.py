@@ -64,7 +64,7 @@ class Environment:
         options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
         _python("-m", "pip", "--python", str(self.folder / "bin/python"), "install", *options, str(package))
 
-    def run(self, program: str, *arguments: str, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
+    def run(self, program: str, *arguments: str, timeout_s: float = 1800) -> subprocess.CompletedProcess[str]:
         """A program of the environment, which alone is on the PATH: no git, no compiler, nothing of the system."""
         variables = {k: v for k, v in ENVIRONMENT.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
         return subprocess.run(
