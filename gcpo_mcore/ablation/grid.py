@@ -16,10 +16,10 @@ from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from gcpo_mcore.base.config import Config
 from gcpo_mcore.base.errors import UserError, nearest
+from gcpo_mcore.base.program import command
 from gcpo_mcore.run.config import RunConfig
-from gcpo_mcore.run.load import CONFIGS, load_config
-
-EXPERIMENTS = CONFIGS / "ablation"
+from gcpo_mcore.run.load import load_config
+from gcpo_mcore.run.search_path import config_folders, find_config, known_choices
 
 
 class GridConfig(Config):
@@ -30,7 +30,7 @@ class GridConfig(Config):
     overrides  of every cell
     variants   factor -> name -> its overrides; {} for none. Reports name the cells of 'variant' by the bare name
     sweep      key -> its values, as after 'key=' on the command line; 'seed' belongs here
-    prepare    file -> the command that makes it if it is missing, run before any cell; {prepared} is each seed's folder
+    prepare    file -> the command (tools/NAME.py or gcpo-NAME) that makes it if missing; {prepared}: a seed's folder
     processes  torchrun processes of a cell; or, by the names of the first factor of `variants`, of each one's cells
     """
 
@@ -80,13 +80,13 @@ class Grid:
 def read_grid(arguments: list[str], processes: int | None = None, name: str | None = None) -> Grid:
     """The grid of command-line `arguments`; every cell's configuration has been checked. UserError otherwise."""
     found = [a.removeprefix("experiment=") for a in arguments if a.startswith("experiment=")]
-    config = None
-    if len(found) == 1 and (EXPERIMENTS / f"{found[0]}.yaml").is_file():
+    config, folders = None, config_folders(arguments)
+    if len(found) == 1 and (file := find_config("ablation", found[0], folders)):
         arguments = [a for a in arguments if not a.startswith("experiment=")]
-        config = _read_config(EXPERIMENTS / f"{found[0]}.yaml")
-    elif found and not (CONFIGS / "experiment" / f"{found[0]}.yaml").is_file():
-        known = [f.stem for folder in (EXPERIMENTS, CONFIGS / "experiment") for f in folder.glob("*.yaml")]
-        raise UserError(f"experiment={found[0]}: unknown{nearest(found[0], known)}; known: {', '.join(sorted(known))}")
+        config = _read_config(file)
+    elif found and not find_config("experiment", found[0], folders):
+        known = sorted([*known_choices("ablation", folders), *known_choices("experiment", folders)])
+        raise UserError(f"experiment={found[0]}: unknown{nearest(found[0], known)}; known: {', '.join(known)}")
     common, swept = _split(arguments)
     variants: dict[str, dict[str, list[str]]] = {}
     if config is not None:
@@ -98,7 +98,7 @@ def read_grid(arguments: list[str], processes: int | None = None, name: str | No
     cells = _cells(common, variants, swept, processes or (config.processes if config else 1))
     return Grid(
         name=name or (found[0] if config else "_".join(sorted(re.sub(r"\W+", "-", key) for key in swept)) or "single"),
-        question=config.question if config else "python tools/ablate.py " + " ".join(arguments),
+        question=config.question if config else " ".join([command("ablate"), *arguments]),
         budget=config.budget if config else "the same prompts in the same order, samples_per_prompt samples of each",
         prepare=config.prepare if config else {},
         cells=cells,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gcpo_mcore.ablation.grid import Cell, Grid
 from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.program import command
 from gcpo_mcore.hf.hub import find_config
 
 PROBLEM = "does not fit together"
@@ -51,7 +52,7 @@ def _plan(cells: list[Cell], grid: Grid, gpus_here: int) -> dict[str, object]:
     return sizes | {
         "parameters": estimate.arch.parameters,
         "parameters of a process": held // (2 if config.model.dtype == "bfloat16" else 4),
-        "memory of a GPU": f"{estimate.peak_gib:.1f} GiB (tools/doctor.py plan has the parts)",
+        "memory of a GPU": f"{estimate.peak_gib:.1f} GiB ({command('doctor')} plan has the parts)",
     }
 
 

@@ -8,7 +8,6 @@ import csv
 import html
 import io
 import math
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,6 +17,7 @@ from gcpo_mcore.ablation.runs import Run
 from gcpo_mcore.ablation.statistics import Effect, Estimate, by_cell, effects, effects_within, estimate
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.files import write_atomically
+from gcpo_mcore.base.places import package_version
 
 COLOURS = ("#c9820a", "#3366aa", "#559944", "#aa3355", "#7755aa", "#228888", "#885533", "#777777")
 MOST_BANDS = 8  # with more cells they hide each other
@@ -46,11 +46,9 @@ def write_report(runs: Sequence[Run], out: Path, about: dict[str, str]) -> None:
     """
     _check(runs)
     out.mkdir(parents=True, exist_ok=True)
-    root = Path(__file__).resolve().parents[2]
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True).stdout.strip()
     about = about | {
         "seeds": ", ".join(str(s) for s in sorted({run.seed for run in runs})),
-        "made with": ", ".join(f"{name} {version(name)}" for name in PACKAGES) + f", commit {commit or 'unknown'}",
+        "made with": ", ".join([*(f"{name} {version(name)}" for name in PACKAGES), f"gcpo-mcore {package_version()}"]),
     }
     tables = [_cells_table(runs), *_effect_tables(runs), _usage_table(runs)]
     write_atomically(out / "results.csv", _results(runs))

@@ -1,7 +1,7 @@
 """Runs the cells of a grid as processes of their own, some side by side; what is finished is not run again.
 
-A cell is `tools/train.py` with its own run folder, so it resumes by itself. A cell that fails is tried once more, then
-reported, and the others go on.
+A cell is the command `train` with its own run folder, so it resumes by itself. A cell that fails is tried once more,
+then reported, and the others go on.
 """
 
 import json
@@ -19,6 +19,7 @@ from gcpo_mcore.ablation.grid import Cell, Grid
 from gcpo_mcore.ablation.launchers import Launcher
 from gcpo_mcore.base.errors import EXIT_CODE, UserError
 from gcpo_mcore.base.files import write_atomically
+from gcpo_mcore.base.program import command
 from gcpo_mcore.monitor.metrics import read_metrics
 
 TRIES = 2
@@ -65,14 +66,14 @@ def _run_cell(cell: Cell, folder: Path, launcher: Launcher, states: dict[str, st
     if (run_folder / "hf").is_dir() and _last_step(run_folder) >= steps:
         states[cell.name] = "finished"
         return
-    command = [sys.executable]
+    words = [sys.executable]
     if cell.processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(cell.processes)]
-    command += ["-m", "gcpo_mcore.commands.train", *cell.overrides]
-    command += [f"run.folder={cells_folder(folder)}", f"run.name={cell.name}"]
+        words += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(cell.processes)]
+    words += ["-m", "gcpo_mcore.commands.train", *cell.overrides]
+    words += [f"run.folder={cells_folder(folder)}", f"run.name={cell.name}"]
     for attempt in range(1, TRIES + 1):
         log = folder / f"{cell.name}.log"
-        child = launcher.start(cell.name, command, log)
+        child = launcher.start(cell.name, words, log)
         while (code := child.poll()) is None:
             states[cell.name] = f"step {_last_step(run_folder)}/{steps}" + (", again" if attempt > 1 else "")
             time.sleep(0.5)
@@ -118,20 +119,22 @@ def _prepare(grid: Grid, side_by_side: int) -> None:
     def make(prepared: str) -> None:
         seed, is_missing = seeds[prepared]
         if is_missing:
-            _run(["tools/prepare.py", "--seed", str(seed), "--out", prepared])
-        for file, command in grid.prepare.items():
+            _run("prepare", "--seed", str(seed), "--out", prepared)
+        for file, line in grid.prepare.items():
             if not Path(file.format(prepared=prepared)).exists():
-                _run(shlex.split(command.format(prepared=prepared)))
+                tool, *arguments = shlex.split(line.format(prepared=prepared))
+                _run(Path(tool).stem.removeprefix("gcpo-"), *arguments)
 
     with ThreadPoolExecutor(side_by_side) as pool:
         list(pool.map(make, seeds))
 
 
-def _run(command: list[str]) -> None:
+def _run(name: str, *arguments: str) -> None:
+    """The command `name` of ours. UserError with its last words if it fails."""
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    tool = Path(command[0]).stem  # tools/NAME.py, as a grid's yaml names it
-    program = [sys.executable, "-m", f"gcpo_mcore.commands.{tool}"]
-    done = subprocess.run([*program, *command[1:]], env=environment, capture_output=True, text=True)
+    words = [sys.executable, "-m", f"gcpo_mcore.commands.{name}", *arguments]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:]
-        raise UserError(f"{' '.join(command)}: exit {done.returncode}" + "".join(f", {line}" for line in last))
+        line = shlex.join([*command(name).split(), *arguments])
+        raise UserError(f"{line}: exit {done.returncode}" + "".join(f", {said}" for said in last))

@@ -16,6 +16,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from gcpo_mcore.base import program
 from gcpo_mcore.base.errors import EXIT_CODE, UserError
 from gcpo_mcore.monitor.run_log import log_to_stderr
 
@@ -50,7 +51,9 @@ def ablate(arguments: list[str]) -> int:
         runs = [read_run(cells_folder(folder) / cell.name, cell.factors) for cell in finished]
         about = {
             "question": grid.question,
-            "command": shlex.join(["python", "tools/ablate.py", *(a for a in arguments if not a.startswith("note="))]),
+            "command": " ".join(
+                [program.command("ablate"), shlex.join(a for a in arguments if not a.startswith("note="))]
+            ),
             "the same for every cell": grid.budget,
         }
         if options["note"]:
@@ -72,7 +75,7 @@ def preview(grid) -> int:
     from gcpo_mcore.monitor.tables import print_sizes
 
     for cell in grid.cells:
-        print(f"{cell.name}:  tools/train.py {shlex.join(cell.overrides)}")
+        print(f"{cell.name}:  {program.command('train')} {shlex.join(cell.overrides)}")
     found = plans(grid, gpus())
     for title, sizes in found.items():
         print_sizes(title, sizes, Console())
@@ -98,13 +101,13 @@ def report(folders: list[Path], out: Path) -> int:
 def main() -> int:
     try:
         if sys.argv[1:2] == ["report"]:
-            parser = argparse.ArgumentParser(prog="ablate.py report")
+            parser = argparse.ArgumentParser(prog=f"{program.name()} report")
             parser.add_argument("folders", nargs="+", type=Path)
             parser.add_argument("--out", type=Path, default=Path("runs/report"))
             args = parser.parse_args(sys.argv[2:])
             return report(args.folders, args.out)
         if not sys.argv[1:] or sys.argv[1] in ("-h", "--help"):
-            print(__doc__)
+            print(program.help_page(__doc__))
             return 0
         return ablate(sys.argv[1:])
     except UserError as error:

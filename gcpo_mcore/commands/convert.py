@@ -12,11 +12,11 @@ from-gguf has transformers dequantise a GGUF file (which needs the `gguf` packag
 from. It holds the whole model.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
+from gcpo_mcore.base import program
 from gcpo_mcore.base.errors import EXIT_CODE, UserError
 from gcpo_mcore.monitor.run_log import log_to_stderr
 
@@ -116,7 +116,7 @@ def _prepare(out: Path) -> None:
 
 @log_to_stderr()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program.parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("to-hf", help="a run's checkpoint -> a Hugging Face folder")
     command.add_argument("run", type=Path)

@@ -6,9 +6,9 @@ takes the command line of tools/train.py. Of the model only its config.json is r
 data is not read either. Exit code 1: it does not fit; 2: the configuration is wrong.
 """
 
-import argparse
 import sys
 
+from gcpo_mcore.base import program
 from gcpo_mcore.base.errors import EXIT_CODE, UserError
 from gcpo_mcore.monitor.run_log import log_to_stderr
 
@@ -45,7 +45,7 @@ def plan(overrides: list[str], processes: int, gpu_memory_gib: float | None, res
 
 @log_to_stderr()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program.parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("plan", help="estimate a run's memory per GPU")
     command.add_argument("--processes", type=int, default=1, help="as torchrun would start them (default: 1)")

@@ -18,6 +18,7 @@ import re
 import sys
 from pathlib import Path
 
+from gcpo_mcore.base import program
 from gcpo_mcore.base.errors import EXIT_CODE, UserError, nearest
 from gcpo_mcore.monitor.run_log import log_to_stderr
 
@@ -168,7 +169,7 @@ def degrade(given, config, rows, grader) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program.parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     common.add_argument("input", metavar="IN")

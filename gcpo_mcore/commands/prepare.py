@@ -20,6 +20,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from gcpo_mcore.base import program
 from gcpo_mcore.base.errors import EXIT_CODE, UserError
 from gcpo_mcore.base.files import jsonl, write_atomically
 from gcpo_mcore.monitor.run_log import log_to_stderr
@@ -29,14 +30,14 @@ from gcpo_mcore.tasks.carry_files import make_data, make_init, make_starter, mak
 def check(arguments: list[str]) -> int:
     """Report what is wrong with data sets, and put bad rows into a side file with the reason; 1 if there are any."""
     parser = argparse.ArgumentParser(
-        prog="prepare.py check",
+        prog=f"{program.name()} check",
         description="Check data with the tokenizer, limits and reward that a run with the same settings would use.",
     )
     parser.add_argument(
         "words",
         nargs="*",
         metavar="DATA|key=value",
-        help="files, folders or hf:NAME (none: the sources of the config), and settings as for tools/train.py",
+        help=f"files, folders, hf:NAME (none: the config's sources), and settings as for {program.command('train')}",
     )
     parser.add_argument("--bad", type=Path, default=Path("bad_rows.jsonl"), help="side file (default: %(default)s)")
     given = parser.parse_intermixed_args(arguments)
@@ -75,7 +76,7 @@ def reasoning(arguments: list[str]) -> int:
     from gcpo_mcore.tasks import reasoning as recipe
 
     parser = argparse.ArgumentParser(
-        prog="prepare.py reasoning",
+        prog=f"{program.name()} reasoning",
         description="Write rows of a reasoning-gym task. With golden answers: " + ", ".join(recipe.SOLUTIONS),
     )
     parser.add_argument("task", metavar="TASK")
@@ -93,7 +94,8 @@ def champ(arguments: list[str]) -> int:
     from gcpo_mcore.tasks import champ as recipe
 
     parser = argparse.ArgumentParser(
-        prog="prepare.py champ", description="Write CHAMP's competition problems with their human-written solutions."
+        prog=f"{program.name()} champ",
+        description="Write CHAMP's competition problems with their human-written solutions.",
     )
     parser.add_argument("--all", action="store_true", help="also those whose answer is not one number")
     parser.add_argument("--out", type=Path, default=Path("prepared/champ.jsonl"), help="default: %(default)s")
@@ -105,7 +107,8 @@ def champ(arguments: list[str]) -> int:
 def teacher(arguments: list[str]) -> int:
     """Write a larger model that solves the hard problems, to take golden answers from."""
     parser = argparse.ArgumentParser(
-        prog="prepare.py teacher", description="Train a model three times the starter's size on all golden answers."
+        prog=f"{program.name()} teacher",
+        description="Train a model three times the starter's size on all golden answers.",
     )
     parser.add_argument("--out", type=Path, default=Path("prepared/carry-seed0"), help="where the data is")
     parser.add_argument("--processes", type=int, default=1, help="that train it (default: %(default)s)")
@@ -126,14 +129,14 @@ def _is_path(word: str) -> bool:
 
 @log_to_stderr()
 def main() -> int:
-    commands = {"check": check, "reasoning": reasoning, "champ": champ, "teacher": teacher}
-    if command := commands.get("".join(sys.argv[1:2])):
+    instead = {"check": check, "reasoning": reasoning, "champ": champ, "teacher": teacher}
+    if chosen := instead.get("".join(sys.argv[1:2])):
         try:
-            return command(sys.argv[2:])
+            return chosen(sys.argv[2:])
         except UserError as error:
             print(f"prepare: {error}", file=sys.stderr)
             return EXIT_CODE
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = program.parser(__doc__)
     parser.add_argument("--seed", type=int, default=0, help="decides the held-out problems, the order and the weights")
     parser.add_argument("--out", type=Path, help="where to write (default: prepared/carry-seed{SEED})")
     parser.add_argument(

@@ -13,12 +13,13 @@ from gcpo_mcore.run.load import parse, run_tool
 def train(composed) -> None:
     """The run that a composed configuration describes."""
     from gcpo_mcore.base.errors import UserError
+    from gcpo_mcore.base.program import command
     from gcpo_mcore.run import setup
     from gcpo_mcore.run.plan import make_plan
 
     config = parse(composed)
     if config.benchmark:
-        raise UserError("benchmark= is for tools/evaluate.py; training reads data.eval")
+        raise UserError(f"benchmark= is read by `{command('evaluate')}`; training reads data.eval")
     plan = make_plan(config)
     steps, done = plan.config.trainer.steps, plan.checkpoint_step
     if done >= steps and plan.folder.export.is_dir():

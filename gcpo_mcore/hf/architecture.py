@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gcpo_mcore.base.errors import UserError, nearest
+from gcpo_mcore.base.program import command
 
 FAMILIES = ("qwen2", "qwen3", "qwen3_moe", "llama", "mistral")
 ROPE_TYPES = ("default", "linear", "llama3")  # those that change the rotary frequencies alone
@@ -93,7 +94,7 @@ def read_architecture(folder: str) -> Architecture:
     """The architecture in `folder`/config.json. UserError, naming file and key, for what the actor cannot carry."""
     path = Path(folder) / "config.json"
     if not path.is_file():
-        raise UserError(f"model.path: {path} does not exist; `python tools/prepare.py` makes the quick-start's model")
+        raise UserError(f"model.path: {path} does not exist; `{command('prepare')}` makes the quick-start's model")
     try:
         raw = json.loads(path.read_text())
     except ValueError as error:

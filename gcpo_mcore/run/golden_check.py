@@ -6,6 +6,7 @@ import torch.distributed as dist
 
 from gcpo_mcore.base.collectives import from_every_rank
 from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.program import command
 from gcpo_mcore.data.dataset import Loaded
 from gcpo_mcore.rewarding.grader import Grader
 
@@ -38,7 +39,7 @@ def count_golden(
             f"rollout.sampling.max_response_tokens={longest} and the reward rejects {c.rejected:,}"
             for name, c in counts.items()
         )
-        raise UserError(f"no golden answer can be used: {found} (python tools/prepare.py check names them)")
+        raise UserError(f"no golden answer can be used: {found} ({command('prepare')} check names them)")
     return counts
 
 

@@ -3,11 +3,13 @@
 Every mistake becomes one line that names the key and the nearest known one.
 """
 
+import argparse
 import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -21,6 +23,7 @@ from pydantic import ValidationError
 from gcpo_mcore.base.errors import EXIT_CODE, UserError, lost_peer, nearest, tell_torchrun
 from gcpo_mcore.base.places import CONFIGS
 from gcpo_mcore.run.config import RunConfig
+from gcpo_mcore.run.search_path import KEY, config_folders, find_config, known_choices
 
 OTHER_RANKS_WAIT_S = 20.0
 
@@ -52,7 +55,7 @@ def run_tool(task: Callable[[DictConfig], Any], config_name: str = "train") -> N
     import hydra
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing its own page
-    overrides = [a for a in sys.argv[1:] if "=" in a]
+    overrides = _overrides(sys.argv[1:])
     kept: list[Exception] = []
 
     def guarded(composed: DictConfig) -> None:
@@ -65,6 +68,7 @@ def run_tool(task: Callable[[DictConfig], Any], config_name: str = "train") -> N
 
     try:
         with _explained(overrides):
+            config_folders(overrides)  # Hydra only warns of a folder that is not there
             hydra.main(config_path=str(CONFIGS), config_name=config_name, version_base="1.3")(guarded)()
         for error in kept:
             raise error
@@ -81,6 +85,15 @@ def run_tool(task: Callable[[DictConfig], Any], config_name: str = "train") -> N
             raise
         print(f"rank {os.environ['RANK']}: another rank has ended ({how})", file=sys.stderr, flush=True)
         sys.exit(1)
+
+
+def _overrides(arguments: list[str]) -> list[str]:
+    """The overrides of a command line for Hydra; --config-dir is one for its search path."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd")
+    given, rest = parser.parse_known_args(arguments)
+    added = [f"{KEY}=['file://{given.config_dir}']"] if given.config_dir else []
+    return [*added, *(a for a in rest if "=" in a and not a.startswith("-"))]
 
 
 # --- messages ---------------------------------------------------------------------------------------------------
@@ -102,8 +115,8 @@ class _explained:
     def _explain(self, text: str, error: Exception) -> str:
         if found := re.search(r"Could not (?:find|load) '([^']+)'", text):  # load: one of a list of choices
             group, _, choice = found[1].rpartition("/")
-            known = [f.stem for f in (CONFIGS / group).glob("*.yaml")]
-            return f"{group}={choice}: unknown choice{nearest(choice, known)}; known: {', '.join(sorted(known))}"
+            known = known_choices(group, config_folders(self.overrides))
+            return f"{group}={choice}: unknown choice{nearest(choice, known)}; known: {', '.join(known)}"
         if found := re.search(r"Could not override '([^']+)'", text):
             key = found[1]
             return f"unknown key {key}{nearest(key, self._known_keys())}"
@@ -114,21 +127,31 @@ class _explained:
     def _known_keys(self) -> list[str]:
         """Every key of the config, and every group, with the valid choices of this command line."""
         parsed = OverridesParser.create().parse_overrides(self.overrides)
-        choices = [o.input_line for o in parsed if o.input_line and _are_choices(o.key_or_group, o.value())]
-        groups = [str(d.relative_to(CONFIGS)) for d in CONFIGS.rglob("*") if d.is_dir() and d.name != "__pycache__"]
-        return [*groups, *_keys(OmegaConf.to_container(_compose(choices)))]
+        folders = config_folders(self.overrides)
+        choices = [o.input_line for o in parsed if o.input_line and _are_choices(o.key_or_group, o.value(), folders)]
+        if added := [f"'file://{folder}'" for folder in folders[1:]]:
+            choices.append(f"{KEY}=[{','.join(added)}]")
+        return [*_groups(folders), *_keys(OmegaConf.to_container(_compose(choices)))]
 
 
 def _compose(overrides: list[str]) -> DictConfig:
+    config_folders(overrides)  # Hydra only warns of a folder that is not there
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir=str(CONFIGS), version_base="1.3"):
         return compose("train", overrides=overrides)
 
 
-def _are_choices(group: str, value: Any) -> bool:
+def _groups(folders: list[Path]) -> Iterator[str]:
+    for folder in folders:
+        for inner in folder.rglob("*"):
+            if inner.is_dir() and inner.name != "__pycache__":
+                yield str(inner.relative_to(folder))
+
+
+def _are_choices(group: str, value: Any, folders: list[Path]) -> bool:
     """Whether the value, or every one of a list of them, is a file of the group."""
     names = value if isinstance(value, list) else [value]
-    return all((CONFIGS / group / f"{name}.yaml").is_file() for name in names)
+    return all(find_config(group, name, folders) for name in names)
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:

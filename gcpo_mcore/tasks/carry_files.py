@@ -15,6 +15,7 @@ from typing import TypedDict
 
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.files import jsonl, named_when_good, write_atomically
+from gcpo_mcore.base.program import command
 from gcpo_mcore.tasks import carry
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def make_teacher(out: Path, processes: int) -> None:
     golden answers, those of the hard problems too."""
     manifest = out / "manifest.json"
     if not manifest.is_file():
-        raise UserError(f"{out}: no data there; `python tools/prepare.py --out {out} --skip-starter` makes it")
+        raise UserError(f"{out}: no data there; `{command('prepare')} --out {out} --skip-starter` makes it")
     seed = json.loads(manifest.read_text())["seed"]
     _make_model(out / "teacher_init", seed, TEACHER)
     _train_model(out / "teacher", "carry_teacher", out / "teacher_training", seed, processes)

@@ -3,9 +3,11 @@
 import pytest
 from pydantic import ValidationError
 
-from gcpo_mcore.ablation.grid import EXPERIMENTS, GridConfig, read_grid
+from gcpo_mcore.ablation.grid import GridConfig, read_grid
 from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.places import CONFIGS
 from gcpo_mcore.run.load import load_config
+from gcpo_mcore.run.search_path import known_choices
 
 
 def test_sweeps_are_multiplied_out():
@@ -20,7 +22,7 @@ def test_sweeps_are_multiplied_out():
     assert (config.seed, config.algorithm.kl.name, config.trainer.steps) == (1, "loss", 3)
 
 
-@pytest.mark.parametrize("name", sorted(f.stem for f in EXPERIMENTS.glob("*.yaml")))
+@pytest.mark.parametrize("name", known_choices("ablation", [CONFIGS]))
 def test_every_shipped_grid_is_valid(name):
     grid = read_grid([f"experiment={name}"])
     assert len({cell.name for cell in grid.cells}) == len(grid.cells) > 1

@@ -100,7 +100,7 @@ def test_unknown_algorithm(data):
         ),
         ("parallel.sequence=true", "parallel.sequence=true needs parallel.tensor above 1"),
         ("parallel.expert=2", "parallel.expert=2: the model (qwen2) has no experts"),
-        ("benchmark=[gsm8k]", "benchmark= is for tools/evaluate.py"),
+        ("benchmark=[gsm8k]", "benchmark= is read by `python tools/evaluate.py`"),
         ("data.max_prompt_tokens=120", "is more than the model's 128 positions"),
         ("rollout.sampling.temperature=0", "rollout.sampling.temperature=0"),
         ("trainer.updates_per_step=3", "trainer.updates_per_step=3 does not divide trainer.prompts_per_step=32"),
