@@ -21,9 +21,7 @@ def train(composed) -> None:
     config = parse(composed)
     if config.benchmark:
         raise UserError("benchmark= is for tools/evaluate.py; training reads data.eval")
-    resolved = OmegaConf.to_container(composed, resolve=True)
-    assert isinstance(resolved, dict)
-    plan = make_plan(config, {str(key): value for key, value in resolved.items()})
+    plan = make_plan(config, OmegaConf.to_container(composed, resolve=True))
     steps, done = plan.config.trainer.steps, plan.checkpoint_step
     if done >= steps and plan.folder.export.is_dir():
         if os.environ.get("RANK", "0") == "0":
