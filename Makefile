@@ -16,7 +16,7 @@ export TOKENIZERS_PARALLELISM := false
 # Nothing here is fetched from a model hub.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: install quickstart test sglang-cpu test-sglang lint clean
+.PHONY: install quickstart test sglang-cpu test-sglang lint wheel clean
 
 install: $(VENV)/.installed
 
@@ -49,6 +49,11 @@ lint: install
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/basedpyright
+	$(VENV)/bin/python tests/docs_commands.py
+
+wheel: install
+	rm -rf build dist
+	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:
 	rm -rf runs prepared exports

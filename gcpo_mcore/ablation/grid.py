@@ -23,7 +23,7 @@ from gcpo_mcore.run.search_path import config_folders, find_config, known_choice
 
 
 class GridConfig(Config):
-    """configs/ablation/NAME.yaml.
+    """The file configs/ablation/NAME.yaml.
 
     question   what the grid asks, for the report's head
     budget     what is the same for every cell: 'prompts' or 'samples' per step, as a sentence for the report
@@ -117,7 +117,7 @@ def _read_config(path: Path) -> GridConfig:
 
 
 def _split(arguments: list[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """Fixed overrides, and the swept ones as key -> values."""
+    """The fixed overrides, and the swept ones as key -> values."""
     common, swept = [], {}
     for argument in arguments:
         try:

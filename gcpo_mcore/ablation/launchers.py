@@ -1,4 +1,4 @@
-"""How a cell's process is started: on this machine, or handed to Slurm by submitit."""
+"""Starters of a cell's process: on this machine, or handed to Slurm by submitit."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What a grid would run, before it runs: processes, layout, sizes, memory of every kind of cell, and what is missing.
+"""The plan of a grid before it runs: processes, layout, sizes, memory of every kind of cell, and what is missing.
 
 Needs no weights: of a model its config.json is read; those of known models are in configs/shapes/.
 """
@@ -15,7 +15,7 @@ PROBLEM = "does not fit together"
 
 
 def plans(grid: Grid, gpus_here: int) -> dict[str, dict[str, object]]:
-    """Title -> the sizes of a model and layout among the cells; PROBLEM is among them where the two do not fit.
+    """The sizes of every model and layout among the cells, by title; PROBLEM is among them where the two do not fit.
 
     Nothing is downloaded.
 
@@ -57,7 +57,7 @@ def _plan(cells: list[Cell], grid: Grid, gpus_here: int) -> dict[str, object]:
 
 
 def _missing(cells: Sequence[Cell], grid: Grid, gpus_here: int) -> list[str]:
-    """What has to be there before the cells can run, and is not."""
+    """The things that have to be there before the cells can run, and are not."""
     config, processes = cells[0].config, cells[0].processes
     found = find_config(config.model.path)
     told = []

@@ -65,7 +65,7 @@ def metrics_of(runs: Sequence[Run]) -> list[str]:
 
 
 def label(factors: Sequence[tuple[str, str]]) -> str:
-    """'golden=off importance=token'; the bare name of a variant."""
+    """The factors as 'golden=off importance=token'; the bare name of a variant."""
     return " ".join(v if k == "variant" else f"{k.split('/')[-1].split('.')[-1]}={v}" for k, v in factors) or "all"
 
 
@@ -175,7 +175,7 @@ def _timing(runs: Sequence[Run]) -> str:
 
 
 def _curves(runs: Sequence[Run]) -> bytes:
-    """PNG: a panel per metric, a line per cell with the band of its 95% interval."""
+    """Draws a PNG: a panel per metric, a line per cell with the band of its 95% interval."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -26,7 +26,7 @@ TRIES = 2
 
 
 def cells_folder(grid_folder: Path) -> Path:
-    """Where the run folders of a grid's cells are."""
+    """The folder in which the run folders of a grid's cells are."""
     return grid_folder / "cells"
 
 

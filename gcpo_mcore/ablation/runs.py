@@ -66,7 +66,7 @@ def read_run(folder: Path, factors: dict[str, str] | None = None) -> Run:
 
 
 def compare_factors(folders: list[Path]) -> list[dict[str, str]]:
-    """For each run folder, the settings in which it differs from the others (the seed aside)."""
+    """The settings in which each run folder differs from the others (the seed aside)."""
     flat = [dict(_flat(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))) for folder in folders]
     keys = sorted({key for settings in flat for key in settings if key.split(".")[0] not in IGNORED})
     differing = [key for key in keys if len({str(settings.get(key)) for settings in flat}) > 1]

@@ -30,7 +30,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Effect:
-    """What changes when `factor` goes from `base` to `level`, everything else the same."""
+    """The change when `factor` goes from `base` to `level`, everything else the same."""
 
     factor: str
     base: str
@@ -84,7 +84,7 @@ def effects(runs: Sequence[Run], value: Callable[[Run], float]) -> list[Effect]:
 
 
 def effects_within(runs: Sequence[Run], value: Callable[[Run], float]) -> list[tuple[str, str, Effect]]:
-    """(other factor, its level, effect): the effects among the runs at one level of another factor, for all pairs.
+    """The effects among the runs at one level of another factor, for all pairs: (other factor, its level, effect).
 
     Of two factors that meet in every combination these are the simple effects; where they differ between the levels of
     the other factor, a marginal effect says little.

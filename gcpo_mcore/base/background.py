@@ -1,4 +1,4 @@
-"""What runs beside the program: a function in a thread, and the environment for a process."""
+"""A function in a thread beside the program, and the environment for a process beside it."""
 
 import os
 import threading
@@ -9,7 +9,7 @@ OF_A_RANK = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADD
 
 
 def child_environment() -> dict[str, str]:
-    """This process's environment without what torchrun tells its ranks: for a child that is none."""
+    """Returns this process's environment without what torchrun tells its ranks: for a child that is none."""
     return {k: v for k, v in os.environ.items() if k not in OF_A_RANK and not k.startswith("TORCHELASTIC_")}
 
 

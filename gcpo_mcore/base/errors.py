@@ -21,20 +21,20 @@ class UserError(Exception):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """' (nearest: X)' for the known word closest to `word`, or '' when none is near."""
+    """The words ' (nearest: X)' for the known word closest to `word`, or '' when none is near."""
     found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" (nearest: {found[0]})" if found else ""
 
 
 def tell_torchrun(message: str) -> None:
-    """Has torchrun end with `message`, its root cause, if this process is the first of its ranks to fail."""
+    """Makes torchrun end with `message`, its root cause, if this process is the first of its ranks to fail."""
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         extra = {"py_callstack": message, "timestamp": str(int(time.time()))}
         Path(path).write_text(json.dumps({"message": {"message": message, "extraInfo": extra}}))
 
 
 def lost_peer(error: Exception) -> str | None:
-    """How a collective says that another rank is gone, whose error is the one to read; None for any other error."""
+    """A collective's words for a rank that is gone, whose error is the one to read; None for any other error."""
     has_peers = "RANK" in os.environ
     found = _LOST_PEER.search(str(error)) if has_peers and isinstance(error, RuntimeError) else None
     return found and found[0]

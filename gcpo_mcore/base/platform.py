@@ -1,4 +1,4 @@
-"""CPU or GPU: the one module that knows the difference.
+"""The one module that knows the difference between CPU and GPU.
 
 Megatron-Core is written for CUDA: it asks for `device='cuda'`, `torch.cuda.current_device()` and
 compares `tensor.type()` with 'torch.cuda.FloatTensor'. On a machine without CUDA, `megatron()` is a
@@ -30,12 +30,12 @@ if not HAS_CUDA:
 
 
 def device() -> torch.device:
-    """Where this rank computes."""
+    """The device on which this rank computes."""
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if HAS_CUDA else torch.device("cpu")
 
 
 def gpus() -> int:
-    """How many GPUs this machine has."""
+    """The number of GPUs of this machine."""
     return torch.cuda.device_count()
 
 
@@ -45,7 +45,7 @@ def backend() -> str:
 
 
 def start(threads: int | None) -> None:
-    """Once per process, before anything is built: the device, thread count and determinism.
+    """Sets device, thread count and determinism; once per process, before anything is built.
 
     `threads` is the number of CPU threads of this rank; None keeps torch's choice.
     """
@@ -91,14 +91,14 @@ class _Peak:
 
 
 def device_memory_gib() -> float:
-    """All memory of this rank's device: of the GPU where there is one, else of the machine."""
+    """The whole memory of this rank's device: of the GPU where there is one, else of the machine."""
     if HAS_CUDA:
         return torch.cuda.get_device_properties(device()).total_memory / 2**30
     return psutil.virtual_memory().total / 2**30
 
 
 def host_buffer(nbytes: int) -> torch.Tensor:
-    """[nbytes] uint8 in host memory, pinned where a GPU copies to it."""
+    """A buffer [nbytes] uint8 in host memory, pinned where a GPU copies to it."""
     return torch.empty(nbytes, dtype=torch.uint8, pin_memory=HAS_CUDA)
 
 
@@ -109,7 +109,7 @@ def free_cached_memory() -> None:
 
 
 def give_memory_back() -> None:
-    """Has glibc return every large block when it is freed; a no-op with another C library.
+    """Makes glibc return every large block when it is freed; a no-op with another C library.
 
     By default each large block that is freed raises the size from which blocks are returned, up to 32 MiB: a process
     that streams tensors then keeps ever more of them.

@@ -25,6 +25,7 @@ SETTING = "submitit."
 
 
 def ablate(arguments: list[str]) -> int:
+    """Runs the grid of a command line and writes its report; the exit code. UserError for a grid that is wrong."""
     from gcpo_mcore.ablation.grid import read_grid
     from gcpo_mcore.ablation.launchers import Local, Submitit
     from gcpo_mcore.ablation.report import write_report
@@ -86,6 +87,7 @@ def preview(grid) -> int:
 
 
 def report(folders: list[Path], out: Path) -> int:
+    """Writes the report of run folders into `out`; the exit code."""
     from gcpo_mcore.ablation.report import write_report
     from gcpo_mcore.ablation.runs import compare_factors, read_run
 
@@ -99,6 +101,7 @@ def report(folders: list[Path], out: Path) -> int:
 
 @log_to_stderr()
 def main() -> int:
+    """The command."""
     try:
         if sys.argv[1:2] == ["report"]:
             parser = argparse.ArgumentParser(prog=f"{program.name()} report")

@@ -1,4 +1,4 @@
-"""Will it fit? What a run needs of a GPU's memory, before it is started.
+"""Tells, before a run is started, what it needs of a GPU's memory and whether it fits.
 
     python tools/doctor.py plan [--processes 8] [--gpu-memory-gib 80] [group=choice] [a.b=value]
 
@@ -45,6 +45,7 @@ def plan(overrides: list[str], processes: int, gpu_memory_gib: float | None, res
 
 @log_to_stderr()
 def main() -> None:
+    """The command."""
     parser = program.parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("plan", help="estimate a run's memory per GPU")

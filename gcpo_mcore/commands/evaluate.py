@@ -27,7 +27,7 @@ def evaluate_folders(composed) -> None:
 
 
 def on_held_out(config, models) -> None:
-    """avg@k of every source of data.eval."""
+    """Prints avg@k of every source of data.eval."""
     import torch.distributed as dist
 
     from gcpo_mcore.evaluation.held_out import evaluate
@@ -50,7 +50,7 @@ def on_held_out(config, models) -> None:
 
 
 def on_benchmarks(config, models) -> None:
-    """Records, tables and results of every benchmark."""
+    """Writes records, tables and results of every benchmark."""
     from pathlib import Path
 
     import torch.distributed as dist
@@ -81,7 +81,7 @@ def on_benchmarks(config, models) -> None:
 
 @contextlib.contextmanager
 def _engine(config, folder: str, tokenizer, weights):
-    """The engine with the folder's weights."""
+    """Builds the engine with the folder's weights."""
     from gcpo_mcore.rollout.engine import FixedWeights
     from gcpo_mcore.run.setup import build_engine
 
@@ -91,7 +91,7 @@ def _engine(config, folder: str, tokenizer, weights):
 
 
 def _models(config) -> dict:
-    """{folder: (weights, tokenizer, problems)} of every model, with the benchmarks' problems or data.eval."""
+    """Every model as {folder: (weights, tokenizer, problems)}, with the benchmarks' problems or data.eval."""
     from gcpo_mcore.actor.hf_mapping import HfWeights
     from gcpo_mcore.base.errors import UserError
     from gcpo_mcore.data.dataset import load_eval

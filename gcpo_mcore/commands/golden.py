@@ -24,6 +24,7 @@ from gcpo_mcore.monitor.run_log import log_to_stderr
 
 
 def fill(given, config, rows, grader) -> None:
+    """Writes the rows with golden answers, from where the command line says."""
     from tqdm import tqdm
 
     from gcpo_mcore.curation import fill as filling
@@ -157,6 +158,7 @@ def _likeliest(given, config):
 
 
 def degrade(given, config, rows, grader) -> None:
+    """Writes the rows with golden answers made worse."""
     from gcpo_mcore.base.files import write_atomically
     from gcpo_mcore.curation.degrade import degrade as degraded
 
@@ -232,6 +234,7 @@ def _share(text: str) -> float:
 
 @log_to_stderr()
 def main() -> int:
+    """The command."""
     parser = _parser()
     given, settings = parser.parse_known_args()  # settings may stand anywhere
     if strange := [word for word in settings if word.startswith("-") or "=" not in word]:

@@ -1,4 +1,4 @@
-"""What is wrong with a data set, row by row, with the run's own tokenizer and reward."""
+"""Finds what is wrong with a data set, row by row, with the run's own tokenizer and reward."""
 
 import json
 from collections import Counter
@@ -37,7 +37,7 @@ class Finding:
     row: dict[str, Any] | None
 
     def line(self) -> str:
-        """As one line of json, for the side file."""
+        """The finding as one line of json, for the side file."""
         found = {"where": self.where, "problem": self.problem, "detail": self.detail, "row": self.row}
         return json.dumps(found, default=str)  # ascii: a row may hold what UTF-8 cannot (half a surrogate pair)
 
@@ -78,7 +78,7 @@ class Checker:
         self._extraction = getattr(config.reward.build()[config.reward.accuracy], "extraction", None)
 
     def check(self, source: str, path: str) -> Checked:
-        """All rows of one source. Never a UserError: a file that cannot be read is a finding."""
+        """Checks all rows of one source. Never a UserError: a file that cannot be read is a finding."""
         checked = Checked(source)
         try:
             rows = read_rows(path)
@@ -118,7 +118,7 @@ class Checker:
             self._find(checked, row, DUPLICATE if same else CONTRADICTION, detail)
 
     def _grade_answers(self, checked: Checked, prompts: list[tuple[Row, Prompt]]) -> None:
-        """Each reference answer has to be right by itself. Not for a reward that does not say where the answer is."""
+        """Finds reference answers that are not right by themselves, if the reward says where an answer is."""
         if self._extraction is None:
             return
         end = np.array([self.tokenizer.eos_token_id], np.int32)

@@ -15,7 +15,7 @@ LETTERS = "ABCD"
 
 
 def split(text: str, extraction: Extraction) -> tuple[str, str, str] | None:
-    """(steps, final part, answer); None if the extraction finds no answer, or only in the text as a whole."""
+    """The text as (steps, final part, answer); None if the extraction finds no answer, or only in the whole text."""
     answer = extraction(text)
     if answer is None or answer not in text:
         return None
@@ -32,7 +32,7 @@ def steps_of(body: str, separator: str) -> list[str]:
 
 
 def truncate(body: str, separator: str, share: float) -> str:
-    """Without the last `share` of the steps, rounded down in number: the answer then comes without its reasons."""
+    """Drops the last `share` of the steps, rounded down in number: the answer then comes without its reasons."""
     steps = steps_of(body, separator)
     kept = len(steps) - int(share * len(steps))
     return "".join(steps[:kept])
@@ -65,7 +65,7 @@ def wrong(final: str, answer: str, r: random.Random) -> str | None:
 
 
 def _other_number(number: str, r: random.Random) -> str:
-    """With one digit replaced; the first of several does not become 0."""
+    """Replaces one digit; the first of several does not become 0."""
     i = r.randrange(len(number))
     lowest = 1 if i == 0 and len(number) > 1 and number[0] != "0" else 0
     digit = r.choice([d for d in range(lowest, 10) if str(d) != number[i]])

@@ -121,7 +121,7 @@ def _best(
     choose: Choose,
     source: str,
 ) -> dict[int, dict]:
-    """For each row the candidate that `choose` takes of those that are right."""
+    """The candidate of each row that `choose` takes of those that are right."""
     flat = [(row, text) for row, texts in zip(asked, proposed, strict=True) for text in texts]
     right = verified([row for row, _ in flat], [text for _, text in flat], columns, grader)
     found: dict[int, list[str]] = {}

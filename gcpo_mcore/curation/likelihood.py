@@ -1,4 +1,4 @@
-"""Which of several right answers a policy would most likely write itself."""
+"""The choice, among several right answers, of the one that a policy would most likely write itself."""
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -25,7 +25,7 @@ class Policy:
         self.max_positions = getattr(self.model.config, "max_position_embeddings", None) or float("inf")
 
     def choose(self, rows: list[Row], candidates: list[list[str]], columns: Columns) -> list[str]:
-        """For each row the candidate with the highest mean log-prob per token, as a golden answer to its prompt.
+        """The candidate of each row with the highest mean log-prob per token, as a golden answer to its prompt.
 
         The tokens are those that training would use: prompt after the template, answer, end token.
         """
@@ -39,7 +39,7 @@ class Policy:
 
     @torch.inference_mode()
     def mean_logp(self, pairs: list[tuple[list[int], list[int]]]) -> list[float]:
-        """For each (prompt ids, response ids) the mean over the response of its tokens' log-probs, at temperature 1.
+        """The mean over the response of its tokens' log-probs at temperature 1, for each (prompt ids, response ids).
 
         -inf for a pair with more tokens than the model has positions.
         """

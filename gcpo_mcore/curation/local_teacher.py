@@ -15,8 +15,10 @@ from gcpo_mcore.samples import Prompt
 
 @dataclass
 class LocalTeacher:
-    """`engine` has the weights, `tokenizer` is the model's; `data` says how a row becomes its prompt, as in training.
+    """A teacher in this process.
 
+    engine         has the weights; `tokenizer` is the model's
+    data           says how a row becomes its prompt, as in training
     max_positions  of the model: a prompt that leaves no room for `sampling.max_response_tokens` is put into `refusals`
     tries          solutions of each prompt; what a row gets depends on `seed` and its number only
     """

@@ -14,7 +14,7 @@ REFUSALS = (400, 413, 422)  # of this one prompt, too long for example; the next
 
 @dataclass
 class Teacher:
-    """`url` is the base, with /v1. `requests_per_minute` 0: no limit. Safe to use from several threads.
+    """A teacher behind `url`, the base with /v1. `requests_per_minute` 0: no limit. Safe to use from several threads.
 
     api_key         sent as a bearer token, or None
     max_tokens      of one solution; one that reaches it is thrown away

@@ -1,4 +1,4 @@
-"""Which prompts come next: a mixture of sources that a checkpoint can put back exactly.
+"""The prompts that come next: a mixture of sources that a checkpoint can put back exactly.
 
 The cursor counts prompts, never ranks or micro-batches, so a run may resume on another layout. Every order is a pure
 function of (seed, source name, epoch) and the rows: the state is a few counters, not a shuffled list.
@@ -17,7 +17,7 @@ Skip = Callable[[Prompt, int], bool]  # prompt, epoch of its source -> whether i
 
 
 def permutation(key: str, n: int) -> list[int]:
-    """0..n-1 in an order that only `key` decides.
+    """The numbers 0..n-1 in an order that only `key` decides.
 
     Sorting by a hash, rather than a library's shuffle: the same on every machine and in every version.
     """
@@ -25,7 +25,7 @@ def permutation(key: str, n: int) -> list[int]:
 
 
 def fingerprint(prompts: list[Prompt]) -> str:
-    """16 hex digits that change when a prompt, its answer, its tokens or the order changes."""
+    """A digest, 16 hex digits, that changes when a prompt, its answer, its tokens or the order changes."""
     digest = hashlib.blake2b(digest_size=8)
     for prompt in prompts:
         digest.update(repr((prompt.id, prompt.token_ids, prompt.answer, *prompt.other_answers)).encode())
@@ -101,11 +101,11 @@ class Mixture:
         return first + [min(self._streams, key=lambda s: s.taken / s.weight).next(skip) for _ in range(n - len(first))]
 
     def give_back(self, prompts: list[Prompt]) -> None:
-        """These were taken and not used: they are the next ones."""
+        """Puts prompts that were taken and not used before all others."""
         self._given_back = prompts + self._given_back
 
     def state(self) -> dict[str, Any]:
-        """Where the stream stands, in plain json values: counters, and what `restore` compares."""
+        """The place where the stream stands, in plain json values: counters, and what `restore` compares."""
         sources = {
             s.name: {
                 "epoch": s.epoch,
@@ -121,7 +121,7 @@ class Mixture:
         return {"seed": self.seed, "sources": sources, "given_back": [prompt.id for prompt in self._given_back]}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go to where `state` was taken. UserError, and nothing moved, if seed or sources are not those of then."""
+        """Goes to where `state` was made. UserError, and nothing moved, if seed or sources are not those of then."""
         if state["seed"] != self.seed:
             raise UserError(f"the data cursor was saved with seed {state['seed']}, this run has seed {self.seed}")
         saved, now = state["sources"], self.state()["sources"]

@@ -24,11 +24,11 @@ class Loaded:
 
     @property
     def with_golden(self) -> int:
-        """How many of the prompts have a golden answer."""
+        """The number of prompts that have a golden answer."""
         return sum(p.golden_ids is not None for p in self.prompts)
 
     def golden_over(self, tokens: int) -> int:
-        """How many golden answers are longer than that, and so never injected."""
+        """The number of golden answers that are longer than that, and so never injected."""
         return sum(p.golden_ids is not None and len(p.golden_ids) > tokens for p in self.prompts)
 
 
@@ -55,7 +55,7 @@ def load(
     max_golden_rows: int | None = None,
     check: Callable[[Row], None] = lambda row: None,
 ) -> Loaded:
-    """Read one source and tokenise it; rows from number `max_golden_rows` on lose their golden answer.
+    """Reads one source and tokenises it; rows from number `max_golden_rows` on lose their golden answer.
 
     `check` may refuse a row with a UserError.
 

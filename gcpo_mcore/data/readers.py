@@ -119,7 +119,7 @@ def _read_parquet(path: str) -> Iterator[Located]:
 
 
 def _read_hub(path: str) -> Iterator[Located]:
-    """hf:NAME?split=train[&config=main][&revision=TAG]; NAME may be a folder of files as well."""
+    """Rows of hf:NAME?split=train[&config=main][&revision=TAG]; NAME may be a folder of files as well."""
     name, _, query = path.removeprefix(HUB).partition("?")
     given = dict(parse_qsl(query, keep_blank_values=True))
     for key in given:

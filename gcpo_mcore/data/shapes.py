@@ -38,7 +38,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Shape:
-    """Where prompt, reference answer and golden answer are. `columns` are those that tell it from others."""
+    """The places of prompt, reference answer and golden answer. `columns` are those that tell it from others."""
 
     name: str
     columns: tuple[str, ...]
@@ -84,7 +84,7 @@ SHAPES = (
 
 @dataclass(frozen=True)
 class Columns:
-    """Where the three are in the rows of one source; `shape` is its name, or 'keys' if the config names them all."""
+    """The places of the three in one source's rows; `shape` is its name, or 'keys' if the config names them all."""
 
     shape: str
     prompt: str
@@ -116,7 +116,7 @@ class Columns:
 
 
 def columns_of(row: Row, keys: Keys) -> Columns:
-    """Where to look in the rows of a source, by its first row and the config's keys. UserError if that is not known."""
+    """The places in a source's rows, by its first row and the config's keys. UserError if they are not known."""
     shape = next((s for s in SHAPES if all(c in row.values for c in s.columns)), None)
     golden_key = GOLDEN if keys.golden_answer is None and GOLDEN in row.values else keys.golden_answer
     golden = Place(golden_key, str) if golden_key is not None else shape.golden if shape else None

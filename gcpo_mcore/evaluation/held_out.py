@@ -6,7 +6,7 @@ from gcpo_mcore.rollout.sampler import Sampler
 
 
 def evaluate(sampler: Sampler, sources: dict[str, Loaded], settings: EvaluationConfig) -> dict[str, float]:
-    """avg@k of every source as val/SOURCE/avg@k: the share of accurate samples, averaged over problems.
+    """The avg@k of every source as val/SOURCE/avg@k: the share of accurate samples, averaged over problems.
 
     A collective over all ranks. The random numbers do not depend on the step: two checkpoints meet the same draws.
     """

@@ -60,7 +60,7 @@ def _record(group: Group[Sample], reward: RewardConfig) -> dict[str, Any]:
 
 
 def figures(records: Sequence[dict[str, Any]], pass_ats: Sequence[int]) -> dict[str, Estimate]:
-    """avg@k, pass@k, maj@k (k samples; only where answers are found), truncated and tokens, each over problems."""
+    """Estimates over problems: avg@k, pass@k, maj@k (k samples; only where answers are found), truncated and tokens."""
     correct = [[sample["correct"] for sample in record["samples"]] for record in records]
     answers = [[sample["answer"] for sample in record["samples"]] for record in records]
     n = len(correct[0])

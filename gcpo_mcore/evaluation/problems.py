@@ -29,7 +29,7 @@ def load_problems(name: str, benchmark: Benchmark, tokenizer) -> list[Prompt]:
 
 
 def _rows(name: str, benchmark: Benchmark) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where, columns) of each row: of the local file if it is there, else of the hub's data set."""
+    """Pairs (where, columns) of each row: of the local file if it is there, else of the hub's data set."""
     path, hub = Path(benchmark.path), benchmark.hub
     for local in (path, path.with_suffix(".parquet")):
         if local.is_file():

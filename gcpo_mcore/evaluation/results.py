@@ -66,7 +66,7 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
 
 
 def write_results(folder: Path, found: Mapping[str, Any]) -> None:
-    """FOLDER/results.json and FOLDER/results.md."""
+    """Writes FOLDER/results.json and FOLDER/results.md."""
     lines = []
     for title, columns, rows in tables(found):
         lines += [f"**{title}**", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]

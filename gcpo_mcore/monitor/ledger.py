@@ -32,7 +32,7 @@ class Ledger:
             self._open.pop()
 
     def drain(self) -> dict[str, float]:
-        """'memory/PHASE_peak_gib' of each phase since the last call, the largest over ranks. A collective."""
+        """The peaks since the last call, the largest over ranks, as 'memory/PHASE_peak_gib'. A collective."""
         everyone = from_every_rank(self.peaks)
         self.peaks = {}
         names = sorted({name for peaks in everyone for name in peaks})

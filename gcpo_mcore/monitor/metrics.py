@@ -14,7 +14,7 @@ TENSORBOARD = "tb"
 
 
 class MetricsLog:
-    """`MetricsLog(run_folder, tensorboard=True).write(step, {'reward/mean': 0.5})`; one writer per folder (rank 0).
+    """Writer of a run folder, one (rank 0): `MetricsLog(folder, tensorboard=True).write(step, {'reward/mean': 0.5})`.
 
     A line is {"step": int, "time_unix_s": float, name: number or null, ...}; null stands for nan
     and infinity, which json does not have.

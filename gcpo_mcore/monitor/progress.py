@@ -1,4 +1,4 @@
-"""What the user sees of a running step: a bar in a terminal, one line per step elsewhere."""
+"""A bar of steps in a terminal, one line per step elsewhere."""
 
 import logging
 import sys
@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 class Progress:
-    """`with Progress(total_steps, first_step, enabled) as progress: progress.update(step, ...)`.
+    """The steps as the user sees them: `with Progress(total_steps, done_steps, enabled) as p: p.update(step, ...)`.
 
     total_steps  the steps of the whole run; done_steps  those taken before (on resume)
     enabled      False where the user wants quiet: the steps are in the run's log only, as they are beside a bar

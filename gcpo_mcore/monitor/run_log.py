@@ -1,4 +1,4 @@
-"""Where it goes what library code says through `logging`: to stderr, and into logs/rank_00000.log of the run folder.
+"""Takes what library code says through `logging` to stderr, and into logs/rank_00000.log of the run folder.
 
 log = logging.getLogger(__name__)   # in any module of ours
 log.warning(...), log.info(...)     # on stderr as the bare line, 'rank 3: ...' on ranks above 0; in the run's log

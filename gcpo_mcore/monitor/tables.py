@@ -8,7 +8,7 @@ from rich.table import Table
 
 
 def print_sizes(title: str, sizes: Mapping[str, object], console: Console | None = None) -> None:
-    """Two columns, a name and its value: the sizes that a run works with, given and derived."""
+    """Prints two columns, a name and its value: the sizes that a run works with, given and derived."""
     table = Table("size", title=title, title_justify="left")
     table.add_column("value", overflow="fold")  # a path is of no use cut short
     for name, value in sizes.items():
@@ -19,7 +19,7 @@ def print_sizes(title: str, sizes: Mapping[str, object], console: Console | None
 def print_results(
     title: str, columns: Sequence[str], rows: Sequence[Mapping[str, object]], console: Console | None = None
 ) -> None:
-    """One row per mapping, its values in the order of `columns`; '-' where a row has none. Numbers to the right."""
+    """Prints a row per mapping, its values in the order of `columns`; '-' where it has none. Numbers to the right."""
     table = Table(title=title, title_justify="left")
     for name in columns:
         numeric = any(isinstance(row.get(name), int | float) for row in rows)
@@ -57,7 +57,7 @@ class GridView:
             self._live.stop()
 
     def show(self, states: Mapping[str, str]) -> None:
-        """cell name -> what it does"""
+        """Shows the states, cell name -> what it does."""
         finished = sum(state == "finished" for state in states.values())
         if self._live:
             table = Table(

@@ -1,4 +1,4 @@
-"""No phase waits for ever: past its deadline the process says where it hangs, and ends.
+"""Deadlines of phases: past one, the process says where it hangs, and ends.
 
     phases = Phases(rank, deadline_s=1800)
     with phases.phase("generate"):
@@ -36,7 +36,7 @@ _lock = threading.Lock()
 
 @contextmanager
 def phase(name: str, deadline_s: float, rank: int) -> Iterator[None]:
-    """The body may take `deadline_s` seconds. Phases may nest; each keeps its own deadline."""
+    """Gives the body `deadline_s` seconds. Phases may nest; each keeps its own deadline."""
     started = time.monotonic()
     timer = threading.Timer(deadline_s, _end, (name, started, rank))
     timer.daemon = True
@@ -64,7 +64,7 @@ class Phases:
 
     @contextmanager
     def phase(self, name: str, deadline_s: float | None = None) -> Iterator[None]:
-        """`phase` with this rank and, unless another is given, the common deadline. Times of one name add up."""
+        """Does as `phase`, with this rank and, unless another is given, the common deadline. Times of a name add up."""
         started = time.monotonic()
         try:
             with (

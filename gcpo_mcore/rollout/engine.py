@@ -14,7 +14,8 @@ from gcpo_mcore.samples import Prompt, Sample
 class Weights(Protocol):
     """Where an engine gets weights: the actor, or `FixedWeights`. `version` names what `export` would stream now."""
 
-    version: int
+    @property
+    def version(self) -> int: ...
 
     def export(self) -> Iterable[tuple[str, torch.Tensor]]:
         """Every (Hugging Face name, full tensor). A collective: every rank draws it to its end, in step."""

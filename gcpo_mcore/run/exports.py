@@ -16,7 +16,7 @@ CONVERT = ["-m", "gcpo_mcore.commands.convert"]
 
 
 class BackgroundExports:
-    """`hf_step_000020/` in the run folder for every `every_steps`th step (0: none); one rank has one of these."""
+    """Makes `hf_step_000020/` in the run folder for every `every_steps`th step (0: none); one rank has one of these."""
 
     def __init__(self, folder: RunFolder, every_steps: int):
         self.folder, self.every_steps = folder, every_steps

@@ -38,20 +38,20 @@ class RunFolder:
         return sorted((int(n.removeprefix("step_")) for n in names), reverse=True)
 
     def folder(self, step: int) -> Path:
-        """Where the checkpoint of `step` lies."""
+        """The folder in which the checkpoint of `step` lies."""
         return self.checkpoints / f"step_{step:06d}"
 
     def temporary(self, step: int) -> Path:
-        """Where the checkpoint of `step` lies while it is written."""
+        """The folder in which the checkpoint of `step` lies while it is written."""
         return self.checkpoints / f"tmp_step_{step:06d}"
 
     @property
     def export(self) -> Path:
-        """Where the Hugging Face export of the last step lies."""
+        """The folder in which the Hugging Face export of the last step lies."""
         return self.path / "hf"
 
     def state(self, step: int) -> dict[str, Any]:
-        """What `begin_checkpoint` was given for `step`."""
+        """The state that `begin_checkpoint` was given for `step`."""
         return json.loads((self.folder(step) / "state.json").read_text())
 
     def newest_good(self) -> Path | None:
@@ -124,7 +124,7 @@ class RunFolder:
 
 
 def check(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint folder, or None. Reads every byte: the sums are in its manifest."""
+    """The words for what is wrong with a checkpoint folder, or None. Reads every byte: the sums are in its manifest."""
     try:
         manifest = json.loads((checkpoint / "manifest.json").read_text())
     except (OSError, ValueError):
@@ -144,7 +144,7 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
 
 
 def check_architecture(checkpoint: Path, arch: Architecture) -> None:
-    """UserError if the checkpoint holds another model than `arch`."""
+    """Raises a UserError if the checkpoint holds another model than `arch`."""
     difference = arch.difference(read_manifest(checkpoint)["architecture"])
     if difference:
         raise UserError(f"{checkpoint} is a checkpoint of another model: {difference}")

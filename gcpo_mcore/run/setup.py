@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def process_group(threads: int | None, deadline_s: float) -> Iterator[None]:
-    """torch.distributed for this process: as torchrun launched it, or a group of one without torchrun.
+    """Starts torch.distributed for this process: as torchrun launched it, or a group of one without torchrun.
 
     A collective that waits longer than `deadline_s` ends the run. UserError if torchrun could not start it again.
     """
@@ -51,7 +51,7 @@ def process_group(threads: int | None, deadline_s: float) -> Iterator[None]:
 
 
 def _check_restarts() -> None:
-    """With torchrun's own store, which outlives the ranks, new ranks find addresses of dead ones and wait for ever."""
+    """Refuses restarts with torchrun's own store: it outlives the ranks, and new ones wait for dead ones."""
     restarts = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")
     if restarts != "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         raise UserError(

@@ -52,17 +52,17 @@ class Problem:
 
 
 def one_digit(a: int, b: int) -> Problem:
-    """a+b for digits a and b: a column without carry-in."""
+    """Problems a+b for digits a and b: a column without carry-in."""
     return Problem(f"{a}+{b}?", f"{a + b}", f"{_step(0, a, b)}:{a + b}", "one_digit")
 
 
 def one_digit_plus_one(a: int, b: int) -> Problem:
-    """a+b+1 for digits a and b: a column with carry-in 1, which comes last."""
+    """Problems a+b+1 for digits a and b: a column with carry-in 1, which comes last."""
     return Problem(f"{a}+{b}+1?", f"{a + b + 1}", f"{a}+{b}+1={a + b + 1:02d}:{a + b + 1}", "one_digit_plus_one")
 
 
 def two_digit(a: int, b: int) -> Problem:
-    """a+b for a and b in 10..99; the kind says whether the units carry."""
+    """Problems a+b for a and b in 10..99; the kind says whether the units carry."""
     (a_tens, a_units), (b_tens, b_units) = divmod(a, 10), divmod(b, 10)
     carry = (a_units + b_units) // 10
     golden = f"{_step(0, a_units, b_units)};{_step(carry, a_tens, b_tens)}:{a + b}"

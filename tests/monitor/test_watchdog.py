@@ -44,7 +44,7 @@ def test_the_last_words_are_in_the_rank_s_log_too(tmp_path):
     )
     assert done.returncode == EXIT_CODE
     for told in (done.stderr, (tmp_path / "logs/rank_00003.log").read_text()):
-        assert told.count("rank 3: phase 'sync' did not end within 0.") == 1
+        assert told.count("rank 3: phase 'sync' did not end within ") == 1
         assert "receive_weights" in told
 
 
