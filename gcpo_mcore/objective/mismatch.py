@@ -79,7 +79,7 @@ def measure(batch: WeighedBatch) -> dict[str, float]:
     d = (batch.old_logp - batch.rollout_logp) * sampled
     sums = torch.stack([sampled.sum(), d.abs().sum(), ((torch.exp(d) - 1 - d) * sampled).sum()]).double()
     count, total, k3 = batch.peers.sum(sums).tolist()
-    ends = torch.stack([d.abs().max(), d.max()]) if d.numel() else torch.zeros(2)
+    ends = torch.stack([d.abs().max(), d.max()]) if d.numel() else torch.tensor([0.0, -torch.inf])
     largest, highest = batch.peers.max(ends.double()).tolist()
     return {
         "mismatch/logp_abs_diff_mean": total / max(count, 1.0),

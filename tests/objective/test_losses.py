@@ -17,6 +17,7 @@ from objective_equations import (
     ragged_groups,
     value_and_gradients,
 )
+from shared_out import on_every_rank
 
 from gcpo_mcore.samples import Group, Prompt, Sample
 
@@ -227,3 +228,29 @@ def test_golden_rows_are_never_corrected_for_mismatch():
     assert update.batch.surrogate_weight[0].tolist() == [1.0, 1.0, 1.0]
     assert torch.equal(update.batch.rollout_logp[0], update.batch.old_logp[0])
     assert (update.batch.surrogate_weight[1:, :2] != 1).all()
+
+
+@pytest.mark.parametrize("case", CASES)
+@settings(small, max_examples=8)
+@given(groups=ragged_groups(), seed=seeds, data=st.data())
+def test_rows_that_are_shared_out_add_up(case, groups, seed, data):
+    """Every rank has some of the rows, perhaps none; their losses, gradients and metrics are those of one rank."""
+    overrides, _ = CASES[case]
+    part = algorithm(*overrides)
+    update = make_update(part, kept_groups(part, groups), seed, 0.3, progress=0.4)
+    whole = value_and_gradients(part.loss(update.logp, update.entropy, update.batch)[0], update)
+    _, expected = part.weigh(update.scored)
+    ranks = data.draw(st.integers(2, 3))
+    owner = data.draw(st.lists(st.integers(0, ranks - 1), min_size=len(update.batch), max_size=len(update.batch)))
+
+    def of_rank(scored, rows):
+        weighed, metrics = part.weigh(scored)
+        mine, _ = part.begin_update(weighed, update.logp.detach()[rows], 0.4)
+        return part.loss(update.logp[rows], update.entropy[rows], mine)[0], metrics
+
+    added = [torch.zeros_like(x) for x in whole]
+    for share, metrics in on_every_rank(update.scored, owner, ranks, of_rank):
+        added = [a + x for a, x in zip(added, value_and_gradients(share, update), strict=True)]
+        assert metrics == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    for got, wanted in zip(added, whole, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-9)
