@@ -17,11 +17,13 @@ LEVELS = [3, "1", 2.5, 1, 3, 0, 2, 1]  # as csv has them too
 
 def easiest(**changes):
     knobs = {"name": "easiest_first", "column": "level", "easiest": "lowest", "epochs": 1}
-    return Curriculum.build({**knobs, **changes})
+    return Curriculum.model_validate({**knobs, **changes})
 
 
 def by_rate(low, high, revisit=None):
-    return Curriculum.build({"name": "by_pass_rate", "low": low, "high": high, "revisit_every_epochs": revisit})
+    return Curriculum.model_validate(
+        {"name": "by_pass_rate", "low": low, "high": high, "revisit_every_epochs": revisit}
+    )
 
 
 def prompts(levels=LEVELS, name="only"):
@@ -41,7 +43,7 @@ def ids(taken):
 
 
 def test_none_is_the_order_of_a_mixture_without_a_curriculum():
-    none = Curriculum.build({"name": "none"})
+    none = Curriculum.model_validate({"name": "none"})
     assert ids(stream(none).take(20)) == ids(Mixture({"only": prompts()}, {"only": 1.0}, 0).take(20))
     assert not any(none.skips(rate, epoch) for rate in (None, 0.0, 1.0) for epoch in range(3))
 
@@ -95,7 +97,7 @@ def test_a_column_that_changed_between_the_two_is_noticed():
         stream(easiest(), levels=[*LEVELS[:-1], 9]).restore(state)
     for source in state["sources"].values():
         del source["order"]  # a checkpoint from before there were curricula
-    stream(Curriculum.build({"name": "none"})).restore(state)
+    stream(Curriculum.model_validate({"name": "none"})).restore(state)
 
 
 def test_the_band_of_pass_rates():
@@ -115,7 +117,7 @@ def test_what_was_passed_over_comes_back_in_the_epochs_of_revisiting():
 
 
 def test_solved_is_dropped_for_good():
-    curriculum = Curriculum.build({"name": "drop_solved", "solved_at": 0.75})
+    curriculum = Curriculum.model_validate({"name": "drop_solved", "solved_at": 0.75})
     assert [curriculum.skips(r, 4) for r in (None, 0.0, 0.5, 0.75, 1.0)] == [False, False, False, True, True]
 
 

@@ -143,7 +143,7 @@ def test_unknown_option_names_the_nearest(kind, wrong, near):
     with pytest.raises(
         UserError, match=rf"unknown {kind.__name__.lower()} '{wrong}' \(nearest: {near}\); known: .*{near}"
     ):
-        kind.build({"name": wrong})
+        kind.model_validate({"name": wrong})
 
 
 REFUSED = {
