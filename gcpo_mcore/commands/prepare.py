@@ -126,7 +126,6 @@ def _is_path(word: str) -> bool:
 
 @log_to_stderr()
 def main() -> int:
-    """The command."""
     commands = {"check": check, "reasoning": reasoning, "champ": champ, "teacher": teacher}
     if command := commands.get("".join(sys.argv[1:2])):
         try:
