@@ -116,7 +116,6 @@ def _prepare(out: Path) -> None:
 
 @log_to_stderr()
 def main() -> None:
-    """The command."""
     parser = program.parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("to-hf", help="a run's checkpoint -> a Hugging Face folder")

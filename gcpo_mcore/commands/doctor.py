@@ -45,7 +45,6 @@ def plan(overrides: list[str], processes: int, gpu_memory_gib: float | None, res
 
 @log_to_stderr()
 def main() -> None:
-    """The command."""
     parser = program.parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("plan", help="estimate a run's memory per GPU")

@@ -129,7 +129,6 @@ def _is_path(word: str) -> bool:
 
 @log_to_stderr()
 def main() -> int:
-    """The command."""
     instead = {"check": check, "reasoning": reasoning, "champ": champ, "teacher": teacher}
     if chosen := instead.get("".join(sys.argv[1:2])):
         try:
