@@ -22,6 +22,7 @@ from typing import Any
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.config import Keys
 from gcpo_mcore.data.files import Row, answers_of, golden_of, value_at
+from gcpo_mcore.data.sound import shown
 from gcpo_mcore.rewarding.extraction import last_box
 
 GOLDEN = "golden_answer"  # a column of this name, as tools/golden.py writes it, goes before what the shape has
@@ -94,10 +95,13 @@ class Columns:
 
     def answers(self, row: Row) -> tuple[str, ...]:
         """The reference answers, at least one. UserError if there is none."""
-        found = tuple(self.answer.read(text) for text in answers_of(row, self.answer.column))
-        if not all(found):
+        return tuple(self._answer(row, text) for text in answers_of(row, self.answer.column))
+
+    def _answer(self, row: Row, text: str) -> str:
+        answer = self.answer.read(text)
+        if not answer:
             raise UserError(f"{row.where}: column '{self.answer.column}' has no answer in it (shape {self.shape})")
-        return found
+        return answer
 
     def golden_answer(self, row: Row) -> str | None:
         """The golden answer; None where the row has none. A text that is only the answer again is none either."""
@@ -115,19 +119,17 @@ class Columns:
 def columns_of(row: Row, keys: Keys) -> Columns:
     """Where to look in the rows of a source, by its first row and the config's keys. UserError if that is not known."""
     shape = next((s for s in SHAPES if all(c in row.values for c in s.columns)), None)
-    if shape is None and (keys.prompt is None or keys.answer is None):
-        known = ", ".join(dict.fromkeys(f"{s.name} ({', '.join(s.columns)})" for s in SHAPES))
-        raise UserError(
-            f"{row.where}: the columns {', '.join(row.values)} are of no known shape; known: {known}; "
-            "data.keys.prompt and data.keys.answer can name them"
-        )
-    named = keys.prompt is not None and keys.answer is not None
     golden_key = GOLDEN if keys.golden_answer is None and GOLDEN in row.values else keys.golden_answer
     golden = Place(golden_key, str) if golden_key is not None else shape.golden if shape else None
-    return Columns(
-        shape="keys" if named else shape.name,
-        prompt=keys.prompt if keys.prompt is not None else shape.prompt.column,
-        answer=Place(keys.answer, str) if keys.answer is not None else shape.answer,
-        golden=golden,
-        golden_is_strict=golden_key is not None,
-    )
+    is_strict = golden_key is not None
+    if keys.prompt is not None and keys.answer is not None:
+        return Columns("keys", keys.prompt, Place(keys.answer, str), golden, is_strict)
+    if shape is None:
+        known = ", ".join(dict.fromkeys(f"{s.name} ({', '.join(s.columns)})" for s in SHAPES))
+        raise UserError(
+            f"{row.where}: the columns {', '.join(map(shown, row.values))} are of no known shape; known: {known}; "
+            "data.keys.prompt and data.keys.answer can name them"
+        )
+    prompt = keys.prompt if keys.prompt is not None else shape.prompt.column
+    answer = Place(keys.answer, str) if keys.answer is not None else shape.answer
+    return Columns(shape.name, prompt, answer, golden, is_strict)
