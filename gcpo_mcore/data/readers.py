@@ -160,7 +160,7 @@ def _read_parquet(path: str) -> Iterator[Located]:
 
     number = 0
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
             names = file.schema_arrow.names
             _refuse_doubled(path, names)
             for batch in file.iter_batches(batch_size=1024):
@@ -217,11 +217,18 @@ def _read_hub(path: str) -> Iterator[Located]:
         yield f"{path}, row {number}", _hub_row(found, number)
 
 
-def _hub_row(found, number: int) -> dict[str, Any] | Fault:
+def _hub_row(found, number: int) -> dict[str, Any]:
     try:
         return dict(found[number])
-    except Exception as error:  # a date beyond year 9999, a picture without the package that reads it
-        return Fault(f"the data set cannot give it ({said(error)})")
+    except Exception:  # a date beyond year 9999, a picture without the package that reads it
+        return {column: _hub_cell(found.select_columns([column]), number, column) for column in found.column_names}
+
+
+def _hub_cell(found, number: int, column: str) -> Any:
+    try:
+        return found[number][column]
+    except Exception as error:
+        return Fault(f"cannot be read ({said(error)})")
 
 
 READERS = {".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}

@@ -63,7 +63,7 @@ def shown(text: str) -> str:
 def said(error: BaseException) -> str:
     """What another library's error says, in one line that begins with its kind and can be printed."""
     words = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")[:400]
-    return words.encode(errors="backslashreplace").decode()
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words)
 
 
 NO_TEXT = "holds half of a surrogate pair, which is no Unicode text"

@@ -101,8 +101,11 @@ def run_tool(task: Callable[[DictConfig], Any], config_name: str = "train") -> N
 
 
 def _names_quoted(arguments: list[str]) -> list[str]:
-    """`arguments`, with Hydra's quotes around a run.name: it would read 123, 20261126_1 and 1e-6 as numbers."""
-    return [re.sub(r"^(\+{0,2}run\.name=)([\w.+-]+)$", r"\1'\2'", argument) for argument in arguments]
+    """`arguments`, with Hydra's quotes around a run.name: 20261126_1 and 1e-6 are numbers to it, and é is nothing.
+
+    A name with a sign of Hydra's own grammar in it, ${seed} for one, is left to Hydra.
+    """
+    return [re.sub(r"^(\+{0,2}run\.name=)([^'\"\\$,(){}\[\]]*)$", r"\1'\2'", argument) for argument in arguments]
 
 
 def _about(task: Callable) -> str:

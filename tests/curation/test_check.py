@@ -32,19 +32,48 @@ def test_every_fault_is_found_and_put_aside(carry, tmp_path):
     path = write(tmp_path / "rows.jsonl", [GOOD, *FAULTS.values()])
     broken = tmp_path / "broken.jsonl"
     broken.write_text("{\n")
-    done, bad = check(carry, tmp_path, path, str(broken))
+    absent = str(tmp_path / "absent.jsonl")
+    done, bad = check(carry, tmp_path, path, str(broken), absent)
     assert done.returncode == 1, done.stderr
     found = [(b["problem"], b["where"]) for b in bad if b["row"] is not None]
     expected = [(problem, f"{path}, line {line}") for line, problem in enumerate(FAULTS, start=2)]
     assert sorted(found) == sorted(expected)
     assert all(b["row"] == FAULTS[b["problem"]] for b in bad if b["row"] is not None)
-    (whole,) = [b for b in bad if b["row"] is None]
-    assert whole["detail"].startswith(f"{broken}, line 1: not valid JSON")
+    line, whole = [b for b in bad if b["row"] is None]
+    assert line["where"] == f"{broken}, line 1" and line["detail"].startswith("not valid JSON")
+    assert whole["where"] == absent and whole["detail"].endswith("there is no such file or folder")
     details = {b["problem"]: b["detail"] for b in bad}
     assert details["contradiction"] == f"the answer is '12', in {path}, line 1 it is '11'"
     assert details["golden too long"] == "39 tokens, the limit is 22"
     assert f"unusable, the first: {path}, line 2: there is no column 'answer' (nearest: anwser)" in done.stdout
-    assert f"8 problems, in {tmp_path}/bad.jsonl" in done.stdout
+    assert f"9 problems, in {tmp_path}/bad.jsonl" in done.stdout
+
+
+# A line, and what is found in it: nothing in the first and the last.
+ODD_LINES = {
+    '{"prompt": "3+8?", "answer": "11"}': None,
+    '{"prompt": "1+\\ud83d?", "answer": "2"}': "column 'prompt' holds half of a surrogate pair",
+    '{"prompt": "2+2?", "answer": "4", "note": "\\udc00"}': "column 'note' holds half of a surrogate pair",
+    '{"prompt": "2+2?", "answer": ' + "7" * 5000 + "}": "column 'answer' has an integer of 5,000 digits",
+    '{"prompt": "2+2?", "answer": "4", "x": ' + "[" * 9999 + "]" * 9999 + "}": "has lists and objects nested deeper",
+    '{"prompt": "2+2?", "answer": "4", "answer": "5"}': "has the key 'answer' twice",
+    '{"prompt": "2+2?", "answer": Infinity}': "column 'answer' is inf, not a finite number",
+    '{"prompt": [{"role": "user", "content": ""}], "answer": 2}': "column 'prompt': message 0 (user) is blank",
+    "[{'prompt': 1}]": "not valid JSON",
+    '{"prompt": "2+3?", "answer": "5", "score": NaN}': None,
+}
+
+
+def test_rows_that_cannot_be_read_are_findings_among_the_others(carry, tmp_path):
+    path = tmp_path / "odd.jsonl"
+    path.write_text("".join(line + "\n" for line in ODD_LINES))
+    done, bad = check(carry, tmp_path, str(path))
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    problems = {number: problem for number, problem in enumerate(ODD_LINES.values(), start=1) if problem}
+    found = {b["where"]: b["detail"] for b in bad}
+    assert found.keys() == {f"{path}, line {number}" for number in problems} and len(bad) == len(found)
+    assert all(found[f"{path}, line {number}"].startswith(problem) for number, problem in problems.items())
+    assert {b["problem"] for b in bad} == {"unusable"}
 
 
 def test_a_reference_that_the_verifier_cannot_read_says_so(carry, tmp_path):
