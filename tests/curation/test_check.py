@@ -1,6 +1,9 @@
 """`tools/prepare.py check`: a file with one row of every fault, and the report that names each."""
 
 import json
+import shutil
+
+from transformers import AutoTokenizer
 
 from tests.conftest import launch
 
@@ -23,7 +26,7 @@ def write(path, rows):
 
 
 def check(carry, tmp_path, *words):
-    done = launch("tools/prepare.py", "check", *words, f"model.path={carry}/init", "--bad", str(tmp_path / "bad.jsonl"))
+    done = launch("tools/prepare.py", "check", f"model.path={carry}/init", *words, "--bad", str(tmp_path / "bad.jsonl"))
     bad = tmp_path / "bad.jsonl"
     return done, [json.loads(line) for line in bad.read_text().splitlines()] if bad.exists() else None
 
@@ -74,6 +77,23 @@ def test_rows_that_cannot_be_read_are_findings_among_the_others(carry, tmp_path)
     assert found.keys() == {f"{path}, line {number}" for number in problems} and len(bad) == len(found)
     assert all(found[f"{path}, line {number}"].startswith(problem) for number, problem in problems.items())
     assert {b["problem"] for b in bad} == {"unusable"}
+
+
+def test_tokens_that_the_model_has_no_row_for(carry, tmp_path):
+    """An added token may be there, as long as no row needs it."""
+    model = tmp_path / "model"
+    shutil.copytree(carry / "init", model)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.add_tokens(["<tool>"])  # 25, of a model with 25 rows
+    tokenizer.save_pretrained(model)
+    path = write(tmp_path / "rows.jsonl", [GOOD, {"prompt": "1<tool>?", "answer": "1"}])
+    done, (bad,) = check(carry, tmp_path, path, f"model.path={model}")
+    assert done.returncode == 1 and bad["where"] == f"{path}, line 2"
+    assert bad["detail"].startswith("column 'prompt' has token id 25, the model has 25 rows of embeddings")
+    tokenizer.eos_token = "<tool>"  # golden answers and answers that end by themselves have it
+    tokenizer.save_pretrained(model)
+    done, _ = check(carry, tmp_path, path, f"model.path={model}")
+    assert done.returncode == 2 and "the tokenizer's end token <tool> is 25, the model has only 25" in done.stderr
 
 
 def test_a_reference_that_the_verifier_cannot_read_says_so(carry, tmp_path):
