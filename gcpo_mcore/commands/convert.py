@@ -13,6 +13,7 @@ from. It holds the whole model.
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -31,11 +32,11 @@ def to_hf(run: Path, out: Path, step: int | None, dtype: str | None, shard_bytes
     from gcpo_mcore.run.folder import RunFolder, check
     from gcpo_mcore.run.setup import process_group
 
-    if run.name.startswith("step_"):
-        run, step = run.parents[1], int(run.name.removeprefix("step_"))
+    given = run
+    run, step = _run_and_step(run, step)
     folder = RunFolder(run)
     if not folder.steps():
-        raise UserError(f"{run} is no run folder with checkpoints")
+        raise UserError(f"{given} is no run folder with checkpoints")
     checkpoint = folder.newest_good() if step is None else folder.folder(step)
     if checkpoint is None:
         raise UserError(f"{run} has no good checkpoint")
@@ -96,6 +97,17 @@ def from_gguf(file: Path, out: Path, dtype: str) -> None:
         tokenizer.save_pretrained(unchecked)
         read_architecture(str(unchecked))
     print(f"{file} -> {out}  ({sum(p.numel() for p in model.parameters()):,} parameters, {dtype})")
+
+
+def _run_and_step(path: Path, step: int | None) -> tuple[Path, int | None]:
+    """The run folder, and the step that was asked for. A run may have any name, that of a checkpoint's folder too."""
+    place = path.absolute()
+    found = re.fullmatch(r"step_(\d+)", place.name)
+    if found is None or place.parent.name != "checkpoints" or (place / "checkpoints").is_dir():
+        return path, step
+    if step not in (None, int(found[1])):
+        raise UserError(f"--step {step}: {path} is the checkpoint of step {int(found[1])}")
+    return place.parents[1], int(found[1])
 
 
 def _check_tokenizer(folder: Path) -> None:

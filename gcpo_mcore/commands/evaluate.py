@@ -112,9 +112,11 @@ def _models(config) -> dict:
                     f"{arch.max_positions} positions of {folder}"
                 )
         if config.benchmark:
-            problems = {name: load_problems(name, b, tokenizer) for name, b in config.benchmark.items()}
+            problems = {
+                name: load_problems(name, b, tokenizer, arch.vocabulary) for name, b in config.benchmark.items()
+            }
         else:
-            problems = load_eval(config.data, tokenizer)
+            problems = load_eval(config.data, tokenizer, arch.vocabulary)
         found[folder] = (HfWeights(folder, arch), tokenizer, problems)
     return found
 

@@ -127,7 +127,10 @@ def _from_model(given, config, rows):
         contextlib.closing(build_engine(config, folder, tokenizer)) as engine,
     ):
         engine.update_weights(FixedWeights(0, lambda: ((name, weights(name)) for name in weights.names())))
-        teacher = LocalTeacher(engine, tokenizer, config.data, sampling, arch.max_positions, given.tries, config.seed)
+        teacher = LocalTeacher(
+            engine, tokenizer, config.data, sampling, arch.max_positions, given.tries, config.seed,
+            vocabulary=arch.vocabulary,
+        )  # fmt: skip
         settings = {"teacher_model": given.teacher_model, "sampling": sampling.model_dump(), "tries": given.tries}
         settings |= {"seed": config.seed, "dtype": config.model.dtype, "rendering": _rendering(config)}
         yield f"teacher:{given.teacher_model}", teacher.solve, settings, teacher.refusals

@@ -55,9 +55,10 @@ def check(arguments: list[str]) -> int:
         **{f"train {name}": source.path for name, source in config.data.train.items()},
         **{f"eval {name}": source.path for name, source in config.data.eval.items()},
     }
-    tokenizer = load_tokenizer(config.model.path, read_architecture(config.model.path))
+    arch = read_architecture(config.model.path)
+    tokenizer = load_tokenizer(config.model.path, arch)
     with Grader(config.reward) as grader:
-        checker = Checker(config, tokenizer, grader)
+        checker = Checker(config, tokenizer, grader, arch.vocabulary)
         checked = [checker.check(name, path) for name, path in sources.items()]
     columns = ["source", "shape", "rows", "with golden", "bad rows"]
     used = [p for p in PROBLEMS if any(c.counts()[p] for c in checked)]

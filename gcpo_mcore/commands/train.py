@@ -1,7 +1,10 @@
-"""Trains: torchrun --nproc-per-node N tools/train.py [algorithm=gcpo] [group=choice] [a.b=value]
+"""Trains a language model by reinforcement learning with verifiable rewards.
 
-`--cfg job` prints the composed configuration, `--help` the groups. The same command goes on from the run's
-newest good checkpoint. Without torchrun it runs as one process.
+    torchrun --nproc-per-node 8 tools/train.py model=qwen2.5-1.5b data=files data.train.train.path=FILE
+    python tools/train.py algorithm=grpo algorithm/kl=k3 trainer.steps=100 run.name=mine
+
+Without torchrun it runs as one process. Everything that a run writes is in runs/NAME (run.folder, run.name), and the
+same command goes on from the newest good checkpoint there.
 """
 
 import os

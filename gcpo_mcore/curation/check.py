@@ -9,14 +9,14 @@ import numpy as np
 
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.dataset import prompt_from
-from gcpo_mcore.data.files import Row, read_rows
+from gcpo_mcore.data.files import BadRow, Row, sift_rows
 from gcpo_mcore.data.shapes import columns_of
 from gcpo_mcore.rewarding.grader import Grader
 from gcpo_mcore.run.config import RunConfig
 from gcpo_mcore.samples import Prompt, Sample
 
 # In the order of the report. A row may have several.
-UNUSABLE = "unusable"  # it would stop the run: a column is missing, empty or of the wrong type
+UNUSABLE = "unusable"  # it would stop the run: it cannot be read, or a column is missing, empty, of the wrong type
 TOO_LONG = "prompt too long"
 DUPLICATE = "duplicate"  # of an earlier row, with the same answer
 CONTRADICTION = "contradiction"  # the same prompt as an earlier row, with another answer
@@ -68,29 +68,34 @@ class Checked:
 class Checker:
     """Checks sources one after the other: duplicates are looked for in all of them together.
 
-    `grader` grades with `config.reward`; `tokenizer` is the model's.
+    `grader` grades with `config.reward`; `tokenizer` is the model's, `vocabulary` its rows (None: not known).
     """
 
-    def __init__(self, config: RunConfig, tokenizer, grader: Grader):
-        self.config, self.tokenizer, self.grader = config, tokenizer, grader
+    def __init__(self, config: RunConfig, tokenizer, grader: Grader, vocabulary: int | None = None):
+        self.config, self.tokenizer, self.grader, self.vocabulary = config, tokenizer, grader, vocabulary
         self._data = config.data.model_copy(update={"overlong_prompts": "drop"})  # then None says that it is too long
         self._seen: dict[str, tuple[str, tuple[str, ...]]] = {}  # prompt text: where it was first, and its answers
         self._extraction = getattr(config.reward.build()[config.reward.accuracy], "extraction", None)
 
     def check(self, source: str, path: str) -> Checked:
-        """Checks all rows of one source. Never a UserError: a file that cannot be read is a finding."""
-        checked = Checked(source)
+        """Checks all rows of one source. Never a UserError: what cannot be read, a row or a whole file, is a finding."""
+        rows, bad = sift_rows(path)
+        if not rows and not bad:
+            bad = [BadRow(path, f"{path}: there are no rows", None)]
+        checked = Checked(source, rows=len(rows) + sum(one.where != path for one in bad))
+        checked.findings += [Finding(source, one.where, UNUSABLE, one.problem, one.values) for one in bad]
+        if not rows:
+            return checked
         try:
-            rows = read_rows(path)
             columns = columns_of(rows[0], self._data.keys)
         except UserError as error:
             checked.findings.append(Finding(source, path, UNUSABLE, str(error), None))
             return checked
-        checked.shape, checked.rows = columns.shape, len(rows)
+        checked.shape = columns.shape
         prompts = []
         for row in rows:
             try:
-                prompt = prompt_from(row, columns, source, self._data, self.tokenizer)
+                prompt = prompt_from(row, columns, source, self._data, self.tokenizer, self.vocabulary)
             except UserError as error:
                 self._find(checked, row, UNUSABLE, str(error).removeprefix(f"{row.where}: "))
                 continue

@@ -6,9 +6,9 @@ from transformers import AutoModelForCausalLM
 from gcpo_mcore.base import platform
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.config import DataConfig
-from gcpo_mcore.data.dataset import golden_tokens, render
+from gcpo_mcore.data.dataset import check_vocabulary, golden_tokens, render
 from gcpo_mcore.data.files import Row
-from gcpo_mcore.data.shapes import Columns
+from gcpo_mcore.data.shapes import GOLDEN, Columns
 
 TOKENS_PER_BATCH = 4096  # padding included; the logits are this times the vocabulary
 
@@ -30,12 +30,17 @@ class Policy:
         The tokens are those that training would use: prompt after the template, answer, end token.
         """
         pairs = [
-            (render(row, columns.prompt, self.data, self.tokenizer)[1], golden_tokens(text, self.tokenizer))
-            for row, texts in zip(rows, candidates, strict=True)
-            for text in texts
+            self._tokens(row, columns, text) for row, texts in zip(rows, candidates, strict=True) for text in texts
         ]
         scores = iter(self.mean_logp(pairs))
         return [max(texts, key=lambda _: next(scores)) for texts in candidates]
+
+    def _tokens(self, row: Row, columns: Columns, text: str) -> tuple[list[int], list[int]]:
+        """(prompt ids, response ids)."""
+        vocabulary = self.model.config.vocab_size
+        response = golden_tokens(text, self.tokenizer)
+        check_vocabulary(row.where, GOLDEN, response, vocabulary)
+        return render(row, columns.prompt, self.data, self.tokenizer, vocabulary)[1], response
 
     @torch.inference_mode()
     def mean_logp(self, pairs: list[tuple[list[int], list[int]]]) -> list[float]:

@@ -21,6 +21,7 @@ class LocalTeacher:
     data           says how a row becomes its prompt, as in training
     max_positions  of the model: a prompt that leaves no room for `sampling.max_response_tokens` is put into `refusals`
     tries          solutions of each prompt; what a row gets depends on `seed` and its number only
+    vocabulary     of the model; None: not known
     """
 
     engine: Engine
@@ -31,6 +32,7 @@ class LocalTeacher:
     tries: int
     seed: int
     refusals: list[str] = field(default_factory=list)
+    vocabulary: int | None = None
 
     def solve(self, rows: Sequence[Row], columns: Columns) -> list[list[str]]:
         """The whole solutions of each row: those that are not empty and were not cut off."""
@@ -44,7 +46,7 @@ class LocalTeacher:
         return found
 
     def _prompt(self, row: Row, columns: Columns) -> Prompt | None:
-        text, ids = render(row, columns.prompt, self.data, self.tokenizer)
+        text, ids = render(row, columns.prompt, self.data, self.tokenizer, self.vocabulary)
         longest = len(ids) + self.sampling.max_response_tokens
         if longest > self.max_positions:
             self.refusals.append(

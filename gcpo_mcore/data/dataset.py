@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.config import DataConfig
-from gcpo_mcore.data.files import Message, Row, prompt_of, read_rows
+from gcpo_mcore.data.files import Row, prompt_of, read_rows
+from gcpo_mcore.data.messages import Message
 from gcpo_mcore.data.shapes import Columns, columns_of
+from gcpo_mcore.data.sound import said
+from gcpo_mcore.data.template import apply_template
 from gcpo_mcore.samples import Prompt
 
 
@@ -32,18 +34,21 @@ class Loaded:
         return sum(p.golden_ids is not None and len(p.golden_ids) > tokens for p in self.prompts)
 
 
-def load_train(config: DataConfig, tokenizer) -> dict[str, Loaded]:
-    """Every training source, in the order of the config."""
+def load_train(config: DataConfig, tokenizer, vocabulary: int | None = None) -> dict[str, Loaded]:
+    """Every training source, in the order of the config; `vocabulary` as in `load`."""
     sources = {name: source for name, source in config.train.items() if source.weight > 0}
     return {
-        name: load(name, s.path, config, tokenizer, s.max_rows, s.max_golden_rows, config.curriculum.check)
+        name: load(name, s.path, config, tokenizer, s.max_rows, s.max_golden_rows, config.curriculum.check, vocabulary)
         for name, s in sources.items()
     }
 
 
-def load_eval(config: DataConfig, tokenizer) -> dict[str, Loaded]:
-    """Every evaluation source, in the order of the config."""
-    return {name: load(name, s.path, config, tokenizer, s.max_rows) for name, s in config.eval.items()}
+def load_eval(config: DataConfig, tokenizer, vocabulary: int | None = None) -> dict[str, Loaded]:
+    """Every evaluation source, in the order of the config; `vocabulary` as in `load`."""
+    return {
+        name: load(name, s.path, config, tokenizer, s.max_rows, vocabulary=vocabulary)
+        for name, s in config.eval.items()
+    }
 
 
 def load(
@@ -54,10 +59,11 @@ def load(
     max_rows: int | None = None,
     max_golden_rows: int | None = None,
     check: Callable[[Row], None] = lambda row: None,
+    vocabulary: int | None = None,
 ) -> Loaded:
     """Reads one source and tokenises it; rows from number `max_golden_rows` on lose their golden answer.
 
-    `check` may refuse a row with a UserError.
+    `check` may refuse a row with a UserError. `vocabulary` is the model's rows, the ids that it can read; None: any.
 
     UserError, one line with file and row, for a row that cannot become a prompt, and if all rows were dropped.
     """
@@ -67,7 +73,7 @@ def load(
     columns = columns_of(rows[0], config.keys)
     for row in rows:
         check(row)
-    made = [prompt_from(row, columns, source, config, tokenizer) for row in rows]
+    made = [prompt_from(row, columns, source, config, tokenizer, vocabulary) for row in rows]
     prompts = [p for p in made if p is not None]
     if max_golden_rows is not None:
         prompts = [_without_golden(p) if i >= max_golden_rows else p for i, p in enumerate(prompts)]
@@ -80,12 +86,13 @@ def _without_golden(prompt: Prompt) -> Prompt:
     return replace(prompt, golden_ids=None, golden_text=None)
 
 
-def prompt_from(row: Row, columns: Columns, source: str, config: DataConfig, tokenizer) -> Prompt | None:
+def prompt_from(
+    row: Row, columns: Columns, source: str, config: DataConfig, tokenizer, vocabulary: int | None = None
+) -> Prompt | None:
     """One row as a prompt; None if it is overlong and such rows are dropped."""
     answer, *others = columns.answers(row)
     golden = columns.golden_answer(row)
-    text, token_ids = render(row, columns.prompt, config, tokenizer)
-    _check_vocabulary(row, columns.prompt, token_ids, tokenizer)
+    text, token_ids = render(row, columns.prompt, config, tokenizer, vocabulary)
     if len(token_ids) > config.max_prompt_tokens:
         if config.overlong_prompts == "drop":
             return None
@@ -95,8 +102,8 @@ def prompt_from(row: Row, columns: Columns, source: str, config: DataConfig, tok
         )
     golden_ids = None
     if golden is not None and columns.golden is not None:
-        golden_ids = golden_tokens(golden, tokenizer)
-        _check_vocabulary(row, columns.golden.column, golden_ids, tokenizer)
+        golden_ids = _tokens(row, columns.golden.column, golden_tokens, golden, tokenizer)
+        check_vocabulary(row.where, columns.golden.column, golden_ids, vocabulary)
     return Prompt(
         f"{source}:{row.number}",
         source,
@@ -110,11 +117,14 @@ def prompt_from(row: Row, columns: Columns, source: str, config: DataConfig, tok
     )
 
 
-def render(row: Row, column: str, config: DataConfig, tokenizer) -> tuple[str, list[int]]:
-    """The prompt as the model reads it: text and token ids, at least one."""
+def render(
+    row: Row, column: str, config: DataConfig, tokenizer, vocabulary: int | None = None
+) -> tuple[str, list[int]]:
+    """The prompt as the model reads it: text and token ids, at least one, all below `vocabulary` (None: any)."""
     text, token_ids = _rendered(row, column, config, tokenizer)
     if not token_ids:
         raise UserError(f"{row.where}: column '{column}' has no tokens")
+    check_vocabulary(row.where, column, token_ids, vocabulary)
     return text, token_ids
 
 
@@ -126,9 +136,24 @@ def _rendered(row: Row, column: str, config: DataConfig, tokenizer) -> tuple[str
                 f"{row.where}: data.system_prompt needs data.chat_template=true for a prompt that is a string"
             )
         text = prompt + config.prompt_suffix
-        return text, tokenizer.encode(text)  # with the special tokens (BOS) that the tokenizer puts before plain text
-    text = _apply_template(row, messages_of(prompt, config), config, tokenizer)
-    return text, tokenizer.encode(text, add_special_tokens=False)  # the template has written them already
+        return text, _tokens(row, column, _plain_tokens, text, tokenizer)
+    text = apply_template(row.where, messages_of(prompt, config), config.chat_template_kwargs, tokenizer)
+    return text, _tokens(row, column, _template_tokens, text, tokenizer)
+
+
+def _plain_tokens(text: str, tokenizer) -> list[int]:
+    return tokenizer.encode(text)  # with the special tokens (BOS) that the tokenizer puts before plain text
+
+
+def _template_tokens(text: str, tokenizer) -> list[int]:
+    return tokenizer.encode(text, add_special_tokens=False)  # the template has written them already
+
+
+def _tokens(row: Row, column: str, tokens_of: Callable, text: str, tokenizer) -> list[int]:
+    try:
+        return tokens_of(text, tokenizer)
+    except Exception as error:  # a tokenizer may be Python from elsewhere
+        raise UserError(f"{row.where}: column '{column}' cannot be made tokens: {said(error)}") from None
 
 
 def golden_tokens(text: str, tokenizer) -> list[int]:
@@ -146,20 +171,11 @@ def messages_of(prompt: str | list[Message], config: DataConfig) -> list[Message
     return messages
 
 
-def _apply_template(row: Row, messages: list[Message], config: DataConfig, tokenizer) -> str:
-    from jinja2 import TemplateError
-
-    if not tokenizer.chat_template:
-        raise UserError(f"{row.where}: the prompt needs a chat template and the tokenizer has none")
-    kwargs: dict[str, Any] = {**config.chat_template_kwargs, "add_generation_prompt": True, "tokenize": False}
-    try:
-        return tokenizer.apply_chat_template(messages, **kwargs)
-    except TemplateError as error:  # a template may refuse, for example, two user messages in a row
-        raise UserError(f"{row.where}: the chat template refuses the prompt: {error}") from None
-
-
-def _check_vocabulary(row: Row, column: str, token_ids: list[int], tokenizer) -> None:
-    if max(token_ids) >= len(tokenizer):
+def check_vocabulary(where: str, column: str, token_ids: list[int], vocabulary: int | None) -> None:
+    """UserError if the model has no row for an id: a tokenizer may have more tokens, or ids with gaps between them."""
+    largest = max(token_ids, default=-1)
+    if vocabulary is not None and largest >= vocabulary:
         raise UserError(
-            f"{row.where}: column '{column}' has token id {max(token_ids)}, the vocabulary has {len(tokenizer)} tokens"
+            f"{where}: column '{column}' has token id {largest}, the model has {vocabulary} rows of "
+            "embeddings (vocab_size of its config.json)"
         )

@@ -3,15 +3,17 @@
 A column is named as it is; 'extra_info.answer' is also the key 'answer' of the object in column 'extra_info'.
 """
 
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from gcpo_mcore.base.errors import UserError, nearest
+from gcpo_mcore.data.messages import Message, messages_in, problem_in_messages
 from gcpo_mcore.data.readers import located_rows
-
-Message = dict[str, Any]
+from gcpo_mcore.data.sound import Fault, problem_in, shown
 
 
 @dataclass(frozen=True)
@@ -23,36 +25,73 @@ class Row:
     values: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be used at all: where it is, why, and its values if it has some."""
+
+    where: str
+    problem: str
+    values: dict[str, Any] | None
+
+
 def read_rows(path: str, max_rows: int | None = None) -> list[Row]:
-    """The first `max_rows` rows (None: all) of a file, a folder or hf:NAME; at least one, or a UserError."""
+    """The first `max_rows` rows (None: all) of a file, a folder or hf:NAME; at least one, all good, or a UserError."""
     rows = []
-    for where, values in located_rows(path):
-        if len(rows) == max_rows:
-            break
-        rows.append(Row(len(rows), where, values))
+    for row in itertools.islice(_each_row(path), max_rows):
+        if isinstance(row, BadRow):
+            raise UserError(f"{row.where}: {row.problem}")
+        rows.append(row)
     if not rows:
         raise UserError(f"{path}: there are no rows")
     return rows
 
 
+def sift_rows(path: str) -> tuple[list[Row], list[BadRow]]:
+    """All rows, the good and the bad. UserError for what makes (the rest of) a file unreadable is a bad row too."""
+    good: list[Row] = []
+    bad: list[BadRow] = []
+    try:
+        for row in _each_row(path):
+            if isinstance(row, Row):
+                good.append(row)
+            else:
+                bad.append(row)
+    except UserError as error:
+        bad.append(BadRow(path, str(error), None))
+    return good, bad
+
+
+def _each_row(path: str) -> Iterator[Row | BadRow]:
+    for number, (where, values) in enumerate(located_rows(path)):
+        if isinstance(values, Fault):
+            yield BadRow(where, values.problem, None)
+        elif problem := problem_in(values):
+            yield BadRow(where, problem, values)
+        else:
+            yield Row(number, where, values)
+
+
 def prompt_of(row: Row, column: str) -> str | list[Message]:
-    """The prompt: a string that is not blank, or messages of which the last is not the assistant's."""
+    """The prompt: a string that is not blank, or messages of which the last is not the assistant's.
+
+    Messages may be stored as the text of a JSON list.
+    """
     value = _required(row, column)
     if isinstance(value, str):
         if not value.strip():
             raise UserError(f"{row.where}: column '{column}' is empty")
-        return value
+        messages = messages_in(value)
+        if messages is None:
+            return value
+        if isinstance(messages, Fault):
+            raise UserError(f"{row.where}: column '{column}' {messages.problem}")
+        value = messages
     if not isinstance(value, list):
         raise _wrong_type(row, column, value, "a string or a list of messages {role, content}")
     if not value:
         raise UserError(f"{row.where}: column '{column}' is an empty list")
-    for i, message in enumerate(value):
-        if not isinstance(message, dict) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
-            raise UserError(f"{row.where}: column '{column}': message {i} must have strings 'role' and 'content'")
-    if value[-1]["role"] == "assistant":
-        raise UserError(
-            f"{row.where}: column '{column}': the last message is the assistant's; a prompt must end before"
-        )
+    if problem := problem_in_messages(value):
+        raise UserError(f"{row.where}: column '{column}': {problem}")
     return value
 
 
@@ -69,7 +108,7 @@ def answers_of(row: Row, column: str) -> tuple[str, ...]:
 def _answer(row: Row, column: str, value: Any) -> str:
     """One reference answer; a number becomes text as Python writes it."""
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
-        if not math.isfinite(value):
+        if not _is_finite(value):
             raise UserError(f"{row.where}: column '{column}' is {value}, not a finite number")
         return str(value)
     if not isinstance(value, str):
@@ -77,6 +116,11 @@ def _answer(row: Row, column: str, value: Any) -> str:
     if not value.strip():
         raise UserError(f"{row.where}: column '{column}' is empty")
     return value
+
+
+def _is_finite(value: int | float | Decimal) -> bool:
+    """math.isfinite would make a float of it first, and fail for 10**400."""
+    return value.is_finite() if isinstance(value, Decimal) else isinstance(value, int) or math.isfinite(value)
 
 
 def golden_of(row: Row, column: str) -> str | None:
@@ -106,7 +150,8 @@ def _required(row: Row, column: str) -> Any:
         raise UserError(f"{row.where}: column '{column}' is null")
     if value is None:
         raise UserError(
-            f"{row.where}: there is no column '{column}'{nearest(column, row.values)}; columns: {', '.join(row.values)}"
+            f"{row.where}: there is no column '{column}'{nearest(column, map(shown, row.values))}; "
+            f"columns: {', '.join(map(shown, row.values))}"
         )
     return value
 

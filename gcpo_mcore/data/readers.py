@@ -1,9 +1,11 @@
 """The rows of a file, of a folder of files, or of a Hugging Face data set, each with the place where it stands.
 
 jsonl and csv are located by their line, from 1, as editors count; json, parquet and Hugging Face rows by their number,
-from 0, as pandas and pyarrow count. Every complaint is a `UserError` of one line with that place.
+from 0, as pandas and pyarrow count. A row that cannot be read is a `Fault`, so that those behind it still can be; what
+makes the rest of a file unreadable is a `UserError` of one line with the place.
 """
 
+import codecs
 import csv
 import json
 from collections.abc import Iterator
@@ -12,18 +14,35 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from gcpo_mcore.base.errors import UserError, nearest
+from gcpo_mcore.data.sound import Fault, from_json, said, shown
 
-Located = tuple[str, dict[str, Any]]  # where, values by column
+Located = tuple[str, dict[str, Any] | Fault]  # where, values by column (some may be a Fault)
 HUB = "hf:"
 HUB_OPTIONS = ("config", "split", "revision")
 MAX_CSV_FIELD_CHARS = 2**31 - 1
+OTHER_SEPARATORS = ";\t|"
+NOT_UTF8 = {  # the longer first: UTF-32 begins as UTF-16 does
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "zip",
+    b"PAR1": "parquet",
+}
 
 
 def located_rows(path: str) -> Iterator[Located]:
     """Every row of `path`, lazily: a file by its ending, a folder's files in the order of their names, or hf:NAME."""
-    if path.startswith(HUB):
-        yield from _read_hub(path)
-    elif Path(path).is_dir():
+    try:
+        yield from _read_hub(path) if path.startswith(HUB) else _read_path(path)
+    except OSError as error:  # no right to read it, a link to nowhere, a disk that fails
+        raise UserError(f"{error.filename or path}: {error.strerror or said(error)}") from None
+
+
+def _read_path(path: str) -> Iterator[Located]:
+    if Path(path).is_dir():
         for file in _files_of(path):
             yield from READERS[file.suffix](str(file))
     elif Path(path).is_file():
@@ -37,34 +56,52 @@ def located_rows(path: str) -> Iterator[Located]:
 
 def _files_of(folder: str) -> list[Path]:
     """The data files that lie in the folder itself, not below it: there, another split may lie."""
-    files = sorted(p for p in Path(folder).iterdir() if p.suffix in READERS and not p.name.startswith("."))
+    entries = [p for p in Path(folder).iterdir() if p.suffix in READERS and not p.name.startswith(".")]
+    files = sorted(p for p in entries if not p.is_dir())
     if not files:
         raise UserError(f"{folder}: the folder has no file that ends in {', '.join(READERS)}")
     return files
 
 
+def _refuse_other_encodings(path: str) -> None:
+    """UserError, once, for a file that would have a fault in every line."""
+    with open(path, "rb") as file:
+        begin = file.read(4)
+    for mark, name in NOT_UTF8.items():
+        if begin.startswith(mark):
+            raise UserError(f"{path}: it is {name}; it has to be text in UTF-8")
+
+
 def _read_jsonl(path: str) -> Iterator[Located]:
+    _refuse_other_encodings(path)
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            try:
-                values = json.loads(line.decode("utf-8-sig"))
-            except json.JSONDecodeError as error:
-                raise UserError(f"{where}: not valid JSON: {error.msg} at character {error.pos + 1}") from None
-            except UnicodeDecodeError as error:
-                raise UserError(f"{where}: not UTF-8 at byte {error.start + 1}") from None
-            yield where, _object(values, where)
+            if line.strip():
+                yield f"{path}, line {number}", _row_of(line)
+
+
+def _row_of(line: bytes) -> dict[str, Any] | Fault:
+    try:
+        return _object(from_json(line.decode("utf-8-sig")))
+    except json.JSONDecodeError as error:
+        return Fault(f"not valid JSON: {error.msg} at character {error.pos + 1}")
+    except UnicodeDecodeError as error:
+        return Fault(f"not UTF-8 at byte {error.start + 1}")
+
+
+def _object(value: Any) -> dict[str, Any] | Fault:
+    return value if isinstance(value, dict | Fault) else Fault(f"not a JSON object but {type(value).__name__}")
 
 
 def _read_json(path: str) -> Iterator[Located]:
     """A list of objects, or an object in which exactly one value is such a list."""
+    _refuse_other_encodings(path)
     try:
-        content = json.loads(Path(path).read_bytes().decode("utf-8-sig"))
+        content = from_json(Path(path).read_bytes().decode("utf-8-sig"))
     except json.JSONDecodeError as error:
+        hint = "; a file of one object per line is .jsonl" if error.msg == "Extra data" else ""
         raise UserError(
-            f"{path}: not valid JSON: {error.msg} at line {error.lineno}, character {error.colno}"
+            f"{path}: not valid JSON: {error.msg} at line {error.lineno}, character {error.colno}{hint}"
         ) from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start + 1}") from None
@@ -73,49 +110,86 @@ def _read_json(path: str) -> Iterator[Located]:
         if len(lists) != 1:
             raise UserError(f"{path}: an object has to hold one list of rows, this one holds {len(lists)}")
         (content,) = lists.values()
+    if isinstance(content, Fault):
+        raise UserError(f"{path}: {content.problem}")
     if not isinstance(content, list):
         raise UserError(f"{path}: not a list of rows but {type(content).__name__}")
     for number, values in enumerate(content):
-        where = f"{path}, row {number}"
-        yield where, _object(values, where)
+        yield f"{path}, row {number}", _object(values)
 
 
 def _read_csv(path: str) -> Iterator[Located]:
     """The first line names the columns; every value is text, and an empty one is null."""
+    _refuse_other_encodings(path)
     csv.field_size_limit(MAX_CSV_FIELD_CHARS)
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = next(reader, [])
-            if repeated := {name for name in header if header.count(name) > 1}:
-                raise UserError(f"{path}, line 1: the column '{min(repeated)}' is there twice")
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            header = _header(path, next(reader, None))
             line = reader.line_num + 1
             for fields in reader:
-                where = f"{path}, line {line}"
-                if fields and len(fields) != len(header):
-                    raise UserError(f"{where}: {len(fields)} fields, the header has {len(header)}")
-                if fields:
-                    yield where, {name: value or None for name, value in zip(header, fields, strict=True)}
+                if len(fields) == len(header):
+                    values = {name: value or None for name, value in zip(header, fields, strict=True)}
+                    yield f"{path}, line {line}", values
+                elif fields:
+                    yield f"{path}, line {line}", Fault(f"{len(fields)} fields, the header has {len(header)}")
                 line = reader.line_num + 1  # a value may have several lines: the row is where it begins
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 near byte {error.start + 1}") from None
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: not valid csv: {error}") from None
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not UTF-8 near byte {error.start + 1}") from None
+        except csv.Error as error:
+            raise UserError(f"{path}, line {reader.line_num}: not valid csv: {error}") from None
+
+
+def _header(path: str, header: list[str] | None) -> list[str]:
+    if header == []:
+        raise UserError(f"{path}, line 1: it is blank; the first line names the columns")
+    header = header or []  # of an empty file
+    _refuse_doubled(f"{path}, line 1", header)
+    if len(header) == 1 and (other := [c for c in OTHER_SEPARATORS if c in header[0]]):
+        raise UserError(f"{path}, line 1: the columns are separated by {other[0]!r}; it has to be a comma")
+    return header
+
+
+def _refuse_doubled(where: str, names: list[str]) -> None:
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise UserError(f"{where}: the column '{shown(min(repeated))}' is there twice")
 
 
 def _read_parquet(path: str) -> Iterator[Located]:
-    import pyarrow  # slow to import, and a run on jsonl does not need it
-    import pyarrow.parquet
+    import pyarrow.parquet  # slow to import, and a run on jsonl does not need it
 
+    number = 0
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            number = 0
+        with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            names = file.schema_arrow.names
+            _refuse_doubled(path, names)
             for batch in file.iter_batches(batch_size=1024):
-                for values in batch.to_pylist():
-                    yield f"{path}, row {number}", values
+                for cells in zip(*(_cells(column) for column in batch.columns), strict=True):
+                    yield f"{path}, row {number}", dict(zip(names, cells, strict=True))
                     number += 1
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path}: not a readable parquet file: {' '.join(str(error).split())}") from None
+    except UserError:
+        raise
+    except Exception as error:  # damage ends in a dozen kinds, of pyarrow and of Python
+        place = f", after row {number - 1}" if number else ""
+        raise UserError(f"{path}{place}: not a readable parquet file: {said(error)}") from None
+
+
+def _cells(column) -> list[Any]:
+    """The values of a pyarrow array; a Fault for each that Python has no value for.
+
+    A date beyond year 9999, a time zone that this machine does not know, bytes that are not UTF-8, a key twice.
+    """
+    try:
+        return column.to_pylist()
+    except Exception:  # of whatever Python makes its values with
+        return [_cell(scalar) for scalar in column]
+
+
+def _cell(scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except Exception as error:
+        return Fault(f"of type {shown(str(scalar.type))} has no value in Python ({said(error)})")
 
 
 def _read_hub(path: str) -> Iterator[Located]:
@@ -138,15 +212,23 @@ def _read_hub(path: str) -> Iterator[Located]:
             name, given.get("config"), split=given["split"], revision=given.get("revision"), streaming=False
         )
     except Exception as error:  # the library raises a dozen kinds: no network, no such name, split or config
-        raise UserError(f"{path}: {' '.join(f'{type(error).__name__}: {error}'.split())[:400]}") from None
-    for number, values in enumerate(found):
-        yield f"{path}, row {number}", dict(values)
+        raise UserError(f"{path}: {said(error)}") from None
+    for number in range(len(found)):
+        yield f"{path}, row {number}", _hub_row(found, number)
 
 
-def _object(values: Any, where: str) -> dict[str, Any]:
-    if not isinstance(values, dict):
-        raise UserError(f"{where}: not a JSON object but {type(values).__name__}")
-    return values
+def _hub_row(found, number: int) -> dict[str, Any]:
+    try:
+        return dict(found[number])
+    except Exception:  # a date beyond year 9999, a picture without the package that reads it
+        return {column: _hub_cell(found.select_columns([column]), number, column) for column in found.column_names}
+
+
+def _hub_cell(found, number: int, column: str) -> Any:
+    try:
+        return found[number][column]
+    except Exception as error:
+        return Fault(f"cannot be read ({said(error)})")
 
 
 READERS = {".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}

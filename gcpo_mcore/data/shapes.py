@@ -22,6 +22,7 @@ from typing import Any
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.config import Keys
 from gcpo_mcore.data.files import Row, answers_of, golden_of, value_at
+from gcpo_mcore.data.sound import shown
 from gcpo_mcore.rewarding.extraction import last_box
 
 GOLDEN = "golden_answer"  # a column of this name, as tools/golden.py writes it, goes before what the shape has
@@ -126,7 +127,7 @@ def columns_of(row: Row, keys: Keys) -> Columns:
     if shape is None:
         known = ", ".join(dict.fromkeys(f"{s.name} ({', '.join(s.columns)})" for s in SHAPES))
         raise UserError(
-            f"{row.where}: the columns {', '.join(row.values)} are of no known shape; known: {known}; "
+            f"{row.where}: the columns {', '.join(map(shown, row.values))} are of no known shape; known: {known}; "
             "data.keys.prompt and data.keys.answer can name them"
         )
     prompt = keys.prompt if keys.prompt is not None else shape.prompt.column

@@ -6,18 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from gcpo_mcore.base.errors import UserError, nearest
+from gcpo_mcore.data.dataset import check_vocabulary
 from gcpo_mcore.data.files import read_rows
+from gcpo_mcore.data.template import apply_template
 from gcpo_mcore.evaluation.config import Benchmark
 from gcpo_mcore.samples import Prompt
 
 
-def load_problems(name: str, benchmark: Benchmark, tokenizer) -> list[Prompt]:
-    """Every problem as a prompt. UserError, naming file and row, for one that cannot be asked or graded."""
+def load_problems(name: str, benchmark: Benchmark, tokenizer, vocabulary: int | None = None) -> list[Prompt]:
+    """Every problem as a prompt. UserError, naming file and row, for one that cannot be asked or graded.
+
+    `vocabulary` is the model's rows, the ids that it can read; None: any.
+    """
     prompts = []
     for number, (where, values) in enumerate(_rows(name, benchmark)):
         problem = str(_required(where, values, benchmark.columns.problem)).strip()
         options = benchmark.columns.options and _options(_required(where, values, benchmark.columns.options))
         text, token_ids = _render(where, benchmark, tokenizer, problem, options)
+        check_vocabulary(where, benchmark.columns.problem, token_ids, vocabulary)
         if len(token_ids) > benchmark.max_prompt_tokens:
             raise UserError(
                 f"{where}: the prompt has {len(token_ids)} tokens, the limit is {benchmark.max_prompt_tokens} "
@@ -97,7 +103,5 @@ def _render(where: str, benchmark: Benchmark, tokenizer, problem: str, options: 
     messages = [{"role": "user", "content": message}]
     if benchmark.system_prompt is not None:
         messages.insert(0, {"role": "system", "content": benchmark.system_prompt})
-    text = tokenizer.apply_chat_template(
-        messages, **benchmark.chat_template_kwargs, add_generation_prompt=True, tokenize=False
-    )
+    text = apply_template(where, messages, benchmark.chat_template_kwargs, tokenizer)
     return text, tokenizer.encode(text, add_special_tokens=False)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, NonNegativeInt, PositiveInt, model_validator
 
 from gcpo_mcore.actor.config import ActorConfig, ModelConfig, OptimizerConfig, ParallelConfig
 from gcpo_mcore.base.config import Config, Free
@@ -14,6 +14,7 @@ from gcpo_mcore.monitor.config import MonitorConfig
 from gcpo_mcore.objective import Algorithm
 from gcpo_mcore.rewarding.config import RewardConfig
 from gcpo_mcore.rollout.config import RolloutConfig
+from gcpo_mcore.run.name import check_run_name
 from gcpo_mcore.run.rules import correct_older_weights
 
 
@@ -21,7 +22,7 @@ class RunSection(Config):
     """The run folder is `folder`/`name`. resume: 'auto' goes on from its newest good checkpoint; 'never' refuses
     a folder that has one."""
 
-    name: str
+    name: Annotated[str, AfterValidator(check_run_name)]
     folder: str
     resume: Literal["auto", "never"]
 

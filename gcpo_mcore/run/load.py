@@ -4,6 +4,7 @@ Every mistake becomes one line that names the key and the nearest known one.
 """
 
 import argparse
+import functools
 import os
 import re
 import sys
@@ -19,6 +20,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
+from yaml import YAMLError
 
 from gcpo_mcore.base.errors import EXIT_CODE, UserError, lost_peer, nearest, tell_torchrun
 from gcpo_mcore.base.places import CONFIGS
@@ -30,6 +32,7 @@ OTHER_RANKS_WAIT_S = 20.0
 
 def load_config(overrides: list[str]) -> RunConfig:
     """The checked configuration for command-line overrides (`algorithm=gcpo seed=1`). UserError if it is wrong."""
+    overrides = _names_quoted(overrides)
     with _explained(overrides):
         return parse(_compose(overrides))
 
@@ -49,15 +52,20 @@ def parse(composed: DictConfig) -> RunConfig:
 def run_tool(task: Callable[[DictConfig], Any], config_name: str = "train") -> None:
     """The main function of a tool with Hydra's command line (`--cfg job`, `--help`, overrides).
 
+    The docstring of the task's module is what `--help` begins with (configs/train.yaml has the rest of the page).
+
     A UserError is printed as one line, once, and ends every rank with EXIT_CODE; ranks whose collective fails because
     another has ended say so in one line.
     """
     import hydra
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing its own page
+    OmegaConf.register_new_resolver("about", lambda: _about(task), replace=True)
+    sys.argv[1:] = _names_quoted(sys.argv[1:])
     overrides = _overrides(sys.argv[1:])
     kept: list[Exception] = []
 
+    @functools.wraps(task)  # Hydra names its pages after the module of what it runs
     def guarded(composed: DictConfig) -> None:
         try:
             task(composed)
@@ -96,6 +104,20 @@ def _overrides(arguments: list[str]) -> list[str]:
     return [*added, *(a for a in rest if "=" in a and not a.startswith("-"))]
 
 
+def _names_quoted(arguments: list[str]) -> list[str]:
+    """`arguments`, with Hydra's quotes around a run.name: 20261126_1 and 1e-6 are numbers to it, and é is nothing.
+
+    A name with a sign of Hydra's own grammar in it, ${seed} for one, is left to Hydra.
+    """
+    return [re.sub(r"^(\+{0,2}run\.name=)([^'\"\\$,(){}\[\]]*)$", r"\1'\2'", argument) for argument in arguments]
+
+
+def _about(task: Callable) -> str:
+    """How a command is called, and what its module says of it: the top of its help page."""
+    usage = f"usage: {Path(sys.argv[0]).name} [group=option ...] [key=value ...]"
+    return f"{usage}\n\n{sys.modules[task.__module__].__doc__ or ''}".rstrip()
+
+
 # --- messages ---------------------------------------------------------------------------------------------------
 
 
@@ -109,6 +131,8 @@ class _explained:
         pass
 
     def __exit__(self, kind, error, traceback) -> None:
+        if isinstance(error, YAMLError):  # a doubled key, for one
+            raise UserError(f"config: {_one_line(error)}") from None
         if isinstance(error, (HydraException, OmegaConfBaseException)):
             raise UserError(self._explain(str(error), error)) from None
 
@@ -171,6 +195,8 @@ def _first_problem(error: ValidationError, plain: dict) -> str:
         known = [f"{place}.{k}".lstrip(".") for k in parent if k != problem["loc"][-1]]
         return f"unknown key {key}{nearest(key, known)}"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "string_type" and isinstance(problem["input"], bool | int | float):
+        message += f"; in quotes it is one: \"{key}='{problem['input']}'\""
     given = "" if isinstance(problem["input"], dict) else f"={problem['input']}"
     return f"{key}{given}: {message[0].lower()}{message[1:]}" if key else message
 

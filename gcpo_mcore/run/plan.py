@@ -11,6 +11,7 @@ from gcpo_mcore.actor.backend import choose_backend
 from gcpo_mcore.actor.layout import Layout, check_layout
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.dataset import Loaded, load_eval, load_train
+from gcpo_mcore.data.sound import said
 from gcpo_mcore.hf.architecture import Architecture, read_architecture
 from gcpo_mcore.hf.hub import local_folder
 from gcpo_mcore.run.config import RunConfig
@@ -91,7 +92,7 @@ def make_plan(config: RunConfig) -> Plan:
             f"data.max_prompt_tokens + rollout.sampling.max_response_tokens = {trained}"
         )
     tokenizer = load_tokenizer(config.model.path, arch)
-    train = load_train(config.data, tokenizer)
+    train = load_train(config.data, tokenizer, arch.vocabulary)
     if config.algorithm.golden.needs_golden and not any(s.with_golden for s in train.values()):
         paths = ", ".join(s.path for s in train.values())
         raise UserError(
@@ -106,7 +107,7 @@ def make_plan(config: RunConfig) -> Plan:
         layout=layout,
         tokenizer=tokenizer,
         train=train,
-        eval=load_eval(config.data, tokenizer),
+        eval=load_eval(config.data, tokenizer, arch.vocabulary),
         folder=folder,
         checkpoint_step=_find_checkpoint(config, folder, resolved, arch),
     )
@@ -118,15 +119,23 @@ def _with_local_model(config: RunConfig) -> RunConfig:
 
 
 def load_tokenizer(folder: str, arch: Architecture) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a Hugging Face folder. UserError if there is none or it does not fit the model."""
+    """The tokenizer of a Hugging Face folder. UserError if there is none or it is another model's.
+
+    It may have added tokens that the model has no row for: a text that has one is refused where it is read.
+    """
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model.path: no tokenizer in {folder} ({str(error).splitlines()[0]})") from None
-    if len(tokenizer) > arch.vocabulary:
-        raise UserError(f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model only {arch.vocabulary}")
+    except Exception as error:  # none there, files that contradict each other, Python from elsewhere
+        raise UserError(f"model.path: no tokenizer in {folder} ({said(error)})") from None
+    if tokenizer.vocab_size > arch.vocabulary:
+        raise UserError(f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model only {arch.vocabulary}")
+    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id >= arch.vocabulary:
+        raise UserError(
+            f"{folder}: the tokenizer's end token {tokenizer.eos_token} is {tokenizer.eos_token_id}, "
+            f"the model has only {arch.vocabulary} tokens"
+        )
     return tokenizer
 
 

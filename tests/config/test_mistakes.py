@@ -1,6 +1,7 @@
 """A mistake on the command line is one line that names the key and the nearest known one."""
 
 import pytest
+from composed import ROOT, run
 
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.run.load import load_config
@@ -79,6 +80,19 @@ MISTAKES = {
     "rising lr": (["optimizer.final_lr_fraction=2"], "optimizer.final_lr_fraction=2"),
     "useless KL": (["algorithm/kl=k1"], "algorithm.kl: estimator k1 as a loss has an expected gradient of zero"),
     "bad interpolation": (["seed=${sead}"], "config: Interpolation key 'sead' not found"),
+    "a run below another folder": (["run.name=../x"], "run.name=../x: it is one folder's name, without '/'; "),
+    "a run elsewhere": (["run.name=/tmp/x"], "run.name=/tmp/x: it is one folder's name, without '/'; run.folder is"),
+    "a run in a run": (["run.name=a/b"], "run.name=a/b: it is one folder's name, without '/'"),
+    "a run above": (["run.name=.."], "run.name='..': it has to name a folder below run.folder"),
+    "no name": (["run.name="], "run.name='': it has to name a folder below run.folder"),
+    "blank name": (["run.name=' '"], "run.name=' ': it has to name a folder below run.folder"),
+    "name with a tab": (["run.name='a\tb'"], r"run.name='a\tb': it has characters that cannot be printed"),
+    "name in another encoding": (["run.name=a\udc80"], r"run.name='a\udc80': it has characters that cannot be pr"),
+    "long name": (["run.name=" + "x" * 256], f"run.name={'x' * 40}...: 256 bytes, a folder's name has at most 255"),
+    "a number for a text": (
+        ["run.folder=2026"],
+        "run.folder=2026: input should be a valid string; in quotes it is one: \"run.folder='2026'\"",
+    ),
     "bad grammar": (["algorithm=[bad"], "command line: "),
 }
 
@@ -91,6 +105,31 @@ def test_one_line_names_key_and_nearest(case):
     message = str(caught.value)
     assert message.startswith(expected)
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["123", "007", "20261126_1", "1e-6", "-1.50", "true", "nan", "step_size_ablation", "step_000020", "é 1", "lr=1:2"],
+)
+def test_a_run_has_the_name_that_was_typed(name):
+    assert load_config([f"run.name={name}"]).run.name == name
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("seed: 1\nseed: 2\n", "found duplicate key seed in "),
+        ("data:\n  name: a\n  name: a\n", "found duplicate key name in "),
+        ("seed: [1\n", "expected ',' or ']'"),
+    ],
+)
+def test_a_yaml_file_with_a_mistake_is_one_line(tmp_path, text, complaint):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/mine.yaml").write_text("# @package _global_\n" + text)
+    done = run([str(ROOT / "tools/train.py"), "--config-dir", str(tmp_path), "experiment=mine"])
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and line.startswith("error: config: while ") and f"{tmp_path}/experiment/mine" in line
+    assert complaint in line
 
 
 def test_a_part_chosen_with_a_dot_is_told_the_slash():

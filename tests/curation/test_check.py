@@ -1,6 +1,9 @@
 """`tools/prepare.py check`: a file with one row of every fault, and the report that names each."""
 
 import json
+import shutil
+
+from transformers import AutoTokenizer
 
 from tests.conftest import launch
 
@@ -23,7 +26,7 @@ def write(path, rows):
 
 
 def check(carry, tmp_path, *words):
-    done = launch("tools/prepare.py", "check", *words, f"model.path={carry}/init", "--bad", str(tmp_path / "bad.jsonl"))
+    done = launch("tools/prepare.py", "check", f"model.path={carry}/init", *words, "--bad", str(tmp_path / "bad.jsonl"))
     bad = tmp_path / "bad.jsonl"
     return done, [json.loads(line) for line in bad.read_text().splitlines()] if bad.exists() else None
 
@@ -32,19 +35,65 @@ def test_every_fault_is_found_and_put_aside(carry, tmp_path):
     path = write(tmp_path / "rows.jsonl", [GOOD, *FAULTS.values()])
     broken = tmp_path / "broken.jsonl"
     broken.write_text("{\n")
-    done, bad = check(carry, tmp_path, path, str(broken))
+    absent = str(tmp_path / "absent.jsonl")
+    done, bad = check(carry, tmp_path, path, str(broken), absent)
     assert done.returncode == 1, done.stderr
     found = [(b["problem"], b["where"]) for b in bad if b["row"] is not None]
     expected = [(problem, f"{path}, line {line}") for line, problem in enumerate(FAULTS, start=2)]
     assert sorted(found) == sorted(expected)
     assert all(b["row"] == FAULTS[b["problem"]] for b in bad if b["row"] is not None)
-    (whole,) = [b for b in bad if b["row"] is None]
-    assert whole["detail"].startswith(f"{broken}, line 1: not valid JSON")
+    line, whole = [b for b in bad if b["row"] is None]
+    assert line["where"] == f"{broken}, line 1" and line["detail"].startswith("not valid JSON")
+    assert whole["where"] == absent and whole["detail"].endswith("there is no such file or folder")
     details = {b["problem"]: b["detail"] for b in bad}
     assert details["contradiction"] == f"the answer is '12', in {path}, line 1 it is '11'"
     assert details["golden too long"] == "39 tokens, the limit is 22"
     assert f"unusable, the first: {path}, line 2: there is no column 'answer' (nearest: anwser)" in done.stdout
-    assert f"8 problems, in {tmp_path}/bad.jsonl" in done.stdout
+    assert f"9 problems, in {tmp_path}/bad.jsonl" in done.stdout
+
+
+# A line, and what is found in it: nothing in the first and the last.
+ODD_LINES = {
+    '{"prompt": "3+8?", "answer": "11"}': None,
+    '{"prompt": "1+\\ud83d?", "answer": "2"}': "column 'prompt' holds half of a surrogate pair",
+    '{"prompt": "2+2?", "answer": "4", "note": "\\udc00"}': "column 'note' holds half of a surrogate pair",
+    '{"prompt": "2+2?", "answer": ' + "7" * 5000 + "}": "column 'answer' has an integer of 5,000 digits",
+    '{"prompt": "2+2?", "answer": "4", "x": ' + "[" * 9999 + "]" * 9999 + "}": "has lists and objects nested deeper",
+    '{"prompt": "2+2?", "answer": "4", "answer": "5"}': "has the key 'answer' twice",
+    '{"prompt": "2+2?", "answer": Infinity}': "column 'answer' is inf, not a finite number",
+    '{"prompt": [{"role": "user", "content": ""}], "answer": 2}': "column 'prompt': message 0 (user) is blank",
+    "[{'prompt': 1}]": "not valid JSON",
+    '{"prompt": "2+3?", "answer": "5", "score": NaN}': None,
+}
+
+
+def test_rows_that_cannot_be_read_are_findings_among_the_others(carry, tmp_path):
+    path = tmp_path / "odd.jsonl"
+    path.write_text("".join(line + "\n" for line in ODD_LINES))
+    done, bad = check(carry, tmp_path, str(path))
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    problems = {number: problem for number, problem in enumerate(ODD_LINES.values(), start=1) if problem}
+    found = {b["where"]: b["detail"] for b in bad}
+    assert found.keys() == {f"{path}, line {number}" for number in problems} and len(bad) == len(found)
+    assert all(found[f"{path}, line {number}"].startswith(problem) for number, problem in problems.items())
+    assert {b["problem"] for b in bad} == {"unusable"}
+
+
+def test_tokens_that_the_model_has_no_row_for(carry, tmp_path):
+    """An added token may be there, as long as no row needs it."""
+    model = tmp_path / "model"
+    shutil.copytree(carry / "init", model)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.add_tokens(["<tool>"])  # 25, of a model with 25 rows
+    tokenizer.save_pretrained(model)
+    path = write(tmp_path / "rows.jsonl", [GOOD, {"prompt": "1<tool>?", "answer": "1"}])
+    done, (bad,) = check(carry, tmp_path, path, f"model.path={model}")
+    assert done.returncode == 1 and bad["where"] == f"{path}, line 2"
+    assert bad["detail"].startswith("column 'prompt' has token id 25, the model has 25 rows of embeddings")
+    tokenizer.eos_token = "<tool>"  # golden answers and answers that end by themselves have it
+    tokenizer.save_pretrained(model)
+    done, _ = check(carry, tmp_path, path, f"model.path={model}")
+    assert done.returncode == 2 and "the tokenizer's end token <tool> is 25, the model has only 25" in done.stderr
 
 
 def test_a_reference_that_the_verifier_cannot_read_says_so(carry, tmp_path):

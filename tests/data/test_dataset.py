@@ -119,21 +119,107 @@ def test_rows_that_cannot_become_prompts(tmp_path, plain, tokenizer):
     assert message == f"{path}, line 1: the chat template refuses the prompt: roles must alternate"
 
 
-def test_ids_beyond_the_vocabulary_and_a_missing_end_token(tmp_path, plain):
-    class Broken:
-        eos_token_id = 2
+def test_ids_are_those_that_the_model_has_rows_for(tmp_path):
+    """Not those below the tokenizer's length: it may have more tokens than the model, and ids with gaps."""
+    tokenizer = carry.make_tokenizer()
+    tokenizer.add_tokens(["<tool>", "<call>"])  # 25 and 26
+    rows = [ROWS[0], {"prompt": "1<tool>?", "answer": "3"}, {**ROWS[0], "golden_answer": "<call>"}]
+    path = write(tmp_path, *rows)
+    assert len(load_train(config(path), tokenizer, 27)["easy"].prompts) == 3
+    for vocabulary, line, column, token_id in ((26, 3, "golden_answer", 26), (25, 2, "prompt", 25)):
+        for loader in (load_train, load_eval):
+            settings = config(path, eval={"easy": {"path": path, "max_rows": None}})
+            with pytest.raises(UserError) as error:
+                loader(settings, tokenizer, vocabulary)
+            assert str(error.value) == (
+                f"{path}, line {line}: column '{column}' has token id {token_id}, the model has {vocabulary} rows of "
+                "embeddings (vocab_size of its config.json)"
+            )
+    gaps = carry.make_tokenizer()
+    state = json.loads(gaps.backend_tokenizer.to_str())
+    state["model"]["vocab"]["?"] = 40  # the tokenizer has 25 tokens all the same
+    gaps = type(gaps)(tokenizer_object=type(gaps.backend_tokenizer).from_str(json.dumps(state)), eos_token="<eos>")
+    (only,) = load_train(config(write(tmp_path, ROWS[0])), gaps, 41)["easy"].prompts
+    assert only.token_ids[-1] == 40 and len(gaps) < 40
 
-        def encode(self, text, add_special_tokens=True):
-            return [99] if "=" in text else [4]
 
-        def __len__(self):
-            return 25
+def test_a_tokenizer_without_an_end_token(tmp_path):
+    tokenizer = carry.make_tokenizer()
+    tokenizer.eos_token = None
+    assert "no end-of-sequence token" in refusal(write(tmp_path, ROWS[0]), config(), tokenizer)
 
+
+FAILING = {
+    "{{ 1 + messages }}": "fails: TypeError: unsupported operand type(s) for +: 'int' and 'list'",
+    "{% for %}": "refuses the prompt: TemplateSyntaxError: Expected an expression, got 'end of statement block'",
+    "{{ messages[0].nothing.more }}": "refuses the prompt: UndefinedError: 'dict object' has no attribute 'nothing'",
+    "{{ messages[0]['content'] | int / 0 }}": "fails: ZeroDivisionError: division by zero",
+    "{{ raise_exception('one\nline') }}": "refuses the prompt: one line",
+    "{{ strftime_now(1) }}": "fails: TypeError: ",
+}
+
+
+@pytest.mark.parametrize("template", FAILING)
+def test_whatever_a_template_does_is_one_line(tmp_path, tokenizer, template):
+    tokenizer.chat_template = template
+    path = write(tmp_path, {"prompt": "1?", "answer": "3"})
+    message = refusal(path, config(chat_template=True), tokenizer)
+    assert message.startswith(f"{path}, line 1: the chat template {FAILING[template]}")
+
+
+def named_templates(tmp_path, as_list=False, **templates):
+    """A tokenizer as transformers reads it from a folder that has several templates."""
+    saved = carry.make_tokenizer()
+    saved.save_pretrained(tmp_path / "tokenizer")
+    (tmp_path / "tokenizer" / "chat_template.jinja").unlink()  # would go before
+    place = tmp_path / "tokenizer" / "tokenizer_config.json"
+    listed = [{"name": name, "template": text} for name, text in templates.items()]
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"chat_template": listed}))
+    tokenizer = type(saved).from_pretrained(tmp_path / "tokenizer")
+    assert tokenizer.chat_template == templates
+    if as_list:
+        tokenizer.chat_template = listed
+    return tokenizer
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_several_named_templates(tmp_path, as_list):
+    def chosen(name):
+        return config(chat_template=True, chat_template_kwargs={"chat_template": name} if name else {})
+
+    path = write(tmp_path, {"prompt": "1?", "answer": "3"})
+    tokenizer = named_templates(tmp_path, as_list, default="1{{ messages[0].content }}", rag="2", tool_use="3")
+    for name, text in ((None, "11?"), ("rag", "2"), ("{{ 4 }}", "4")):
+        assert load("easy", path, chosen(name), tokenizer).prompts[0].text == text
+    assert "chat_template=rga: there is no such template (nearest: rag); known: default, rag, tool_use" in refusal(
+        path, chosen("rga"), tokenizer
+    )
+    tokenizer = named_templates(tmp_path, as_list, rag="2", tool_use="3")
+    assert load("easy", path, chosen("rag"), tokenizer).prompts[0].text == "2"
+    assert refusal(path, chosen(None), tokenizer) == (
+        f"{path}, line 1: the tokenizer has 2 chat templates and none is the default; "
+        "data.chat_template_kwargs={chat_template: NAME} chooses one of rag, tool_use"
+    )
+
+
+def test_a_name_for_the_only_template_is_not_its_text(tmp_path, tokenizer):
+    settings = config(chat_template=True, chat_template_kwargs={"chat_template": "rag"})
+    message = refusal(write(tmp_path, {"prompt": "1?", "answer": "3"}), settings, tokenizer)
+    assert message.endswith("chat_template_kwargs.chat_template=rag: the tokenizer has one template, without a name")
+
+
+def test_what_the_tokenizer_cannot_take_is_one_line(tmp_path, plain):
+    settings = config(prompt_suffix="\udc80")  # as a command line in another encoding gives it
     path = write(tmp_path, ROWS[0])
-    complaint = "line 1: column 'golden_answer' has token id 99, the vocabulary has 25 tokens"
-    assert refusal(path, config(), Broken()).endswith(complaint)
-    Broken.eos_token_id = None
-    assert "no end-of-sequence token" in refusal(path, config(), Broken())
+    assert refusal(path, settings, plain).startswith(f"{path}, line 1: column 'prompt' cannot be made tokens: ")
+
+
+def test_messages_in_a_text_are_read_as_messages(tmp_path, tokenizer):
+    messages = [{"role": "system", "content": "8"}, {"role": "user", "content": "1"}]
+    (only,) = load(
+        "easy", write(tmp_path, {"prompt": json.dumps(messages), "answer": "3"}), config(), tokenizer
+    ).prompts
+    assert only.text == "(8:1="
 
 
 def test_the_config_refuses_what_it_does_not_know():

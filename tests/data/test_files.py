@@ -1,6 +1,7 @@
 """Reading rows: what is accepted, and that every complaint is one line with the file and the row."""
 
 import json
+from decimal import Decimal
 
 import pyarrow
 import pyarrow.parquet
@@ -27,6 +28,10 @@ def refusal(call, *arguments):
         call(*arguments)
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+USER = {"role": "user", "content": "1+2?"}
+ASSISTANT = {"role": "assistant", "content": "3"}
 
 
 def row(**values):
@@ -101,12 +106,25 @@ def test_bytes_that_are_not_utf8(tmp_path):
         (prompt_of, {"prompt": []}, "column 'prompt' is an empty list"),
         (prompt_of, {"prompt": [{"role": "user"}]}, "message 0 must have strings 'role' and 'content'"),
         (prompt_of, {"prompt": [{"role": "assistant", "content": "x"}]}, "the last message is the assistant's"),
+        (prompt_of, {"prompt": ["x"]}, "message 0 must have strings 'role' and 'content'"),
+        (prompt_of, {"prompt": [{"role": "human", "content": "x"}]}, "message 0 has the role 'human'; known: system, "),
+        (prompt_of, {"prompt": [{"role": "users", "content": "x"}]}, "has the role 'users' (nearest: user); known: "),
+        (prompt_of, {"prompt": [{"role": "user", "content": "\n "}]}, "column 'prompt': message 0 (user) is blank"),
+        (prompt_of, {"prompt": [{"role": "system", "content": ""}, USER]}, "message 0 (system) is blank"),
+        (prompt_of, {"prompt": [USER, ASSISTANT, ASSISTANT, USER]}, "messages 1 and 2 are both the assistant's"),
+        (prompt_of, {"prompt": json.dumps([USER, ASSISTANT])}, "the last message is the assistant's"),
+        (prompt_of, {"prompt": json.dumps([USER | {"content": ""}])}, "message 0 (user) is blank"),
+        (prompt_of, {"prompt": '[{"role": "user", "content": "\\ud83d"}]'}, "holds half of a surrogate pair"),
+        (prompt_of, {"prompt": '[{"role": "user", "role": "x", "content": "1"}]'}, "has the key 'role' twice"),
         (answers_of, {"answer": None}, "column 'answer' is null"),
         (answers_of, {"answer": ""}, "column 'answer' is empty"),
         (answers_of, {"answer": True}, "column 'answer' is of type bool; it must be a string or a number"),
         (answers_of, {"answer": float("nan")}, "column 'answer' is nan, not a finite number"),
         (answers_of, {"answer": [["3"]]}, "column 'answer' is of type list"),
         (answers_of, {"answer": []}, "column 'answer' is an empty list"),
+        (answers_of, {"answer": Decimal("NaN")}, "column 'answer' is NaN, not a finite number"),
+        (answers_of, {"answer": Decimal("-sNaN")}, "column 'answer' is -sNaN, not a finite number"),
+        (answers_of, {"an\nswer": "3"}, "there is no column 'answer' (nearest: an\\nswer); columns: an\\nswer"),
         (golden_of, {"golden": 3}, "column 'golden' is of type int; it must be a string or null"),
         (golden_of, {"golden": ""}, "column 'golden' is empty; a row without a golden answer has null"),
     ],
@@ -118,7 +136,47 @@ def test_a_bad_value_names_row_and_column(call, values, complaint):
     assert complaint in message
 
 
+# Messages as they are found in text; none of these may be trained on as it stands.
+MESSAGES_IN_TEXT = [
+    str([USER]),  # what pandas writes into csv
+    "[{'content': '1+2?', 'role': 'user'}\n {'content': '3', 'role': 'assistant'}]",  # what numpy prints
+    "array([{'content': '1+2?', 'role': 'user'}], dtype=object)",
+    json.dumps(json.dumps([USER])),
+    json.dumps(USER),
+    json.dumps({"messages": [USER]}),
+    json.dumps([{"from": "human", "value": "1+2?"}]),
+    json.dumps([USER, {"from": "gpt", "value": "3"}]),
+    json.dumps([USER])[:-3],  # cut off
+    json.dumps([USER]) + "\n\n",
+]
+
+
+@pytest.mark.parametrize("text", MESSAGES_IN_TEXT)
+def test_messages_in_text_are_read_or_refused(text):
+    if text.endswith("\n\n"):
+        assert prompt_of(row(prompt=text), "prompt") == [USER]
+    else:
+        assert "is text that holds messages, but not as a JSON list" in refusal(prompt_of, row(prompt=text), "prompt")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1, 2] + [3]?",
+        '{"a": 1}',
+        '["role", "content"]',
+        'What are "role": and "content": in {"role": "user", "content": "x"}?',
+        "{x : x > 2}",
+        '[{"a": 1}]',
+    ],
+)
+def test_text_that_only_looks_like_json_is_a_prompt(text):
+    assert prompt_of(row(prompt=text), "prompt") == text
+
+
 def test_numbers_become_text_and_golden_may_be_missing():
+    assert answers_of(row(answer=10**400), "answer") == ("1" + "0" * 400,)
+    assert answers_of(row(answer=Decimal("1E+400")), "answer") == ("1E+400",)
     assert answers_of(row(answer=105), "answer") == ("105",)
     assert answers_of(row(answer=[0.5, "1/2"]), "answer") == ("0.5", "1/2")
     assert golden_of(row(answer="3"), "golden_answer") is None

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.run.folder import RunFolder
 from tests.actor.families import make_model
-from tests.conftest import launch, run
+from tests.conftest import ENVIRONMENT, ROOT, launch, run
 
 THERE_AND_BACK = ["qwen2", "llama3", "qwen3-moe"]  # biases and tied, rope scaling, q/k norms and experts and untied
 
@@ -56,6 +58,19 @@ def test_there_and_back(family, models, checkpoints, tmp_path):
     same = AutoModelForCausalLM.from_pretrained(out).eval()
     ids = torch.arange(30).unsqueeze(0)
     torch.testing.assert_close(same(ids).logits, AutoModelForCausalLM.from_pretrained(models[family])(ids).logits)
+
+
+def test_a_run_of_any_name_and_a_checkpoint_by_its_folder(models, checkpoints, tmp_path):
+    named = tmp_path / "checkpoints/step_000020"  # by its name and place, a checkpoint
+    shutil.copytree(checkpoints["qwen2"], named)
+    run("tools/convert.py", "to-hf", str(named), str(tmp_path / "out"))
+    assert_same(tmp_path / "out", weights_of(models["qwen2"]))
+    inside = named / "checkpoints"
+    command = [sys.executable, str(ROOT / "tools/convert.py"), "to-hf", "step_000000"]
+    for out, options, code in (("a", [], 0), ("b", ["--step", "1"], 2)):
+        done = subprocess.run([*command, out, *options], cwd=inside, env=ENVIRONMENT, capture_output=True, text=True)
+        assert done.returncode == code and (inside / out).exists() == (code == 0), done.stderr
+    assert done.stderr == "error: --step 1: step_000000 is the checkpoint of step 0\n"
 
 
 def test_bfloat16(models, checkpoints, tmp_path):

@@ -71,21 +71,25 @@ def test_evaluate_agrees_with_training(trained, carry):
 
 
 def test_exports_in_the_background(carry, tmp_path):
-    """Every second step's weights, from checkpoints of which only the newest is kept; the last is the final export."""
+    """Every second step's weights, from checkpoints of which only the newest is kept; the last is the final export.
+
+    The run is called as a checkpoint's folder might be.
+    """
+    own = tmp_path / "step_size_ablation"
     run(
         "tools/train.py", "algorithm=gcpo", f"prepared={carry}", f"model.path={carry}/init", f"run.folder={tmp_path}",
-        "run.name=r", "trainer.steps=4", "trainer.prompts_per_step=4", "trainer.samples_per_prompt=4",
+        f"run.name={own.name}", "trainer.steps=4", "trainer.prompts_per_step=4", "trainer.samples_per_prompt=4",
         "trainer.checkpoint_every_steps=2", "trainer.keep_checkpoints=1", "trainer.hf_every_steps=2",
         "evaluation.every_steps=0", "evaluation.at_start=false",
     )  # fmt: skip
     weights = {
-        name: AutoModelForCausalLM.from_pretrained(tmp_path / "r" / name).state_dict()
+        name: AutoModelForCausalLM.from_pretrained(own / name).state_dict()
         for name in ("hf_step_000002", "hf_step_000004", "hf")
     }
     for name, tensor in weights["hf"].items():
         assert tensor.equal(weights["hf_step_000004"][name]), name
     assert any(not t.equal(weights["hf_step_000002"][n]) for n, t in weights["hf"].items())
-    assert [p.name for p in (tmp_path / "r/checkpoints").iterdir()] == ["step_000004"]
+    assert [p.name for p in (own / "checkpoints").iterdir()] == ["step_000004"]
 
 
 def test_a_model_of_the_hub_is_read_by_name(carry, tmp_path):
