@@ -78,7 +78,7 @@ class Checker:
         self._extraction = getattr(config.reward.build()[config.reward.accuracy], "extraction", None)
 
     def check(self, source: str, path: str) -> Checked:
-        """Checks all rows of one source. Never a UserError: what cannot be read, a row or a whole file, is a finding."""
+        """Checks all rows of one source. Never a UserError: a row or a file that cannot be read is a finding."""
         rows, bad = sift_rows(path)
         if not rows and not bad:
             bad = [BadRow(path, f"{path}: there are no rows", None)]

@@ -21,8 +21,10 @@ class Policy:
 
     def __init__(self, folder: str, tokenizer, data: DataConfig):
         self.tokenizer, self.data = tokenizer, data
-        self.model = _loaded(folder).to(platform.device())
-        self.max_positions = getattr(self.model.config, "max_position_embeddings", None) or float("inf")
+        model = _loaded(folder)
+        self.vocabulary: int = model.config.vocab_size
+        self.max_positions = getattr(model.config, "max_position_embeddings", None) or float("inf")
+        self.model = model.to(platform.device())
 
     def choose(self, rows: list[Row], candidates: list[list[str]], columns: Columns) -> list[str]:
         """The candidate of each row with the highest mean log-prob per token, as a golden answer to its prompt.
@@ -37,10 +39,9 @@ class Policy:
 
     def _tokens(self, row: Row, columns: Columns, text: str) -> tuple[list[int], list[int]]:
         """(prompt ids, response ids)."""
-        vocabulary = self.model.config.vocab_size
         response = golden_tokens(text, self.tokenizer)
-        check_vocabulary(row.where, GOLDEN, response, vocabulary)
-        return render(row, columns.prompt, self.data, self.tokenizer, vocabulary)[1], response
+        check_vocabulary(row.where, GOLDEN, response, self.vocabulary)
+        return render(row, columns.prompt, self.data, self.tokenizer, self.vocabulary)[1], response
 
     @torch.inference_mode()
     def mean_logp(self, pairs: list[tuple[list[int], list[int]]]) -> list[float]:
