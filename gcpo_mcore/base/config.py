@@ -6,9 +6,14 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 T = TypeVar("T")
-_FREE = object()
-Free = Annotated[T, _FREE]
-"""The type of a key that may change between a run and its continuation: `steps: Free[PositiveInt]`.
+
+
+class _Mark:
+    """What `Free` leaves in a field's metadata."""
+
+
+Free = Annotated[T, _Mark]
+"""The type of a key that may change between a run and its continuation: `steps: Free[PositiveInt | None]`, all of it.
 
 Free is what does not change what is computed, only for how long, how fast, where, or what is written down. A section
 that is free (`monitor: Free[MonitorConfig]`) is so as a whole. An engine's or a reward's own Config has the mark too.
@@ -23,7 +28,7 @@ class Config(BaseModel):
     def free_keys(self) -> Iterator[str]:
         """The dotted keys in this record that are marked `Free`; of a free section only its own."""
         for name, field in type(self).model_fields.items():
-            if _FREE in field.metadata:
+            if _Mark in field.metadata:
                 yield name
             else:
                 yield from _free_inside(getattr(self, name), name)
