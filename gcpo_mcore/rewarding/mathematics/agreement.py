@@ -1,11 +1,9 @@
 """Whether two texts are the same answer: `agree`. What is not read whole is compared as text, and never in parts."""
 
-import re
-
-from gcpo_mcore.rewarding.mathematics.answers import Words, is_wordy, read
+from gcpo_mcore.rewarding.mathematics.answers import is_wordy, read
 from gcpo_mcore.rewarding.mathematics.equality import equal
 from gcpo_mcore.rewarding.mathematics.signs import bare
-from gcpo_mcore.rewarding.mathematics.tokens import spell, tokens_of
+from gcpo_mcore.rewarding.mathematics.tokens import tokens_of
 from gcpo_mcore.rewarding.mathematics.tree import UnreadableError
 from gcpo_mcore.rewarding.mathematics.words import plain_words
 
@@ -27,22 +25,24 @@ def agree(reference: str, given: str) -> bool:
 def is_read(text: str) -> bool:
     """Whether an answer is read whole, as mathematics or as words; one that is not is compared as text."""
     try:
-        return isinstance(read(text), Words) or True
+        read(text)
     except (UnreadableError, RecursionError):
         return is_wordy(text)
+    return True
 
 
-def text_form(text: str) -> str:
-    """A text without its layout: words in one case, formulas with one spelling of each macro and no spaces."""
+def text_form(text: str) -> str | tuple[tuple[str, str], ...]:
+    """A text without its layout: words in lower case, a formula as its tokens, without braces around a single one."""
     plain = bare(text)
-    if is_wordy(plain) and len(plain) > 1:
+    if is_wordy(plain):
         return plain_words(plain)
     try:
-        tokens = tokens_of(plain.replace("$", ""))
+        tokens = [(t.kind, " ".join(t.text.split())) for t in tokens_of(plain.replace("$", ""))]
     except UnreadableError:
-        return re.sub(r"\s+", " ", plain)
-    loose = ("number", "letters", "text")  # '4 2' is not 42
-    return "".join(
-        (" " if at and token.spaced and {token.kind, tokens[at - 1].kind} <= set(loose) else "") + spell([token])
-        for at, token in enumerate(tokens)
-    )
+        return " ".join(plain.split())
+    kept: list[tuple[str, str]] = []
+    for token in tokens:
+        kept.append(token)
+        if len(kept) > 2 and kept[-3] == ("sign", "{") and token == ("sign", "}"):
+            kept[-3:] = [kept[-2]]
+    return tuple(kept)

@@ -359,7 +359,9 @@ def _enclosed(tokens: Sequence[Token]) -> Answer | None:
     if first.kind == "begin":
         return _environment(first.text, inner)
     if first.text == "{" and last.text == "}":
-        return _answer(inner)
+        return None if any(t.text == "choose" for t in inner) else _answer(inner)
+    if first.text in ("(", "[") and inner[0].kind == "begin":
+        return _enclosed(inner)
     if first.text == r"\{" and last.text == r"\}":
         return _set(inner)
     left, right = {"langle": "("}.get(first.text, first.text), {"rangle": ")"}.get(last.text, last.text)
@@ -433,10 +435,9 @@ def _with_unit(tokens: Sequence[Token]) -> tuple[Expression, Unit | None]:
     for at in range(1, len(tokens)):
         if not _may_be_unit(tokens, at):
             continue
-        unit = unit_of(_behind(tokens[at:]))
+        unit = _temperature(tokens, at) or unit_of(_behind(tokens[at:]), is_one=spell(tokens[:at]) == "1")
         if unit is not None:
-            expression = expression_of(tokens[:at])
-            return expression, _temperature(expression, unit, tokens[at:]) or unit
+            return expression_of(tokens[:at]), unit
         percent = spell(tokens[at:]).strip('"').casefold()
         if percent in ("percent", "per cent"):
             return Apply("percent", (expression_of(tokens[:at]),)), None
@@ -457,10 +458,12 @@ def _is_currency(token: Token) -> bool:
 def _may_be_unit(tokens: Sequence[Token], at: int) -> bool:
     """Whether a unit may begin here: upright words, plain words behind a number, or a currency sign."""
     token, before = tokens[at], tokens[at - 1]
-    if token.kind == "text" or _is_currency(token):
+    if token.kind == "text" or _is_currency(token) or _temperature(tokens, at):
         return True
     if token.kind == "sign" and token.text == "*" and at + 1 < len(tokens):
         return tokens[at + 1].kind == "text"
+    if token.kind == "macro" and token.text == "frac":
+        return [t.kind for t in tokens[at + 1 : at + 3]] == ["sign", "text"]
     if token.kind != "letters" or before.text in ("^", "_", "/", "*", "+", "-"):
         return False
     behind_number = all(t.kind in ("number", "sign") or t.text in ("frac", "sqrt", "pi") for t in tokens[:at])
@@ -469,14 +472,11 @@ def _may_be_unit(tokens: Sequence[Token], at: int) -> bool:
     return behind_number
 
 
-def _temperature(expression: Expression, unit: Unit, tokens: Sequence[Token]) -> Unit | None:
-    r"""^\circ C and ^\circ F are temperatures, not angles in coulombs."""
-    if not (isinstance(expression, Apply) and expression.operation == "degrees"):
-        return None
-    quantity = {"C": "celsius", "F": "fahrenheit"}.get(tokens[0].text)
-    if quantity is None:
-        raise UnreadableError("degrees of something")
-    return Unit(Fraction(1), ((quantity, 1),))
+def _temperature(tokens: Sequence[Token], at: int) -> Unit | None:
+    r"""The C or F of ^\circ C, ^{\circ}\text{F} at the end."""
+    behind_degrees = any(t.text in ("circ", "degree") for t in tokens[max(0, at - 2) : at])
+    quantity = {"C": "celsius", "F": "fahrenheit"}.get(tokens[at].text)
+    return Unit(Fraction(1), ((quantity, 1),)) if behind_degrees and quantity and at + 1 == len(tokens) else None
 
 
 def _peeled(expression: Expression, unit: Unit | None) -> tuple[Expression, Unit | None, bool]:

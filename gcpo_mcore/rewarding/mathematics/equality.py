@@ -37,6 +37,7 @@ from gcpo_mcore.rewarding.mathematics.tree import (
 )
 from gcpo_mcore.rewarding.mathematics.units import DEGREE, RADIAN, Unit
 
+MAX_ITEMS = 40  # compared each with each
 HUNDRED = Literal(Fraction(100))
 SETS = Several | Ordered | Related | Member | NumberSet | Joined
 
@@ -65,6 +66,10 @@ def equal(reference: Answer, given: Answer) -> bool:
         return equal(*single)
     if isinstance(reference, Joined | NumberSet | Member) and reference == given:
         return True
+    if isinstance(reference, Member) and isinstance(reference.domain, Several) and isinstance(given, Several):
+        return equal(reference.domain, given)
+    if isinstance(given, Member) and isinstance(given.domain, Several) and isinstance(reference, Several):
+        return equal(reference, given.domain)
     return _domains(reference, given)
 
 
@@ -213,8 +218,10 @@ def _relations(reference: Related, given: Related) -> bool:
 
 def _unordered(reference: Several, given: Several) -> bool:
     """Every one of the reference's among the given, and the other way round."""
-    if len(reference.items) > 12 or len(given.items) > 12:
-        return [*reference.items] == [*given.items]
+    if len(reference.items) > MAX_ITEMS or len(given.items) > MAX_ITEMS:
+        return reference.items == given.items
+    if (reference.joint == "or") != (given.joint == "or") and any(isinstance(i, Related) for i in reference.items):
+        return False  # conditions of which one or all have to hold
     left, right = _distinct(reference), _distinct(given)
     if len(left) != len(right):
         return False
@@ -296,7 +303,7 @@ def _ratios(reference: Answer, given: Answer) -> bool:
         left, right = reference.parts, given.parts
         if len(left) != len(right):
             return False
-        if reference.may_be_time and given.may_be_time:
+        if reference.may_be_time or given.may_be_time:
             return all(same(a, b) for a, b in zip(left, right, strict=True))
         return all(
             same(Apply("product", (a, d)), Apply("product", (b, c)))

@@ -16,6 +16,7 @@ from gcpo_mcore.rewarding.mathematics.tree import Expression, Literal, Symbol
 MAX_BITS = 200_000  # of an exact number
 MAX_EXPONENT = 10**6  # of e, in what a power may be
 MAX_ARGUMENT = 5_000  # of a factorial or a binomial
+MAX_TERMS = 2_000  # of a sum or product over an index
 MAX_STEPS = 20_000  # operations in one evaluation
 GUARD_DIGITS = 30  # this near an integer a value is one, for floor and ceil
 
@@ -211,8 +212,10 @@ def _over_index(join: Callable[[Value, Value], Value], start: int) -> Callable[.
     def operation(at: Evaluation, index: Expression, low: Expression, high: Expression, body: Expression) -> Value:
         assert isinstance(index, Symbol)
         first, last = _whole(at(low)), _whole(at(high))
+        if last - first > MAX_TERMS:
+            raise UndefinedError("too many terms")
         total: Value = Fraction(start)
-        for i in range(first, min(last, first + MAX_STEPS) + 1):
+        for i in range(first, last + 1):
             at.places[index.name] = Fraction(i)
             value = at(body)
             exact = _exact(total, value)

@@ -189,8 +189,8 @@ def _macro(text: str, name: str, at: int, spaced: bool) -> tuple[list[Token], in
 def _upright(content: str, macro: str, spaced: bool) -> list[Token]:
     r"""What \text{...} and its like hold: a function's name, a number in words around it, or words."""
     words = re.sub(r"~|\\[ ,;:!]", " ", content).strip().strip("$")
-    if not words:
-        return []
+    if words in ("", ".", ","):
+        return [Token("sign", ",", spaced)] if words == "," else []
     name = ALIASES.get(words, words)
     if name in FUNCTIONS:
         return [Token("macro", name, spaced)]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from gcpo_mcore.rewarding.mathematics.tokens import Token
+from gcpo_mcore.rewarding.mathematics.tokens import Token, closing
 
 MAX_WORDS = 4
 BASIC = {  # of each quantity: size of a unit in the quantity's first one
@@ -66,8 +66,8 @@ DEGREE = Unit(Fraction(1), (("angle", 1),))
 RADIAN = Unit(Fraction(1), (("radian", 1),))
 
 
-def unit_of(tokens: Sequence[Token]) -> Unit | None:
-    """The unit that all of `tokens` are; None if they are anything else, or more than that."""
+def unit_of(tokens: Sequence[Token], is_one: bool = False) -> Unit | None:
+    """The unit that all of `tokens` are; None if they are anything else, or more than that. is_one: 1 apple."""
     parts = _words(tokens)
     if parts is None or not parts:
         return None
@@ -81,7 +81,7 @@ def unit_of(tokens: Sequence[Token]) -> Unit | None:
             continue
         if word == "*":
             continue
-        named, at = _named(parts, at - 1)
+        named, at = _named(parts, at - 1, is_one)
         if named is None:
             return None
         exponent = 1
@@ -97,13 +97,13 @@ def unit_of(tokens: Sequence[Token]) -> Unit | None:
 Named = list[tuple[str, Fraction, int]]
 
 
-def _named(parts: list[str], at: int) -> tuple[Named | None, int]:
+def _named(parts: list[str], at: int, is_one: bool) -> tuple[Named | None, int]:
     """The unit that begins at `at` as (quantity, size, power), and where it ends."""
     word = parts[at]
     if word.lower() in ("square", "sq", "cubic", "cu"):
         power = 2 if word.lower().startswith("sq") else 3
         if at + 1 < len(parts):
-            inner, end = _named(parts, at + 1)
+            inner, end = _named(parts, at + 1, is_one)
             return (None if inner is None else [(q, f**power, power * p) for q, f, p in inner]), end
         return None, at + 1
     if word.lower() in COMPOUND:
@@ -113,7 +113,7 @@ def _named(parts: list[str], at: int) -> tuple[Named | None, int]:
     known = _known(word)
     if known is not None:
         return ([] if known == "" else [(*UNITS[known], 1)]), at + 1
-    return _noun(parts, at)
+    return _noun(parts, at, is_one)
 
 
 def _known(word: str) -> str | None:
@@ -131,7 +131,7 @@ def _known(word: str) -> str | None:
     return None
 
 
-def _noun(parts: list[str], at: int) -> tuple[Named | None, int]:
+def _noun(parts: list[str], at: int, is_one: bool) -> tuple[Named | None, int]:
     """Things that are counted: up to MAX_WORDS words, the last a plural (red apples), up to a sign."""
     end = at
     while end < len(parts) and re.fullmatch("[A-Za-z]{2,}", parts[end]) and parts[end].lower() != "per":
@@ -142,7 +142,7 @@ def _noun(parts: list[str], at: int) -> tuple[Named | None, int]:
     last = words[-1]
     is_plural = last in IRREGULAR or (last.endswith("s") and not last.endswith("ss") and len(last) > 3)
     after_per = at > 0 and parts[at - 1] in ("per", "/")
-    if not (is_plural or after_per):
+    if not (is_plural or after_per or (is_one and len(words) == 1 and len(last) > 2)):
         return None, end
     noun = IRREGULAR.get(last) or (last.removesuffix("s") if is_plural else last)
     return [(" ".join([*words[:-1], noun]), Fraction(1), 1)], end
@@ -160,6 +160,10 @@ def _words(tokens: Sequence[Token]) -> list[str] | None:
             parts.extend(found)
         elif token.kind == "macro" and token.text == "dollar":
             parts.append("dollar")
+        elif token.kind == "macro" and token.text == "frac" and at < len(tokens) and not parts:
+            top = closing(tokens, at) + 1
+            first, second = _words(tokens[at + 1 : top - 1]), _words(tokens[top + 1 : -1])
+            return [*first, "/", *second] if first and second and closing(tokens, top) == len(tokens) - 1 else None
         elif token.kind == "sign" and token.text in "/*€£¥¢₹":
             parts.append(token.text)
         elif token.kind == "sign" and token.text == "^" and parts:
