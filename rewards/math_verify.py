@@ -1,7 +1,7 @@
 r"""1.0 if the answer equals a reference as mathematics (1/2 = 0.5 = \frac{1}{2}), else 0.0.
 
-Both are read whole, by gcpo_mcore/rewarding/mathematics, or not at all: what is not read whole is compared as text, so that
-nothing is right because of a part that was dropped. The name is that of the library that this reward once called,
+Both are read whole, by gcpo_mcore/rewarding/mathematics, or not at all: what is not read whole is compared as text, so
+that nothing is right because of a part that was dropped. The name is that of the library that this reward once called,
 https://github.com/huggingface/Math-Verify; docs/rewards.md compares the two, case by case.
 """
 
@@ -15,6 +15,7 @@ from gcpo_mcore.rewarding.letter import choice_letter, is_choice
 from gcpo_mcore.rewarding.mathematics.agreement import agree, is_read
 from gcpo_mcore.rewarding.mathematics.echo import is_echo
 from gcpo_mcore.rewarding.mathematics.prose import answer_in_prose
+from gcpo_mcore.rewarding.numbers import read_number
 
 
 @rewards.register
@@ -43,7 +44,8 @@ class MathVerify(Config):
 
     def doubt(self, reference: str) -> str | None:
         """What to tell a person about a reference answer; None if it is read whole."""
-        return None if is_choice(reference) or is_read(reference) else "compared as text: it is not read as mathematics"
+        is_known = read_number(reference) is not None or is_choice(reference) or is_read(reference)
+        return None if is_known else "compared as text only, as they are not read whole as mathematics"
 
 
 def _is_right(reference: str, given: str) -> bool:

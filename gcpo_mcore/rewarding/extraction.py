@@ -14,7 +14,10 @@ from gcpo_mcore.base.config import Config
 from gcpo_mcore.base.errors import UserError, nearest
 
 THINK_START, THINK_END = "<think>", "</think>"
-LAST_NUMBER = re.compile(r"(?:(?<![\w)\]}.])[-+−])?\$?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?(?:\\?%)?")
+LAST_NUMBER = re.compile(
+    r"(?:(?<![\w)\]}.])[-+−])?\$?(?:[0-9]{1,100} (?=[0-9]{1,100}/[0-9]))?"  # 2 1/2
+    r"(?:[0-9][0-9,]*(?:\.[0-9]+)*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?(?:/[0-9]+)*(?:\\?%)?"
+)
 SIGNS = re.compile(r"\\{1,2}(?:boxed|fbox)\{|\\.|[{}]", re.DOTALL)  # a box, anything escaped, a brace
 
 
@@ -87,8 +90,9 @@ class AfterThink(Config):
 class LastNumber(Config):
     """The last number in the response, or after the thinking if there was any; None without one.
 
-    With its sign, decimals, thousands commas, '/' and percent or dollar sign. A minus after a word or a digit is
-    not a sign (3-5).
+    With its sign, decimals, thousands commas, exponent (1e5), '/', the whole number before a fraction (2 1/2) and
+    percent or dollar sign. A minus after a word or a digit is not a sign (3-5). What belongs together is not cut: of
+    1.2.3 and 3/4/5 all is given, which is no number.
     """
 
     ANSWER_ONLY: ClassVar[bool] = True

@@ -27,7 +27,7 @@ def choice_letter(text: str) -> str | None:
 
 
 def is_choice(text: str) -> bool:
-    """Whether a reference answer is the letter of a choice, A to J, rather than the variable b: a small one has brackets."""
+    """Whether a reference answer is the letter of a choice, A to J, rather than a variable: b is one, (b) is not."""
     return choice_letter(text) is not None and CHOICE.fullmatch(_plain(text)) is not None
 
 

@@ -61,6 +61,7 @@ def remote(url, **knobs):
         "parallel": 4,
         "failures_to_open": 2,
         "open_s": 60.0,
+        "columns": None,
     }
     reward = rewards.get("remote").model_validate(settings | knobs)
     return lambda answers: asyncio.run(reward(answers))

@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Union
 
 from gcpo_mcore.rewarding.mathematics.expressions import expression_of, in_base
 from gcpo_mcore.rewarding.mathematics.sameness import same
@@ -113,7 +112,7 @@ class Words:
     text: str
 
 
-Answer = Union[Scalar, Several, Ordered, Matrix, Named, Related, Member, NumberSet, Joined, Ratio, Words]
+Answer = Scalar | Several | Ordered | Matrix | Named | Related | Member | NumberSet | Joined | Ratio | Words
 
 MAX_CHARS = 4000
 OPEN, CLOSE = {"(", "[", "{", r"\{"}, {")", "]", "}", r"\}"}
@@ -126,19 +125,22 @@ SYMBOL = r"(?:[A-Za-z]|\\[A-Za-z]+ ?)(?:_(?:\{[^{}]*\}|\w|\"[^\"]*\"))?'*"
 ARGUMENT = r"\([^()=]*\)"
 NAMES = (  # what may stand before '=' for the value behind it, the plainest first
     ("symbol", re.compile(SYMBOL)),
-    ("call", re.compile(f"(?:{SYMBOL}|[A-Za-z]+|\"[^\"]+\"){ARGUMENT}")),
-    ("words", re.compile(r'(?:\\(?:angle|triangle|overline|widehat|measuredangle)\s?\{?)*m?[A-Z]{2,4}\}?')),
+    ("call", re.compile(f'(?:{SYMBOL}|[A-Za-z]+|"[^"]+"){ARGUMENT}')),
+    ("words", re.compile(r"(?:\\(?:angle|triangle|overline|widehat|measuredangle)\s?\{?)*m?[A-Z]{2,4}\}?")),
     ("words", re.compile(r'(?:"[^"]+"|\\angle [A-Z]|m\\angle [A-Z]{1,3}|[A-Za-z]{5,}|\\\|[A-Z]{2}\||\[[A-Z]{3,5}\])')),
     ("point", re.compile(rf"\({SYMBOL}(?:,{SYMBOL})+\)")),
-    ("composite", re.compile(rf"(?:[a-zA-Z]|\\[a-z]+ )(?:[+-]?(?:[a-zA-Z]|\\(?:alpha|beta|gamma) ))+")),
+    ("composite", re.compile(r"(?:[a-zA-Z]|\\[a-z]+ )(?:[+-]?(?:[a-zA-Z]|\\(?:alpha|beta|gamma) ))+")),
     ("composite", re.compile(r"\\frac\{?[a-zA-Z]\}?\{?[a-zA-Z]\}?|[a-zA-Z]/[a-zA-Z]|\|[a-zA-Z]{1,2}\|")),
     ("composite", re.compile(rf"\\(?:sin|cos|tan|cot|sec|csc) (?:{SYMBOL}|\(?\\?angle ?[A-Z]{{1,3}}\)?)")),
 )
 SET_BUILDER = {"|", ":", "mid"}
-VARIABLE_RUN = re.compile(r"(?![a-z]*[eiou])[b-dxyzabkmnpqrstw]+")  # letters that algebra multiplies, rather than a word
+VARIABLE_RUN = re.compile(
+    r"(?![a-z]*[eiou])[b-dxyzabkmnpqrstw]+"
+)  # letters that algebra multiplies, rather than a word
 TIME = re.compile(r"[0-9]{1,2}:[0-5][0-9](?::[0-5][0-9])?")
-IN_BASE = re.compile(r"[({]*([0-9A-Fa-f]+)[)}]*_\{?([0-9]{1,2}|\"?[a-z]+\"?)\}?")
-SCALED = re.compile(r"(\S+) ?(hundred|thousand|million|billion|trillion|dozen)")
+IN_BASE = re.compile(r"[({]*([0-9]+)[)}]*_\{?([0-9]{1,2}|\"[a-z]+\")\}?")
+IN_LARGE_BASE = re.compile(r"[({]*([A-F]*[0-9][0-9A-F]*)[)}]*_\{?(1[1-6])\}?")
+SCALED = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(hundred|thousand|million|billion|trillion|dozen)")
 
 
 def read(text: str) -> Answer:
@@ -168,9 +170,9 @@ def _without_dollars(text: str) -> str:
 
 def _phrase(text: str) -> Answer | None:
     """What is said in words; None if it is not words alone."""
-    if scaled := SCALED.fullmatch(re.sub(r"\\text\{ ?(\w+) ?\}", r" \1", text).replace(r"\ ", " ").replace("  ", " ")):
-        if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", scaled[1]):
-            return Scalar(Literal(Fraction(scaled[1]) * SCALES[scaled[2]]))
+    unwrapped = re.sub(r"\\text\{ ?(\w+) ?\}", r" \1", text).replace(r"\ ", " ").replace("  ", " ")
+    if scaled := SCALED.fullmatch(unwrapped):
+        return Scalar(Literal(Fraction(scaled[1]) * SCALES[scaled[2]]))
     if not is_wordy(text):
         return None
     plain = plain_words(text)
@@ -409,9 +411,8 @@ def _ratio(tokens: Sequence[Token]) -> Answer | None:
 
 
 def _scalar(tokens: Sequence[Token]) -> Answer:
-    if (found := IN_BASE.fullmatch(spell(tokens))) and re.search("[0-9]", found[1]):
-        if found[1].isdecimal() or found[2] in ("11", "12", "13", "14", "15", "16"):
-            return Scalar(in_base(found[1], found[2]))
+    if found := IN_BASE.fullmatch(spell(tokens)) or IN_LARGE_BASE.fullmatch(spell(tokens)):
+        return Scalar(in_base(found[1], found[2]))
     expression, unit = _with_unit(tokens)
     expression, unit, is_percent = _peeled(expression, unit)
     signs = operations(expression) & {"pm", "mp"}
@@ -489,4 +490,3 @@ def _peeled(expression: Expression, unit: Unit | None) -> tuple[Expression, Unit
     if isinstance(expression, Apply) and expression.operation == "percent" and unit is None:
         return expression.operands[0], None, True
     return expression, unit, False
-

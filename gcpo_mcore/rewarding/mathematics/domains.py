@@ -202,7 +202,9 @@ def _tidy(pieces: Sequence[Piece]) -> Pieces:
             if order < 0 or (order == 0 and (piece.has_low or last.has_high)):
                 further = _order(piece.high, last.high)
                 high = piece.high if further > 0 else last.high
-                has_high = (last.has_high or piece.has_high) if further == 0 else (piece if further > 0 else last).has_high
+                has_high = (
+                    (last.has_high or piece.has_high) if further == 0 else (piece if further > 0 else last).has_high
+                )
                 made[-1] = Piece(last.low, last.has_low, high, has_high)
                 continue
         made.append(piece)

@@ -44,5 +44,3 @@ def _squeezed(text: str) -> str:
     for spelling, one in SPELLINGS:
         text = re.sub(spelling, one, text)
     return LAYOUT.sub("", text)
-
-

@@ -1,6 +1,6 @@
-"""Whether two answers that were read are the same. The first is the reference, and may be asked for more loosely named.
+"""Whether two answers that were read are the same. The first is the reference.
 
-What is not said to be the same here is not: a point is no list, a list of two is no number, five metres are not five seconds.
+What is not said to be the same here is not: a point is no list, a list of two is no number, five metres are no seconds.
 """
 
 from collections.abc import Sequence
@@ -160,7 +160,7 @@ def _free(answer: Answer) -> set[str]:
 
 
 def _functions(reference: Named | Related, given: Named | Related) -> bool:
-    """Whether two equations have the same solutions: the difference of the sides of one is a multiple of the other's."""
+    """Whether two equations say the same: the difference of the sides of one is a multiple of the other's."""
     left, right = _difference(reference), _difference(given)
     return left is not None and right is not None and _proportional(left, right) is not None
 
@@ -237,9 +237,10 @@ def _unordered(reference: Several, given: Several) -> bool:
 def _distinct(several: Several) -> list[Answer]:
     """A set has each element once; x = 1 or x = 2 says two numbers; names that differ stay with their values."""
     items = list(several.items)
-    names = {i.name.partition("_")[0] if i.kind == "symbol" else i.name for i in items if isinstance(i, Named)}
-    if items and all(isinstance(i, Named) for i in items) and len(names) == 1 and all(_is_solved(i) for i in items):  # type: ignore[arg-type]
-        items = [i.value for i in items if isinstance(i, Named)]
+    named = [i for i in items if isinstance(i, Named) and _is_solved(i)]
+    names = {i.name.partition("_")[0] if i.kind == "symbol" else i.name for i in named}
+    if len(named) == len(items) and len(names) == 1:
+        items = [i.value for i in named]
     if several.joint != "{":
         return items
     kept: list[Answer] = []

@@ -1,7 +1,7 @@
 """The value of an expression: a Fraction where it is exact, else mpmath's numbers at a given precision.
 
-Nothing is simplified and nothing searched, so an evaluation ends. UndefinedError for what has no value (1/0), or none that
-is worth its cost (9^9^9^9).
+Nothing is simplified and nothing searched, so an evaluation ends. UndefinedError for what has no value (1/0), or none
+that is worth its cost (9^9^9^9).
 """
 
 import math
@@ -106,7 +106,12 @@ def _power(at: Evaluation, base: Value, exponent: Value) -> Value:
         if isinstance(exponent, mp.mpc) or exponent <= 0:
             raise UndefinedError("0 to a power")
         return Fraction(0)
-    if at.is_real and not isinstance(base, mp.mpc) and base < 0 and not (_exact(exponent) and exponent.denominator == 1):
+    if (
+        at.is_real
+        and not isinstance(base, mp.mpc)
+        and base < 0
+        and not (_exact(exponent) and exponent.denominator == 1)
+    ):
         raise UndefinedError("a negative base")
     root = _exact_root(base, exponent.denominator) if _exact(base, exponent) else None
     if root is not None:

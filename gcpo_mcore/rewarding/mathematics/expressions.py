@@ -21,18 +21,19 @@ from gcpo_mcore.rewarding.mathematics.tree import (
     integer,
     negative,
     symbols,
+    words,
 )
 
 MAX_DEPTH = 60
 MAX_LETTERS = 4  # a longer run of letters is a word
-GREEK = set(
+GREEK = words(
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau upsilon phi chi psi omega "
-    "Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell".split()
+    "Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell"
 )
 CONSTANTS = {"pi": PI, "infty": INFINITY, "infinity": INFINITY, "inf": INFINITY}
-WORDS = set(
+WORDS = words(
     "and or if is not for the to of mod in on at as by so no yes then when else with than about only all any none odd "
-    "even true false are was be it we".split()
+    "even true false are was be it we"
 )
 TRIGONOMETRIC = {"sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth"}
 INVERSE = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "cot": "arccot"}

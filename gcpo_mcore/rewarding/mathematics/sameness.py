@@ -1,11 +1,11 @@
 r"""Whether two expressions are the same, without simplifying either.
 
-Numbers: exact if both are rational; else both are evaluated to 60 and to 120 digits. A value that agrees between the two is
-known, and known values are the same if they agree to 1e-40 of their size, however small they are. A value that shrinks with
-the precision is zero: it was only rounding.
+Numbers: exact if both are rational; else both are evaluated to 60 and to 120 digits. A value that agrees between the
+two is known, and known values are the same if they agree to 1e-40 of their size, however small they are. A value that
+shrinks with the precision is zero: it was only rounding.
 
-With variables: at points drawn from their names, in real arithmetic. A point at which one of the two is undefined is passed
-over ((x^2-1)/(x-1) is x+1); one at which they differ decides.
+With variables: at points drawn from their names, in real arithmetic. A point at which one of the two is undefined is
+passed over ((x^2-1)/(x-1) is x+1); one at which they differ decides.
 
 A decimal may stand for a number that no decimal gives exactly (1/3, \pi): correctly rounded, with six digits or more.
 """
@@ -138,7 +138,7 @@ def _rounds(decimal: Expression, exact: Expression) -> bool:
         decimal = Literal(-inner.value, inner.places, inner.digits)
     if not isinstance(decimal, Literal) or decimal.places is None or decimal.digits < LEAST_DIGITS:
         return False
-    if isinstance(exact, Literal) and exact.places is not None or is_terminating(exact):
+    if (isinstance(exact, Literal) and exact.places is not None) or is_terminating(exact):
         return False
     try:
         value = real_value(exact)

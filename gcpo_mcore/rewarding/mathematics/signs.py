@@ -1,6 +1,6 @@
 r"""Answers in their usual signs: Unicode as LaTeX, and no marks around them that say nothing about their value.
 
-    ½ -> \frac{1}{2}    x² -> x^{2}    √2 -> \sqrt 2    ４２ -> 42    3·4 -> 3\cdot 4
+½ -> \frac{1}{2}    x² -> x^{2}    √2 -> \sqrt 2    ４２ -> 42    3·4 -> 3\cdot 4
 """
 
 import re
@@ -20,7 +20,9 @@ MATH_ALIASES = {
     "。": ".", "∧": r"\land ", "∨": r"\lor ", "‰": r"\permille ",
 }  # fmt: skip
 GREEK = {chr(c): unicodedata.name(chr(c)).split()[-1].lower() for c in [*range(0x3B1, 0x3C2), *range(0x3C3, 0x3CA)]}
-CAPITALS = {chr(c): unicodedata.name(chr(c)).split()[-1].capitalize() for c in (0x393, 0x394, 0x398, 0x39B, 0x3A6, 0x3A9)}
+CAPITALS = {
+    chr(c): unicodedata.name(chr(c)).split()[-1].capitalize() for c in (0x393, 0x394, 0x398, 0x39B, 0x3A6, 0x3A9)
+}
 MATH_ALIASES |= {sign: rf"\{name.replace('lamda', 'lambda')} " for sign, name in GREEK.items()}
 MATH_ALIASES |= {sign: rf"\{name.replace('Lamda', 'Lambda')} " for sign, name in CAPITALS.items()}
 INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u2061\u2062\u2063\u00ad\ufe0f"))
@@ -65,7 +67,7 @@ def _sign(sign: str) -> str:
 
 
 def bare(text: str) -> str:
-    r"""`text` in usual signs without surrounding marks (**x**, $x$, \text{x}), 'the answer is' and a final full stop."""
+    r"""`text` in usual signs without marks around it (**x**, $x$, \text{x}), 'the answer is' and a final full stop."""
     text = usual(text).strip()
     before = None
     while text != before:

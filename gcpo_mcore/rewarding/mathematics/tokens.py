@@ -1,7 +1,7 @@
-r"""An answer's text as tokens: numbers, letters, macros, signs, upright words. Layout is dropped here and nowhere else.
+r"""The tokens of an answer: numbers, letters, macros, signs, upright words. Layout is dropped here and nowhere else.
 
-Digits in groups (1,234,567 and 1.234.567,5 and 1 234 567 and 1{,}234 and 1'234) are one number. A comma between brackets
-separates, unless the commas between the groups are the only ones there without a space behind them.
+Digits in groups (1,234,567, 1.234.567,5, 1 234 567, 1{,}234 and 1'234) are one number. A comma between brackets
+separates, unless other commas of the text have a space behind them.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from gcpo_mcore.rewarding.mathematics.tree import Literal, UnreadableError
+from gcpo_mcore.rewarding.mathematics.tree import Literal, UnreadableError, words
 
 MAX_TOKENS = 1000
 MAX_DIGITS = 2000
@@ -23,9 +23,9 @@ class Token(NamedTuple):
     spaced: bool = False  # white space before it
 
 
-DROPPED = set(
-    "left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr displaystyle textstyle scriptstyle "
-    "limits nolimits rm bf it sf tt normalsize large Large strut mathstrut quad qquad enspace thinspace".split()
+DROPPED = words(
+    "left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr displaystyle textstyle "
+    "scriptstyle limits nolimits rm bf it sf tt normalsize large Large strut mathstrut quad qquad enspace thinspace"
 )
 ALIASES = {
     "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom", "leq": "le", "geq": "ge",
@@ -39,11 +39,11 @@ ALIASES = {
     "{": r"\{", "}": r"\}", "%": "%", "$": "dollar", "&": "&", "#": "#", "_": "_", "|": "norm",
 }  # fmt: skip
 SIGNS = {"<", ">", "*", "/", "|", r"\{", r"\}", "[", "]", "(", ")", ":", "%", "&", "#", "_"}
-FUNCTIONS = set(
+FUNCTIONS = words(
     "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh coth arsinh arcosh artanh log ln exp "
-    "sqrt abs min max gcd lcm floor ceil".split()
+    "sqrt abs min max gcd lcm floor ceil"
 )
-UPRIGHT = set("text textbf textit textrm textsf textnormal mathrm mathsf mbox hbox operatorname".split())
+UPRIGHT = words("text textbf textit textrm textsf textnormal mathrm mathsf mbox hbox operatorname")
 SAME_AS_CONTENT = {"mathbf", "mathit", "boldsymbol", "bm", "pmb", "mathnormal"}
 NUMBER_SETS = {"R", "Z", "Q", "N", "C"}
 
@@ -93,8 +93,8 @@ def closing(tokens: Sequence[Token], start: int) -> int:
 
 def spell(tokens: Sequence[Token]) -> str:
     """The tokens in one form, whatever the layout was."""
-    words = {"macro": "\\{} ", "text": '"{}"', "begin": "\\begin{{{}}}", "end": "\\end{{{}}}"}
-    return "".join(words.get(t.kind, "{}").format(" ".join(t.text.split())) for t in tokens).replace(" }", "}")
+    forms = {"macro": "\\{} ", "text": '"{}"', "begin": "\\begin{{{}}}", "end": "\\end{{{}}}"}
+    return "".join(forms.get(t.kind, "{}").format(" ".join(t.text.split())) for t in tokens).replace(" }", "}")
 
 
 def _join_groups(text: str) -> str:
@@ -188,20 +188,20 @@ def _macro(text: str, name: str, at: int, spaced: bool) -> tuple[list[Token], in
 
 def _upright(content: str, macro: str, spaced: bool) -> list[Token]:
     r"""What \text{...} and its like hold: a function's name, a number in words around it, or words."""
-    words = re.sub(r"~|\\[ ,;:!]", " ", content).strip().strip("$")
-    if words in ("", ".", ","):
-        return [Token("sign", ",", spaced)] if words == "," else []
-    name = ALIASES.get(words, words)
+    said = re.sub(r"~|\\[ ,;:!]", " ", content).strip().strip("$")
+    if said in ("", ".", ","):
+        return [Token("sign", ",", spaced)] if said == "," else []
+    name = ALIASES.get(said, said)
     if name in FUNCTIONS:
         return [Token("macro", name, spaced)]
-    if words in ("e", "i") and macro != "text":
-        return [Token("letters", words, spaced)]
+    if said in ("e", "i") and macro != "text":
+        return [Token("letters", said, spaced)]
     if macro == "operatorname":
-        return [Token("macro", words, spaced)]
-    if re.search(r"[0-9\\^_{}$=<>+*]", words):
-        inner = _scan(words)
+        return [Token("macro", said, spaced)]
+    if re.search(r"[0-9\\^_{}$=<>+*]", said):
+        inner = _scan(said)
         return [inner[0]._replace(spaced=True), *inner[1:]] if inner else []
-    return [Token("text", words, spaced or content[:1] in " ~")]
+    return [Token("text", said, spaced or content[:1] in " ~")]
 
 
 def _braced(text: str, at: int) -> tuple[str, int]:

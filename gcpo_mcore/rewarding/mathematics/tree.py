@@ -37,6 +37,11 @@ Expression = Literal | Symbol | Apply
 PI, EULER, IMAGINARY, INFINITY = Apply("pi"), Apply("euler"), Apply("imaginary"), Apply("infinity")
 
 
+def words(text: str) -> frozenset[str]:
+    """The words of a text: a set of names, in fewer signs."""
+    return frozenset(text.split())
+
+
 def integer(expression: Expression) -> int | None:
     """The value of an integer as written without a point; None for anything else."""
     whole = isinstance(expression, Literal) and expression.places is None and expression.value.denominator == 1

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from gcpo_mcore.rewarding.mathematics.tokens import Token, closing
+from gcpo_mcore.rewarding.mathematics.tree import words
 
 MAX_WORDS = 4
 BASIC = {  # of each quantity: size of a unit in the quantity's first one
@@ -43,14 +44,14 @@ IRREGULAR = {"people": "person", "children": "child", "men": "man", "women": "wo
              "loaves": "loaf", "leaves": "leaf", "knives": "knife", "money": "money", "oxen": "ox"}  # fmt: skip
 GENERIC = {"unit", "units"}  # says nothing about which
 # Words that change what a number says, or say that it is not the whole answer: none of them is a unit.
-TELLING = set(
+TELLING = words(
     "and or if is not for the to of mod in on at as by so no yes then when else with than about only all any none odd "
     "even true false are was be but nor yet over under less more fewer least most plus minus times divided squared "
     "cubed factorial half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths eighth eighths "
     "tenth tenths hundredth hundredths thousandth thousandths dozen dozens score scores ten tens hundred hundreds "
     "thousand thousands million millions billion billions trillion trillions percent percents pi this these those has "
     "does thus perhaps maybe possibly probably approximately always unless except versus vs us guess negative positive "
-    "wrong answers answer where given since because bases powers logs exists exceeds equals".split()
+    "wrong answers answer where given since because bases powers logs exists exceeds equals"
 )
 
 
@@ -136,16 +137,16 @@ def _noun(parts: list[str], at: int, is_one: bool) -> tuple[Named | None, int]:
     end = at
     while end < len(parts) and re.fullmatch("[A-Za-z]{2,}", parts[end]) and parts[end].lower() != "per":
         end += 1
-    words = [w.lower() for w in parts[at:end]]
-    if not 0 < len(words) <= MAX_WORDS or any(w in TELLING or w.endswith("ly") for w in words):
+    said = [w.lower() for w in parts[at:end]]
+    if not 0 < len(said) <= MAX_WORDS or any(w in TELLING or w.endswith("ly") for w in said):
         return None, end
-    last = words[-1]
+    last = said[-1]
     is_plural = last in IRREGULAR or (last.endswith("s") and not last.endswith("ss") and len(last) > 3)
     after_per = at > 0 and parts[at - 1] in ("per", "/")
-    if not (is_plural or after_per or (is_one and len(words) == 1 and len(last) > 2)):
+    if not (is_plural or after_per or (is_one and len(said) == 1 and len(last) > 2)):
         return None, end
     noun = IRREGULAR.get(last) or (last.removesuffix("s") if is_plural else last)
-    return [(" ".join([*words[:-1], noun]), Fraction(1), 1)], end
+    return [(" ".join([*said[:-1], noun]), Fraction(1), 1)], end
 
 
 def _words(tokens: Sequence[Token]) -> list[str] | None:
