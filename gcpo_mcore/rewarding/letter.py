@@ -9,20 +9,22 @@ LEADING = re.compile(
     re.I,
 )
 MARKED = re.compile(r"\(([A-Za-z])\)|\b([A-Z])[).:]")
-JOINED = re.compile(r"(?:^|.*\b(?:or|and|maybe|perhaps|possibly|not|but)|.*[,/&])\W*([A-J])(?![A-Za-z])")
+JOINED = re.compile(r".*(?:\b(?:or|and|maybe|perhaps|possibly|not|but)|[,/&])\W*([A-J])(?![A-Za-z])|\W*([A-J])\W*$")
 CHOICE = re.compile(r"[A-J]\b.*|[(\[][A-Ja-j][)\]].*", re.DOTALL)
 
 
 def choice_letter(text: str) -> str | None:
     """The one letter that `text` names, in upper case; None if it names none, or several."""
     plain = _plain(text)
-    found = LEADING.match(plain)
-    if found is None:
+    leading = LEADING.match(plain)
+    if leading is None:
         return None
-    letter = found["letter"].upper()
-    rest = plain[found.end() :]
+    letter = leading["letter"].upper()
+    rest = plain[leading.end() :]
     # '(A), (B)', 'A. or B.' and '(B) or C' bet on two letters: that is no answer.
-    others = {m.upper() for m in MARKED.findall(rest) for m in m if m} | set(JOINED.findall(rest))
+    others = {m.upper() for m in MARKED.findall(rest) for m in m if m} | {
+        m for found in JOINED.findall(rest) for m in found if m
+    }
     return None if others - {letter} else letter
 
 

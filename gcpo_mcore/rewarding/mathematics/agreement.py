@@ -1,5 +1,7 @@
 """Whether two texts are the same answer: `agree`. What is not read whole is compared as text, and never in parts."""
 
+import re
+
 from gcpo_mcore.rewarding.mathematics.answers import is_wordy, read
 from gcpo_mcore.rewarding.mathematics.equality import equal
 from gcpo_mcore.rewarding.mathematics.signs import bare
@@ -8,13 +10,14 @@ from gcpo_mcore.rewarding.mathematics.tree import UnreadableError
 from gcpo_mcore.rewarding.mathematics.words import plain_words
 
 MAX_CHARS = 4000
+UPRIGHT_WORDS = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mbox) ?\{([^{}]*)\}")
 
 
 def agree(reference: str, given: str) -> bool:
     """Whether `given` is the answer `reference`: as text, or as mathematics if both are read whole."""
     if len(reference) > MAX_CHARS or len(given) > MAX_CHARS:
         return reference.strip() == given.strip()
-    if text_form(reference) == text_form(given):
+    if text_form(reference) == text_form(given) or _unwrapped(reference) == _unwrapped(given):
         return True
     try:
         return equal(read(reference), read(given))
@@ -29,6 +32,11 @@ def is_read(text: str) -> bool:
     except (UnreadableError, RecursionError):
         return is_wordy(text)
     return True
+
+
+def _unwrapped(text: str) -> str:
+    r"""A text in which \text{n is even} and n \text{ is even} are one."""
+    return " ".join(UPRIGHT_WORDS.sub(r" \1 ", bare(text)).replace("$", " ").split())
 
 
 def text_form(text: str) -> str | tuple[tuple[str, str], ...]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from gcpo_mcore.rewarding.mathematics.expressions import expression_of, in_base
+from gcpo_mcore.rewarding.mathematics.expressions import GREEK, expression_of, in_base
 from gcpo_mcore.rewarding.mathematics.sameness import same
 from gcpo_mcore.rewarding.mathematics.signs import bare
 from gcpo_mcore.rewarding.mathematics.tokens import FUNCTIONS, Token, spell, tokens_of
@@ -58,7 +58,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Named:
-    """kind: symbol (x=), call (f(x)=), words (Area=), point ((x,y)=), or composite (m+n=), and what it is."""
+    """kind: symbol (x=), call (f(x)=), segment (AB=), words (Area=), point ((x,y)=), composite (m+n=); what it is."""
 
     name: str
     kind: str
@@ -121,25 +121,25 @@ SEPARATORS = {",": ",", ";": ","}
 JOINTS = {"and": "and", "or": "or", "land": "and", "lor": "or"}
 SETS = ("cup", "cap", "setminus")
 MATRICES = {"matrix", "pmatrix", "bmatrix", "Bmatrix", "array", "smallmatrix"}
-SYMBOL = r"(?:[A-Za-z]|\\[A-Za-z]+ ?)(?:_(?:\{[^{}]*\}|\w|\"[^\"]*\"))?'*"
+LETTER = rf"(?:[A-Za-z]|\\(?:{'|'.join(sorted(GREEK))}) ?)"
+SYMBOL = rf"{LETTER}(?:_(?:\{{[^{{}}]*\}}|\w|\"[^\"]*\"))?'*"
 ARGUMENT = r"\([^()=]*\)"
 NAMES = (  # what may stand before '=' for the value behind it, the plainest first
     ("symbol", re.compile(SYMBOL)),
     ("call", re.compile(f'(?:{SYMBOL}|[A-Za-z]+|"[^"]+"){ARGUMENT}')),
-    ("words", re.compile(r"(?:\\(?:angle|triangle|overline|widehat|measuredangle)\s?\{?)*m?[A-Z]{2,4}\}?")),
-    ("words", re.compile(r'(?:"[^"]+"|\\angle [A-Z]|m\\angle [A-Z]{1,3}|[A-Za-z]{5,}|\\\|[A-Z]{2}\||\[[A-Z]{3,5}\])')),
+    ("segment", re.compile(r"(?:\\(?:angle|triangle|overline|widehat|measuredangle)\s?\{?)*m?[A-Z]{2,4}\}?")),
+    ("segment", re.compile(r"m?\\angle [A-Z]{1,3}|\[[A-Z]{3,5}\]")),
+    ("words", re.compile(r'"[^"]+"|[A-Za-z]{5,}')),
     ("point", re.compile(rf"\({SYMBOL}(?:,{SYMBOL})+\)")),
-    ("composite", re.compile(r"(?:[a-zA-Z]|\\[a-z]+ )(?:[+-]?(?:[a-zA-Z]|\\(?:alpha|beta|gamma) ))+")),
+    ("composite", re.compile(rf"{LETTER}(?:[+-]?{LETTER})+")),
     ("composite", re.compile(r"\\frac\{?[a-zA-Z]\}?\{?[a-zA-Z]\}?|[a-zA-Z]/[a-zA-Z]|\|[a-zA-Z]{1,2}\|")),
     ("composite", re.compile(rf"\\(?:sin|cos|tan|cot|sec|csc) (?:{SYMBOL}|\(?\\?angle ?[A-Z]{{1,3}}\)?)")),
 )
 SET_BUILDER = {"|", ":", "mid"}
-VARIABLE_RUN = re.compile(
-    r"(?![a-z]*[eiou])[b-dxyzabkmnpqrstw]+"
-)  # letters that algebra multiplies, rather than a word
+VARIABLE_RUN = re.compile("[abcdkmnpqrstwxyz]+")  # letters that algebra multiplies, rather than a word
 TIME = re.compile(r"[0-9]{1,2}:[0-5][0-9](?::[0-5][0-9])?")
-IN_BASE = re.compile(r"[({]*([0-9]+)[)}]*_\{?([0-9]{1,2}|\"[a-z]+\")\}?")
-IN_LARGE_BASE = re.compile(r"[({]*([A-F]*[0-9][0-9A-F]*)[)}]*_\{?(1[1-6])\}?")
+IN_BASE = re.compile(r'(?:([0-9]+)|\(([0-9]+)\))_(?:([0-9]{1,2}|"[a-z]+")|\{([0-9]{1,2}|"[a-z]+")\})')
+IN_LARGE_BASE = re.compile(r"(?:([A-F]*[0-9][0-9A-F]*)|\(([A-F]*[0-9][0-9A-F]*)\))_(?:(1[1-6])|\{(1[1-6])\})")
 SCALED = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(hundred|thousand|million|billion|trillion|dozen)")
 
 
@@ -378,7 +378,7 @@ def _set(inner: Sequence[Token]) -> Answer:
     if len(bars) == 1 and bars[0] in SET_BUILDER:
         name = spell(parts[0]).strip()
         domain, member = _split(parts[0], lambda t: "in" if t.kind == "macro" and t.text == "in" else None)
-        if len(member) == 1 and spell(domain[1]) == r"\setR ".strip():
+        if len(member) == 1 and spell(domain[1]).strip() == r"\setR":
             name = spell(domain[0]).strip()
         if re.fullmatch(SYMBOL, name):
             return Member(name, _answer(parts[1]))
@@ -412,7 +412,7 @@ def _ratio(tokens: Sequence[Token]) -> Answer | None:
 
 def _scalar(tokens: Sequence[Token]) -> Answer:
     if found := IN_BASE.fullmatch(spell(tokens)) or IN_LARGE_BASE.fullmatch(spell(tokens)):
-        return Scalar(in_base(found[1], found[2]))
+        return Scalar(in_base(found[1] or found[2], found[3] or found[4]))
     expression, unit = _with_unit(tokens)
     expression, unit, is_percent = _peeled(expression, unit)
     signs = operations(expression) & {"pm", "mp"}

@@ -8,7 +8,13 @@ from gcpo_mcore.rewarding.mathematics.signs import usual
 from gcpo_mcore.rewarding.mathematics.tree import Apply, Expression, UnreadableError, integer, operations
 
 LAYOUT = re.compile(r"\\left(?![a-z])|\\right(?![a-z])|\\displaystyle|\\[,;:! ]|[\s${}]|\\[()\[\]]")
-SPELLINGS = ((r"\\(?:cdot|times|ast)(?![a-z])|\*", "*"), (r"\\[dt]frac", r"\\frac"), (r"\\div(?![a-z])", "/"))
+SPELLINGS = (
+    (r"\\[dtc]?frac ?\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2"),
+    (r"\\[dtc]?frac ?([0-9])([0-9])", r"\1/\2"),
+    (r"\\(?:cdot|times|ast)(?![a-z])|\*", "*"),
+    (r"\\[dt]frac", r"\\frac"),
+    (r"\\div(?![a-z])", "/"),
+)
 FINISHED = {"negative", "pi", "euler", "imaginary", "infinity"}
 
 
@@ -18,7 +24,7 @@ def is_echo(given: str, prompt: str, references: tuple[str, ...]) -> bool:
     if len(form) < 3 or form in {_squeezed(r) for r in references}:
         return False
     asked = _squeezed(prompt)
-    if not re.search(rf"(?<![\w.]){re.escape(form)}(?![\w.]\w|\w)", asked):
+    if not re.search(rf"(?<![0-9.]){re.escape(form)}(?![0-9]|\.[0-9])", asked):
         return False
     try:
         answer = read(given)

@@ -8,6 +8,7 @@ import re
 from gcpo_mcore.rewarding.extraction import last_box
 from gcpo_mcore.rewarding.mathematics.signs import usual
 
+REASON = re.compile(r",\s+(?=(?:because|since|which|as|so|I)\b)")  # what follows is no part of the answer
 STATED = re.compile(r"answer\W{0,4}(?: is|:|=)\s*:?\s*(?P<rest>[^\n]+)", re.I)
 SENTENCE = re.compile(r"(?<=[.!?])(?:\s+(?=[A-Z*])|\n)|\n+")
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$]+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
@@ -22,7 +23,8 @@ def answer_in_prose(text: str) -> str | None:
         return box
     stated = STATED.findall(text)
     if stated:
-        return _sentences(stated[-1])[0]
+        sentences = _sentences(stated[-1].strip("*_ "))
+        return REASON.split(sentences[0])[0] if sentences else None
     lines = _sentences(usual(text))
     for line in reversed(lines):
         for form in (FORMULA, NUMBER):

@@ -175,6 +175,8 @@ def _words(tokens: Sequence[Token]) -> list[str] | None:
             elif rest:
                 parts.append("^" + rest[0])
                 at += 1
+            else:
+                return None
         elif token.kind == "sign" and token.text in "{}" and parts:
             return None
         else:
