@@ -7,6 +7,8 @@ DAPO's soft overlong punishment (arXiv 2503.14476, equation 13), with L the resp
     -1                                           beyond
 """
 
+from typing import Self
+
 from pydantic import PositiveInt, model_validator
 
 from gcpo_mcore.base.config import Config
@@ -22,7 +24,7 @@ class Overlong(Config):
     cache_tokens: PositiveInt
 
     @model_validator(mode="after")
-    def _slope_fits(self) -> "Overlong":
+    def _slope_fits(self) -> Self:
         if self.cache_tokens > self.max_tokens:
             raise ValueError(f"cache_tokens {self.cache_tokens} is more than max_tokens {self.max_tokens}")
         return self

@@ -3,7 +3,7 @@
 The package's own scorers are not for text that a model wrote: some evaluate it (countdown was seen to run a shell
 command from an answer), others give part marks for junk. So an answer counts
 
-1. if it is the reference, character by character, or the same number;
+1. if it is the reference, character by character, or the same number (84/2 is a sum to do, not a number);
 2. for countdown and puzzle24, if our own arithmetic, which runs nothing, says that it is a solution;
 3. for the tasks in VETTED, which have many right answers, if the package's scorer gives it full marks. Nothing in the
    modules of these tasks evaluates text, opens files or imports sympy (tests/rewarding/test_reasoning_gym.py looks).
@@ -55,9 +55,10 @@ class ReasoningGym(Config):
 
 
 def _is_reference(given: str, reference: str) -> bool:
-    left, right = read_number(reference), read_number(given)
-    same_number = left is not None and right is not None and left == right
-    return given.strip() == reference.strip() or same_number
+    if given.strip() == reference.strip():
+        return True
+    left, right = (None if "/" in text else read_number(text) for text in (reference, given))
+    return left is not None and left == right
 
 
 def _is_solution(given: str, reference: str, problem: dict) -> bool:

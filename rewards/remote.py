@@ -19,6 +19,7 @@ from gcpo_mcore.base.config import Config, Free
 from gcpo_mcore.base.http_json import HttpFailure, post, with_retries
 from gcpo_mcore.base.registry import rewards
 from gcpo_mcore.rewarding.answer import Answer
+from gcpo_mcore.rewarding.encoding import encodable
 
 
 @rewards.register
@@ -30,8 +31,9 @@ class Remote(Config):
     parallel          requests under way at a time, of each worker process
     failures_to_open  answers that fail in a row until the circuit opens; each worker process counts for itself
     open_s            how long it stays open
+    columns           the data columns to send; null: all that JSON can hold (rewarding/encoding.py says how)
 
-    All are free: where the server is and how it is reached.
+    All but `columns` are free: where the server is and how it is reached.
     """
 
     url: Free[HttpUrl]
@@ -41,6 +43,7 @@ class Remote(Config):
     parallel: Free[PositiveInt]
     failures_to_open: Free[PositiveInt]
     open_s: Free[NonNegativeFloat]
+    columns: tuple[str, ...] | None
 
     _failures: int = PrivateAttr(default=0)
     _closed_again: float = PrivateAttr(default=0.0)  # time.monotonic()
@@ -78,7 +81,7 @@ class Remote(Config):
             "response": answer.response_text,
             "reference": answer.reference,
             "other_references": answer.other_references,
-            "columns": answer.columns,
+            "columns": encodable(answer.columns, self.columns),
             "truncated": answer.truncated,
             "response_tokens": answer.response_tokens,
         }

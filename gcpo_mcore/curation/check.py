@@ -12,6 +12,7 @@ from gcpo_mcore.data.dataset import prompt_from
 from gcpo_mcore.data.files import BadRow, Row, sift_rows
 from gcpo_mcore.data.shapes import columns_of
 from gcpo_mcore.rewarding.grader import Grader
+from gcpo_mcore.rewarding.references import doubter
 from gcpo_mcore.run.config import RunConfig
 from gcpo_mcore.samples import Prompt, Sample
 
@@ -21,9 +22,10 @@ TOO_LONG = "prompt too long"
 DUPLICATE = "duplicate"  # of an earlier row, with the same answer
 CONTRADICTION = "contradiction"  # the same prompt as an earlier row, with another answer
 ANSWER = "answer rejected"  # the reference answer, written as a response, is not accurate by the run's reward
+DOUBT = "answer as text"  # the reward that decides accuracy has a doubt of it: it is compared as text only
 GOLDEN = "golden rejected"
 GOLDEN_TOO_LONG = "golden too long"
-PROBLEMS = (UNUSABLE, TOO_LONG, DUPLICATE, CONTRADICTION, ANSWER, GOLDEN, GOLDEN_TOO_LONG)
+PROBLEMS = (UNUSABLE, TOO_LONG, DUPLICATE, CONTRADICTION, ANSWER, DOUBT, GOLDEN, GOLDEN_TOO_LONG)
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Checker:
         self.config, self.tokenizer, self.grader, self.vocabulary = config, tokenizer, grader, vocabulary
         self._data = config.data.model_copy(update={"overlong_prompts": "drop"})  # then None says that it is too long
         self._seen: dict[str, tuple[str, tuple[str, ...]]] = {}  # prompt text: where it was first, and its answers
+        self._doubt = doubter(config.reward)
         self._extraction = getattr(config.reward.build()[config.reward.accuracy], "extraction", None)
 
     def check(self, source: str, path: str) -> Checked:
@@ -103,6 +106,8 @@ class Checker:
                 self._find(checked, row, TOO_LONG, f"over {self._data.max_prompt_tokens} tokens")
                 continue
             prompts.append((row, prompt))
+            if (doubt := self._doubt(prompt)) is not None:
+                self._find(checked, row, DOUBT, f"{prompt.answer[:200]!r}: {doubt}")
             self._compare(checked, row, prompt)
         checked.with_golden = sum(p.golden_ids is not None for _, p in prompts)
         self._grade_answers(checked, prompts)

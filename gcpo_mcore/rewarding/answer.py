@@ -11,7 +11,7 @@ class Answer:
     prompt_text       the prompt as rendered
     response_text     the decoded response, its last `max_response_chars` characters if it is longer
     reference         the reference answer of the row, the first if it has several
-    columns           every column of the row
+    columns           every column of the row, as the data file's reader gives it (timestamps, bytes and all)
     truncated         True if the response was cut at the length limit
     response_tokens   its length in tokens, stop token included
     other_references  further reference answers, each as good as the first
@@ -37,9 +37,10 @@ class Reward(Protocol):
     It may be async: then the answers of a batch wait side by side. It runs in a worker process with a deadline and a
     memory limit. A raised exception marks the answer as not graded; it does not end the run.
 
-    Two attributes are optional. `extraction`, the rule that finds the answer in a response: with it, tools can check a
-    reference answer by writing it as a response. `worst_case_s`, how long one answer may take by the reward's own
-    settings: the config is refused if the pool's deadline is shorter.
+    Three attributes are optional. `extraction`, the rule that finds the answer in a response: with it, tools can check
+    a reference answer by writing it as a response. `worst_case_s`, how long one answer may take by the reward's own
+    settings: the config is refused if the pool's deadline is shorter. `doubt(reference)`, what a person should know of
+    a reference answer (a text), or None: it is said before a run trains.
     """
 
     def __call__(self, answers: list[Answer]) -> list[float]: ...

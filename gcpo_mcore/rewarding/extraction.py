@@ -5,6 +5,7 @@
 """
 
 import re
+from collections.abc import Iterator
 from typing import ClassVar
 
 from pydantic import field_validator
@@ -12,7 +13,15 @@ from pydantic import field_validator
 from gcpo_mcore.base.choice import Choice
 
 THINK_START, THINK_END = "<think>", "</think>"
-LAST_NUMBER = re.compile(r"(?:(?<![\w)\]}.])[-+−])?\$?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?(?:\\?%)?")
+LAST_NUMBER = re.compile(
+    r"(?:(?<![\w)\]}.])[-+−])?\$?(?:[0-9]{1,100} (?=[0-9]{1,100}/[0-9]))?"  # 2 1/2
+    r"(?:[0-9][0-9,]*(?:\.[0-9]+)*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?(?:/[0-9]+)*(?:\\?%)?"
+)
+MAX_JOINT_CHARS = 40
+SPACE = r"(?:[\s$,;~]|\\[(),;\[\] ])*"
+JOINT = re.compile(
+    rf"{SPACE}(?:,|;|/|(?:\\(?:text|mbox|mathrm)\{{)?\s*,?\s*(?:or|and)\s*\}}?){SPACE}", re.IGNORECASE
+)  # what stands between two boxes that are one answer
 SIGNS = re.compile(r"\\{1,2}(?:boxed|fbox)\{|\\.|[{}]", re.DOTALL)  # a box, anything escaped, a brace
 
 
@@ -66,7 +75,8 @@ class Boxed(Extraction, option="boxed"):
     r"""The content of the last complete \boxed{...} or \fbox{...}, after the thinking if there was any.
 
     Braces are balanced (escaped ones, \{ and \}, are not counted). A box inside the thinking is not
-    an answer, and neither is one in thinking that never ended.
+    an answer, and neither is one in thinking that never ended. Boxes with only 'or', 'and' or a comma between
+    them are one answer, with commas: who boxes two names two.
     """
 
     def __call__(self, text: str) -> str | None:
@@ -92,8 +102,9 @@ class AfterThink(Extraction, option="after_think"):
 class LastNumber(Extraction, option="last_number"):
     """The last number in the response, or after the thinking if there was any; None without one.
 
-    With its sign, decimals, thousands commas, '/' and percent or dollar sign. A minus after a word or a digit is
-    not a sign (3-5).
+    With its sign, decimals, thousands commas, exponent (1e5), '/', the whole number before a fraction (2 1/2) and
+    percent or dollar sign. A minus after a word or a digit is not a sign (3-5). What belongs together is not cut: of
+    1.2.3 and 3/4/5 all is given, which is no number.
     """
 
     def __call__(self, text: str) -> str | None:
@@ -117,16 +128,35 @@ def _spoken(text: str) -> str | None:
 
 
 def last_box(text: str) -> str | None:
-    """The stripped content of the complete box that opens last; None without one. One pass over the text."""
-    open_braces: list[int | None] = []  # where a box's content starts; None for any other brace
-    start = end = -1
+    """The stripped content of the complete box that opens last, with those joined to it; None without one.
+
+    One pass over the text.
+    """
+    boxes = sorted(_boxes(text))
+    if not boxes:
+        return None
+    before, start, end = boxes.pop()
+    contents = [text[start:end].strip()]
+    while boxes:
+        earlier, start, end = boxes.pop()
+        between = text[end + 1 : before] if end < before else ""
+        if len(between) > MAX_JOINT_CHARS or not JOINT.fullmatch(between):
+            break
+        before = earlier
+        if text[start:end].strip() not in contents:
+            contents.insert(0, text[start:end].strip())
+    return ", ".join(c for c in contents if c) or None
+
+
+def _boxes(text: str) -> Iterator[tuple[int, int, int]]:
+    """Of every complete box: where it begins, where its content does, and where that ends."""
+    open_braces: list[tuple[int, int] | None] = []  # of a box; None for any other brace
     for sign in SIGNS.finditer(text):
         if sign[0] == "}":
             opened = open_braces.pop() if open_braces else None
-            if opened is not None and opened > start:
-                start, end = opened, sign.start()
+            if opened is not None:
+                yield *opened, sign.start()
         elif sign[0].endswith(("boxed{", "fbox{")):
-            open_braces.append(sign.end())
+            open_braces.append((sign.start(), sign.end()))
         elif sign[0] == "{":
             open_braces.append(None)
-    return text[start:end].strip() or None

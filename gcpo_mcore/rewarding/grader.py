@@ -1,7 +1,7 @@
 """Grades samples in killable workers and writes the rewards into them."""
 
+import logging
 import pickle
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +11,8 @@ from gcpo_mcore.rewarding.composition import compose
 from gcpo_mcore.rewarding.config import RewardConfig
 from gcpo_mcore.rewarding.pool import Outcome, WorkerPool
 from gcpo_mcore.samples import Prompt, Sample
+
+log = logging.getLogger(__name__)
 
 
 class Grader:
@@ -51,7 +53,8 @@ class Grader:
             own = pickle.dumps((answer.response_text, answer.truncated, answer.response_tokens))
             keys.append(prompt_keys[id(prompt)] + own)
             answers.setdefault(keys[-1], answer)
-        outcomes = dict(zip(answers, self.pool.run(list(answers.values())), strict=True))
+        graded = zip(answers, self.pool.run(list(answers.values())), strict=True)
+        outcomes = {key: self._checked(outcome) for key, outcome in graded}
         for (_, sample), key in zip(pairs, keys, strict=True):
             self._write(sample, outcomes[key])
         self._warn(outcomes.values())
@@ -76,6 +79,15 @@ class Grader:
             other_references=prompt.other_answers,
         )
 
+    def _checked(self, outcome: Outcome) -> Outcome:
+        """The outcome, or an error if its scores make no reward."""
+        try:
+            if outcome.scores is not None:
+                compose(self.config, outcome.scores)
+        except ValueError as error:
+            return Outcome(None, "error", str(error))
+        return outcome
+
     def _write(self, sample: Sample, outcome: Outcome) -> None:
         sample.grading_failed = outcome.failed
         if outcome.scores is None:
@@ -91,4 +103,4 @@ class Grader:
         problems = [o.problem for o in outcomes if o.failed == "error"]
         if problems:
             count = f"{len(problems)} distinct answers"
-            print(f"grading: {count} could not be graded, the first: {problems[0]}", file=sys.stderr)
+            log.warning("grading: %s could not be graded, the first: %s", count, problems[0])

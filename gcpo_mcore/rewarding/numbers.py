@@ -48,5 +48,8 @@ def read_number(text: str) -> Number | None:
     if found["decimal"] is not None:
         value = Fraction(found["decimal"].replace(",", "").removesuffix("."))
     else:
-        value = Fraction(int(found["whole"] or 0)) + Fraction(int(found["top"]), int(found["bottom"]))
+        part = Fraction(int(found["top"]), int(found["bottom"]))
+        if found["whole"] is not None and part >= 1:  # 2 5/3
+            return None
+        value = Fraction(int(found["whole"] or 0)) + part
     return Number(-value if found["sign"] == "-" else value, found["percent"] is not None)

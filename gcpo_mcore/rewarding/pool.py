@@ -24,7 +24,7 @@ from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.rewarding.answer import Answer
 from gcpo_mcore.rewarding.config import RewardConfig
 
-STARTUP_DEADLINE_S = 120.0  # imports, sympy's among them, on a busy file system
+STARTUP_DEADLINE_S = 120.0  # imports, on a busy file system
 KILL_WAIT_S = 5.0
 MAX_BATCH = 32  # enough that the pipe costs nothing, few enough that workers end together
 
@@ -66,7 +66,7 @@ class WorkerPool:
         try:
             self._workers.extend(self._start() for _ in range(self.config.workers))
             while not all(w.ready for w in self._workers):
-                self._step([], deque(), [])
+                self._step([], deque(), {})
         except BaseException:
             self.close()
             raise
@@ -90,13 +90,13 @@ class WorkerPool:
             # Interrupted in an earlier call, or dead since (an idle worker has nothing to say but 'end of file').
             if worker.in_flight or (worker.ready and worker.pipe.poll(0)):
                 self._replace(worker)
-        outcomes: list[Outcome | None] = [None] * len(answers)
+        outcomes: dict[int, Outcome] = {}  # by the place of the answer
         waiting = deque(range(len(answers)))
         while waiting or any(w.in_flight for w in self._workers):
             self._step(answers, waiting, outcomes)
-        return outcomes
+        return [outcomes[place] for place in range(len(answers))]
 
-    def _step(self, answers: list[Answer], waiting: deque[int], outcomes: list[Outcome | None]) -> None:
+    def _step(self, answers: list[Answer], waiting: deque[int], outcomes: dict[int, Outcome]) -> None:
         """Feeds the idle workers, waits for one message or deadline, and books what came."""
         batch = max(1, min(MAX_BATCH, len(answers) // (4 * len(self._workers))))
         for worker in list(self._workers):
@@ -125,7 +125,7 @@ class WorkerPool:
             elif now > worker.deadline:
                 self._lose(worker, waiting, outcomes, "timeout")
 
-    def _book(self, worker: _Worker, message: dict, outcomes: list[Outcome | None]) -> None:
+    def _book(self, worker: _Worker, message: dict, outcomes: dict[int, Outcome]) -> None:
         """One message of a worker: that it is ready, or a grade."""
         if "ready" in message:
             if not message["ready"]:
@@ -136,7 +136,7 @@ class WorkerPool:
         outcomes[worker.in_flight.popleft()] = Outcome(message.get("scores"), failed, message.get("problem", ""))
         worker.deadline = time.monotonic() + self.config.deadline_s
 
-    def _lose(self, worker: _Worker, waiting: deque[int], outcomes: list[Outcome | None], failed: str) -> None:
+    def _lose(self, worker: _Worker, waiting: deque[int], outcomes: dict[int, Outcome], failed: str) -> None:
         """A worker that is dead or late: the answer it was at has failed, the rest go back, another starts."""
         code = _kill(worker)
         if not worker.ready:

@@ -9,7 +9,6 @@ import asyncio
 import ctypes
 import inspect
 import json
-import math
 import os
 import resource
 import signal
@@ -18,6 +17,7 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 
 from gcpo_mcore.rewarding.answer import Answer, Reward
+from gcpo_mcore.rewarding.composition import fits_float32
 
 OUT_OF_MEMORY = 12  # exit code
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -47,7 +47,7 @@ def main(pipe_fd: int, parent_pid: int) -> None:
 
 
 def grade(rewards: dict[str, Reward], answers: list[Answer]) -> Iterator[dict]:
-    """Of each answer {'scores': {part: score}}, or {'problem': text} if a part raised or gave no finite number.
+    """Of each answer {'scores': {part: score}}, or {'problem': text} if a part raised or gave what float32 cannot hold.
 
     Parts that wait (async) wait for all answers at once; the others score one answer after the other.
     """
@@ -57,7 +57,7 @@ def grade(rewards: dict[str, Reward], answers: list[Answer]) -> Iterator[dict]:
             yield _graded(rewards, answer, {}, None)
         return
     loop = asyncio.new_event_loop()
-    tasks = [{name: loop.create_task(rewards[name]([answer])) for name in waiting} for answer in answers]
+    tasks = [{name: loop.create_task(_awaited(rewards[name], answer)) for name in waiting} for answer in answers]
     for answer, of_answer in zip(answers, tasks, strict=True):
         yield _graded(rewards, answer, of_answer, loop)
     loop.close()
@@ -68,14 +68,19 @@ def is_async(reward: Reward) -> bool:
     return inspect.iscoroutinefunction(reward) or inspect.iscoroutinefunction(type(reward).__call__)
 
 
+async def _awaited(reward: Reward, answer: Answer) -> list[float]:
+    scores = reward([answer])
+    return await scores if inspect.isawaitable(scores) else scores
+
+
 def _graded(rewards: dict[str, Reward], answer: Answer, tasks: dict[str, asyncio.Task], loop) -> dict:
     scores = {}
     for name, reward in rewards.items():
         try:
             (score,) = loop.run_until_complete(tasks[name]) if name in tasks else reward([answer])
             scores[name] = float(score)
-            if not math.isfinite(scores[name]):
-                raise ValueError(f"the score is {score}")
+            if not fits_float32(scores[name]):
+                raise ValueError(f"the score is {scores[name]:g}, which float32 cannot hold")
         except MemoryError:
             os._exit(OUT_OF_MEMORY)  # what is left of this process cannot be trusted
         except Exception as error:

@@ -16,6 +16,7 @@ from gcpo_mcore.evaluation.held_out import evaluate
 from gcpo_mcore.hf.folder import write_hf
 from gcpo_mcore.monitor.ledger import Ledger
 from gcpo_mcore.monitor.watchdog import Phases
+from gcpo_mcore.rewarding.references import warn_of_doubtful
 from gcpo_mcore.rollout.engine import Engine
 from gcpo_mcore.rollout.sampler import Sampler
 from gcpo_mcore.run.collector import Collected, Collector, staleness
@@ -61,6 +62,8 @@ class Trainer:
         end = min(trainer.steps, trainer.stop_at_step or trainer.steps)
         if self.plan.checkpoint_step:
             self.restore(self.plan.checkpoint_step)
+        if self.report.enabled:
+            warn_of_doubtful(self.config.reward, {n: loaded.prompts for n, loaded in self.plan.train.items()})
         self.report.start(self.step, self.golden_counts())
         if self.step == 0 and evaluation.at_start:
             self.report.write(0, self.evaluate())

@@ -3,6 +3,8 @@
 import random
 from collections.abc import Callable, Iterator
 
+BACKTRACKS = r"(so \\boxed\{)?((a+)+b|.*)"  # a regular expression that takes for ever on many a's
+
 # Each takes a random generator and gives what stands in the box, or anywhere in the response.
 MAKERS: dict[str, Callable[[random.Random], str]] = {
     "tower": lambda r: "^".join(["{9"] * r.randint(3, 6)) + "}" * 3,
@@ -41,21 +43,11 @@ MAKERS: dict[str, Callable[[random.Random], str]] = {
         + r.choice(["", "{", "}", "1", "x", "^", "_", "("])
         for _ in range(r.randint(1, 60))
     ),
+    "backtracking": lambda r: "a" * r.randint(40, 1000),  # for the expression in BACKTRACKS
     "words": lambda r: " ".join(r.choice(["the", "answer", "is", "or", "and", "not", "7"]) for _ in range(2000)),
 }
-# These keep sympy busy until the deadline, and each costs a worker: a few of them show what many would.
-COSTLY = {
-    "nested brackets",
-    "tower",
-    "python power",
-    "factorial",
-    "binomial",
-    "sum",
-    "expand",
-    "integral",
-    "long product",
-    "matrix",
-}
+# These keep a worker busy until the deadline, and each costs one: a few of them show what many would.
+COSTLY = {"backtracking"}
 
 
 def answers(total: int, costly: int, seed: int) -> Iterator[tuple[str, str]]:

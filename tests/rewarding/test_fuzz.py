@@ -4,7 +4,7 @@ import math
 import os
 
 import psutil
-from hostile import answers
+from hostile import BACKTRACKS, answers
 
 from gcpo_mcore.rewarding.config import RewardConfig
 from gcpo_mcore.rewarding.grader import Grader
@@ -12,7 +12,7 @@ from gcpo_mcore.run.load import load_config
 from gcpo_mcore.samples import Prompt, Sample
 from tests.conftest import live_processes
 
-TOTAL, N_COSTLY, DEADLINE_S = 2000, 30, 2.0
+TOTAL, N_COSTLY, DEADLINE_S = 2000, 12, 2.0
 
 
 def config() -> RewardConfig:
@@ -21,6 +21,7 @@ def config() -> RewardConfig:
     numeric = load_config(["reward=numeric"]).reward.model_dump(mode="json")
     form = load_config(["reward=math_verify"]).reward.model_dump(mode="json")
     tree["parts"] |= {"numeric": numeric["parts"]["numeric"], "format": form["parts"]["format"]}
+    tree["parts"]["format"]["settings"]["pattern"] = BACKTRACKS
     return RewardConfig.model_validate(tree | {"deadline_s": DEADLINE_S, "failed_score": -9.0})
 
 
@@ -30,7 +31,7 @@ def used_mib(process: psutil.Process) -> float:
 
 def test_hostile_answers_end_and_leave_nothing():
     me = psutil.Process()
-    prompt = Prompt("p", "s", "a half?", [1], "0.5")
+    prompt = Prompt("p", "s", "how much?", [1], "0.53")
     made = list(answers(TOTAL, N_COSTLY, seed=0))
     assert len({text for _, text in made}) == TOTAL
     work = [(prompt, Sample(i, [1], text)) for i, (_, text) in enumerate(made)]
@@ -47,4 +48,4 @@ def test_hostile_answers_end_and_leave_nothing():
     assert memory_mib[-1] - memory_mib[0] < 32
     assert 5 <= sum(s.grading_failed != "" for _, s in work) <= TOTAL // 10  # it is hostile, and most of it in vain
     assert all(math.isfinite(s.reward) for _, s in work)
-    assert not any(s.is_accurate for _, s in work), "one of them equals 0.5"
+    assert not any(s.is_accurate for _, s in work), "one of them equals 0.53"

@@ -61,6 +61,8 @@ class Hostile(Config):
                 time.sleep(10000)
             case "raise": raise KeyError("no such column")
             case "nan": return float("nan")
+            case "huge": return 1e39
+            case "half of the largest": return 3e38
             case "two": return []
             case "torch": return float("torch" in sys.modules)
             case "pid": return float(os.getpid())
@@ -88,7 +90,7 @@ async def patient(answers):
 
 HANGING = ["sleep", "deaf", "hold the lock", "backtrack", "child"]
 CRASHING = ["exit", "sys.exit", "segfault", "memory"]
-RAISING = ["raise", "nan"]
+RAISING = ["raise", "nan", "huge"]
 
 
 @pytest.fixture
@@ -247,6 +249,21 @@ def test_an_async_reward_waits_for_a_batch_at_once_and_a_hanging_answer_costs_it
         metrics = grader.grade(samples)
     assert [s.grading_failed for _, s in samples] == ["", "timeout", "error", ""]
     assert [s.reward for _, s in samples] == [1.5, -1.0, -1.0, 1.5] and metrics["grading/timeouts"] == 1
+
+
+def test_a_reward_that_float32_cannot_hold_is_an_error_that_names_the_part(hostile, caplog):
+    huge = pairs(["huge", "good"])
+    with Grader(config()) as grader:
+        assert grader.grade(huge)["grading/errors"] == 1
+    assert [s.reward for _, s in huge] == [-1.0, 1.0] and huge[0][1].grading_failed == "error"
+    assert "hostile: ValueError: the score is 1e+39, which float32 cannot hold" in caplog.text
+    caplog.clear()
+    part = {"weight": 2.0, "gate": None, "settings": {}}  # each score fits, their weighted sum does not
+    with Grader(config(parts={"hostile": part})) as grader:
+        weighted = pairs(["half of the largest", "good"])
+        assert grader.grade(weighted)["grading/errors"] == 1
+    assert [s.reward for _, s in weighted] == [-1.0, 2.0]
+    assert "hostile: with its weight the reward is 6e+38, which float32 cannot hold" in caplog.text
 
 
 def test_nothing_to_grade(hostile):

@@ -141,6 +141,23 @@ def test_countdown_by_our_own_arithmetic(text, expected):
     assert score(row, f"#### {text}") == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "reference", "expected"),
+    [
+        ("42", "42", 1.0),
+        ("42.0", "42", 1.0),
+        ("1,042", "1042", 1.0),
+        ("84/2", "42", 0.0),
+        ("1/2", "1/2", 1.0),
+        ("2/4", "1/2", 0.0),
+        ("1/2", "0.5", 0.0),
+    ],
+)
+def test_a_calculation_is_not_its_result(text, reference, expected):
+    row = {"prompt": "q", "answer": reference, "reasoning_gym": {"task": "chain_sum", "metadata": {}}}
+    assert score(row, f"#### {text}") == expected
+
+
 def test_the_recipe_writes_a_data_set_that_passes_its_own_check(tmp_path):
     out = tmp_path / "gsm.jsonl"
     printed = run("tools/prepare.py", "reasoning", "gsm_symbolic", "--rows", "50", "--out", str(out))

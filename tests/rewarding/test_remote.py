@@ -1,6 +1,7 @@
 """The remote reward against a real HTTP server that fails on request."""
 
 import asyncio
+import datetime
 import json
 import threading
 import time
@@ -70,6 +71,7 @@ def remote(url, **knobs):
         "parallel": 4,
         "failures_to_open": 2,
         "open_s": 60.0,
+        "columns": None,
     }
     reward = rewards.get("remote").model_validate(settings | knobs)
     return lambda answers: asyncio.run(reward(answers))
@@ -92,6 +94,18 @@ def test_the_answer_goes_out_and_the_score_comes_back():
                 "response_tokens": 2,
             }
         ]
+
+
+@pytest.mark.parametrize(
+    ("names", "sent"), [(None, {"plain": "x", "when": "2024-05-01", "share": None}), (["when"], {"when": "2024-05-01"})]
+)
+def test_columns_are_sent_as_strict_json_and_only_those_asked_for(names, sent):
+    columns = {"plain": "x", "when": datetime.date(2024, 5, 1), "share": float("nan"), "odd": object()}
+    with Server({"score": 1}) as server:
+        assert remote(server.url, columns=names)([Answer("q", "r", "a", columns)]) == [1.0]
+        assert server.requests[0]["columns"] == sent
+        with pytest.raises(TypeError, match="column 'odd'"):
+            remote(server.url, columns=["odd"])([Answer("q", "r", "a", columns)])
 
 
 def test_a_passing_failure_is_tried_again_with_growing_pauses():
