@@ -4,10 +4,10 @@ import re
 import shlex
 
 import pytest
-from composed import BEGIN, DOC, END, PARTS, ROOT, choices, preset_table, run
 from omegaconf import OmegaConf
 
 from gcpo_mcore.run.load import load_config
+from tests.config.composed import BEGIN, DOC, END, PARTS, ROOT, choices, preset_table, run
 
 TEXT = DOC.read_text()
 COMMANDS = [shlex.split(line, comments=True)[2:] for line in re.findall(r"^python tools/train\.py .*$", TEXT, re.M)]
