@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from gcpo_mcore.monitor.metrics import read_metrics
-from tests.conftest import ENVIRONMENT, ROOT, launch, run
 from tests.jobs import wait_for
+from tests.launching import ENVIRONMENT, ROOT, launch, run
 from tests.still import Standstill
 
 TOOL = "tools/ablate.py"

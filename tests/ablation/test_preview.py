@@ -8,7 +8,7 @@ from gcpo_mcore.ablation.grid import read_grid
 from gcpo_mcore.ablation.preview import PROBLEM, plans
 from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.hf.hub import SHAPES, config_folder, find_config
-from tests.conftest import ROOT, launch
+from tests.launching import ROOT, launch
 
 PUBLISHED = {  # numbers of parameters as the models' pages have them, counted in their safetensors files
     "Qwen/Qwen2.5-1.5B": 1_543_714_304,

@@ -14,7 +14,7 @@ from gcpo_mcore.actor.hf_mapping import hf_names, rules
 from gcpo_mcore.base import platform
 from gcpo_mcore.base.errors import UserError
 from tests.actor.test_layout_checks import DENSE, EXPERTS
-from tests.conftest import launch
+from tests.launching import launch
 
 HAS_TE = importlib.util.find_spec("transformer_engine") is not None and platform.HAS_CUDA
 without_te = pytest.mark.skipif(HAS_TE, reason="Transformer Engine is here")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.actor.families import make_model
-from tests.conftest import run
+from tests.launching import run
 
 WORKER = Path(__file__).with_name("relayout_worker.py")
 SHARDED = "distributed_optimizer=1"

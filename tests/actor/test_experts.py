@@ -14,7 +14,7 @@ from gcpo_mcore.rollout.config import Sampling
 from gcpo_mcore.rollout.embedded import EmbeddedConfig
 from gcpo_mcore.rollout.engine import FixedWeights
 from tests.actor.families import make_model
-from tests.conftest import run
+from tests.launching import run
 
 WORKER = Path(__file__).with_name("worker.py")
 

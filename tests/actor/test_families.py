@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tests.actor.families import FAMILIES, make_model, token_rows
-from tests.conftest import run
+from tests.launching import run
 
 DENSE = [name for name in FAMILIES if "moe" not in name]
 LAYOUTS = {  # name -> processes, options, families; families of two kv heads at TP4: fewer kv heads than ranks

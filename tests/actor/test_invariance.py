@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import run
+from tests.launching import run
 
 SCRIPT = Path(__file__).with_name("invariance.py")
 TOKENS = "rollout.sampling.max_response_tokens=12"

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.actor.worker import make_batch
-from tests.conftest import run
+from tests.launching import run
 
 WORKER = Path(__file__).with_name("worker.py")
 LAYOUTS = {

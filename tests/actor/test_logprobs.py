@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, run
+from tests.launching import ROOT, run
 
 WORKER = Path(__file__).with_name("logprobs_worker.py")
 

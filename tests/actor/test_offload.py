@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import run
+from tests.launching import run
 
 WORKER = Path(__file__).with_name("offload_worker.py")
 CASES = ["distributed_optimizer=1,dtype=bfloat16", "pipeline=2,dtype=bfloat16", "pipeline=2,virtual_pipeline=2"]

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from tests.actor.families import make_model
-from tests.conftest import run
+from tests.launching import run
 
 WORKER = Path(__file__).with_name("recompute_worker.py")
 

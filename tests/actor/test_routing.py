@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from gcpo_mcore.hf.tensors import tensors_on_disk
 from tests.actor.families import make_model
 from tests.actor.worker import make_batch
-from tests.conftest import run
+from tests.launching import run
 
 WORKER = Path(__file__).with_name("routing_worker.py")
 TEMPERATURE = 1.3  # worker.py's

@@ -4,10 +4,10 @@ import re
 import shlex
 
 import pytest
-from composed import ALGORITHMS, DOC, PARTS, ROOT, choices, run, said, with_what_stands_elsewhere
 from omegaconf import OmegaConf
 
 from gcpo_mcore.run.load import load_config
+from tests.config.composed import ALGORITHMS, DOC, PARTS, ROOT, choices, run, said, with_what_stands_elsewhere
 
 TEXT = DOC.read_text()
 COMMANDS = [shlex.split(line, comments=True)[2:] for line in re.findall(r"^python tools/train\.py .*$", TEXT, re.M)]

@@ -1,12 +1,12 @@
 """The two ways to choose by name, a record's option and a registered name, are open to other distributions."""
 
 import pytest
-from composed import write_distribution
 
 from gcpo_mcore.base.choice import Choice
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.registry import transports
 from gcpo_mcore.run.load import load_config
+from tests.config.composed import write_distribution
 
 ELSEWHERE = """
 from gcpo_mcore.data.curriculum import Curriculum

@@ -3,13 +3,13 @@
 import functools
 
 import pytest
-from composed import ALGORITHMS, PARTS, ROOT, choices, composed, resolved, run, write_distribution
 from omegaconf import OmegaConf
 
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.registry import algorithms
 from gcpo_mcore.objective import Algorithm
 from gcpo_mcore.run.load import CONFIGS, load_config, parse
+from tests.config.composed import ALGORITHMS, PARTS, ROOT, choices, composed, resolved, run, write_distribution
 
 TOP_GROUPS = sorted(
     d.name for d in CONFIGS.iterdir() if d.is_dir() and d.name not in ("__pycache__", "algorithm", "ablation")

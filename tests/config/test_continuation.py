@@ -1,11 +1,11 @@
 """What a continuation may change is marked on the keys, of whatever the config chose; all else makes another run."""
 
 import pytest
-from composed import ROOT, run, write_distribution
 
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.run.folder import RunFolder
 from gcpo_mcore.run.load import load_config
+from tests.config.composed import ROOT, run, write_distribution
 
 SERVERS = ["rollout=sglang", "rollout.start_servers=0", 'rollout.servers=["http://localhost:30000"]']
 REMOTE = ["reward=remote"]

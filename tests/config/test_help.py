@@ -3,7 +3,8 @@
 import importlib
 
 import pytest
-from composed import ROOT, choices, run
+
+from tests.config.composed import ROOT, choices, run
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])

@@ -1,10 +1,10 @@
 """A mistake on the command line is one line that names the key and the nearest known one."""
 
 import pytest
-from composed import ROOT, run
 
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.run.load import load_config
+from tests.config.composed import ROOT, run
 
 MISTAKES = {
     "unknown key": (["trainer.stesp=3"], "unknown key trainer.stesp (nearest: trainer.steps)"),

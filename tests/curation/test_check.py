@@ -5,7 +5,7 @@ import shutil
 
 from transformers import AutoTokenizer
 
-from tests.conftest import launch
+from tests.launching import launch
 
 GOOD = {"prompt": "3+8?", "answer": "11", "golden_answer": "0+3+8=11:11"}
 # problem -> row

@@ -17,7 +17,7 @@ from gcpo_mcore.data.config import Keys
 from gcpo_mcore.data.files import read_rows
 from gcpo_mcore.data.shapes import columns_of
 from gcpo_mcore.rewarding.extraction import AfterLast, Boxed
-from tests.conftest import ENVIRONMENT, ROOT, launch
+from tests.launching import ENVIRONMENT, ROOT, launch
 
 COLON = AfterLast(name="after_last", marker=":")
 

@@ -8,8 +8,8 @@ import pyarrow.parquet
 import pytest
 
 from gcpo_mcore.run.load import load_config
-from tests.conftest import ROOT, launch
 from tests.curation.test_golden import golden, read, teacher, write
+from tests.launching import ROOT, launch
 
 SECTION = re.search(r"\n## Known data sets\n(.*?)\n## ", (ROOT / "docs/golden.md").read_text(), re.DOTALL)[1]
 # Every command as the words that a shell makes of it.

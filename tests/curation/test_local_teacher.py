@@ -15,7 +15,7 @@ from gcpo_mcore.rollout.engine import FixedWeights
 from gcpo_mcore.run.load import load_config
 from gcpo_mcore.run.setup import build_engine
 from gcpo_mcore.tasks import carry
-from tests.conftest import launch
+from tests.launching import launch
 
 STOP, MAX_TOKENS, POSITIONS = 8, 12, 40
 SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "max_response_tokens": MAX_TOKENS}

@@ -12,7 +12,7 @@ import pytest
 
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.files import read_rows, sift_rows
-from tests.conftest import ENVIRONMENT
+from tests.launching import ENVIRONMENT
 
 ROWS = [{"prompt": "1+2?", "answer": "3"}, {"prompt": 'a "b",\nc', "answer": "é"}]
 CSV = 'prompt,answer\n1+2?,3\n"a ""b"",\nc",é\n'

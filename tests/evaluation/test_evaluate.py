@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gcpo_mcore.run.load import CONFIGS, load_config
-from tests.conftest import launch, run
+from tests.launching import launch, run
 
 SMALL = ["prompt='{problem}'", "max_prompt_tokens=30", "sampling.max_response_tokens=22"]
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.conftest import ENVIRONMENT, ROOT
+from tests.launching import ENVIRONMENT, ROOT
 
 # A plugin for pytest: whoever asks the network while tests are collected fails.
 NO_NETWORK = """

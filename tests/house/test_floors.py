@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.house.floors import arrows, circle, forbidden, room_of
+from tests.launching import ROOT
 
 # Lowest first. A room imports rooms of lower floors only: none of its own floor, none above.
 FLOORS = [

@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from objective_equations import REWARDS, advantages, algorithm, make_update
 
 from gcpo_mcore.batch import Batch
 from gcpo_mcore.samples import Group, Prompt, Sample
+from tests.objective.objective_equations import REWARDS, advantages, algorithm, make_update
 
 reward_lists = st.lists(st.lists(st.sampled_from(REWARDS), min_size=1, max_size=9), min_size=1, max_size=5)
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from objective_equations import PRESETS, algorithm, make_update, ragged_groups, value_and_gradients
 
 from gcpo_mcore.batch import Batch
 from gcpo_mcore.samples import Group, Prompt, Sample
+from tests.objective.objective_equations import PRESETS, algorithm, make_update, ragged_groups, value_and_gradients
 
 seeds = st.integers(0, 2**32 - 1)
 CONTRASTIVE = ["conspo", "gcpo_conspo", "disco", "dpo"]

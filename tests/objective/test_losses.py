@@ -4,7 +4,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from objective_equations import (
+
+from gcpo_mcore.samples import Group, Prompt, Sample
+from tests.objective.objective_equations import (
     DAPO,
     GCPO,
     GRPO,
@@ -17,9 +19,7 @@ from objective_equations import (
     ragged_groups,
     value_and_gradients,
 )
-from shared_out import on_every_rank
-
-from gcpo_mcore.samples import Group, Prompt, Sample
+from tests.objective.shared_out import on_every_rank
 
 CASES = {
     **{name: ([f"algorithm={name}"], spec) for name, spec in PRESETS.items()},

@@ -1,13 +1,13 @@
 """Which groups are trained on: golden injection, filters, and the errors of parts that do not exist."""
 
 import pytest
-from objective_equations import PRESETS, algorithm
 
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.objective.advantage import Advantage
 from gcpo_mcore.objective.golden import Golden
 from gcpo_mcore.objective.surrogate import Surrogate
 from gcpo_mcore.samples import Group, Prompt, Sample
+from tests.objective.objective_equations import PRESETS, algorithm
 
 
 def group(rewards, accurate=(), golden=True, lengths=None, prompt_id="s:0") -> Group:

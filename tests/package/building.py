@@ -10,7 +10,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conftest import ENVIRONMENT, ROOT
+from tests.launching import ENVIRONMENT, ROOT
 
 FILES = ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "NOTICE", "CHANGELOG.md", "CITATION.cff",
          "constraints.txt", "sglang-cpu.txt")  # fmt: skip

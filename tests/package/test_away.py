@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.launching import ROOT
 from tests.package.building import Environment, make_environment
 
 INIT = "model.path=prepared/carry-seed0/init"

@@ -10,7 +10,7 @@ from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.places import CONFIGS
 from gcpo_mcore.run.load import load_config
 from gcpo_mcore.run.search_path import config_folders
-from tests.conftest import ROOT
+from tests.launching import ROOT
 
 PAGE = "torchrun --nproc-per-node N tools/train.py a=b\npython tools/convert.py x\nas tools/train.py does"
 

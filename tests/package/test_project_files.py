@@ -6,7 +6,7 @@ import tomllib
 import pytest
 import yaml
 
-from tests.conftest import ROOT
+from tests.launching import ROOT
 
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 

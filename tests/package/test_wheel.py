@@ -2,7 +2,7 @@
 
 import tomllib
 
-from tests.conftest import ROOT
+from tests.launching import ROOT
 from tests.package.building import build_sdist, build_wheel, content
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

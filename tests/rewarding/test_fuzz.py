@@ -4,13 +4,13 @@ import math
 import os
 
 import psutil
-from hostile import BACKTRACKS, answers
 
 from gcpo_mcore.rewarding.config import RewardConfig
 from gcpo_mcore.rewarding.grader import Grader
 from gcpo_mcore.run.load import load_config
 from gcpo_mcore.samples import Prompt, Sample
-from tests.conftest import live_processes
+from tests.launching import live_processes
+from tests.rewarding.hostile import BACKTRACKS, answers
 
 TOTAL, N_COSTLY, DEADLINE_S = 2000, 12, 2.0
 

@@ -20,7 +20,7 @@ from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.rewarding.config import RewardConfig
 from gcpo_mcore.rewarding.grader import Grader
 from gcpo_mcore.samples import Prompt, Sample
-from tests.conftest import live_processes
+from tests.launching import live_processes
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "reward"
 DEADLINE_S = 600.0  # of what has to succeed

@@ -16,7 +16,7 @@ from gcpo_mcore.rewarding.answer import Answer
 from gcpo_mcore.rewarding.arithmetic import evaluate
 from gcpo_mcore.run.load import load_config
 from gcpo_mcore.tasks import reasoning
-from tests.conftest import ENVIRONMENT, run
+from tests.launching import ENVIRONMENT, run
 
 SETTINGS = load_config(["reward=reasoning_gym"]).reward.parts["reasoning_gym"].settings
 REWARD = rewards.get("reasoning_gym").model_validate(SETTINGS)

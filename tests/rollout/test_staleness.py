@@ -9,7 +9,7 @@ from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.rollout.sampling import request_seed
 from gcpo_mcore.rollout.sglang.replies import SEEDS
 from gcpo_mcore.run.load import load_config
-from tests.conftest import launch, run
+from tests.launching import launch, run
 from tests.rollout.test_sglang_faults import servers
 
 

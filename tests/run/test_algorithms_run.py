@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from tests.conftest import ROOT, run
+from tests.launching import ROOT, run
 
 PRESETS = sorted(f.stem for f in (ROOT / "configs" / "algorithm").glob("*.yaml"))
 SWITCHES = {"golden": ("all_wrong", "off"), "importance": ("sequence", "token"), "kl": ("off", "k3", "k1_reward")}

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from tests.conftest import launch
+from tests.launching import launch
 
 
 def refused(*options: str, processes: int = 1) -> str:

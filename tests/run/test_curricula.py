@@ -3,7 +3,7 @@
 import json
 
 from gcpo_mcore.monitor.metrics import read_metrics
-from tests.conftest import run
+from tests.launching import run
 
 
 def test_a_run_with_a_curriculum_resumes_on_two_processes(carry, tmp_path):

@@ -9,7 +9,7 @@ import torch
 from gcpo_mcore.batch import Batch
 from gcpo_mcore.run.dealing import owners, snake
 from gcpo_mcore.samples import Group, Prompt, Sample
-from tests.conftest import run
+from tests.launching import run
 
 WORKER = Path(__file__).parent / "dealing_worker.py"
 

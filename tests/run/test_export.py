@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.conftest import ENVIRONMENT, ROOT, launch, run
+from tests.launching import ENVIRONMENT, ROOT, launch, run
 
 
 @pytest.fixture(scope="module")

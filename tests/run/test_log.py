@@ -1,6 +1,6 @@
 """What a run says is on stderr and in the log of the rank that said it, once in each."""
 
-from tests.conftest import launch
+from tests.launching import launch
 
 
 def test_warnings_of_a_run_and_of_its_plan(carry, tmp_path):

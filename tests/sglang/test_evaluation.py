@@ -3,7 +3,7 @@
 import json
 import re
 
-from tests.conftest import run
+from tests.launching import run
 from tests.sglang.real import STARTER
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.conftest import ENVIRONMENT, ROOT
 from tests.jobs import end, free_port, wait_for
+from tests.launching import ENVIRONMENT, ROOT
 from tests.sglang.real import STARTER
 from tests.still import Standstill
 

@@ -19,7 +19,7 @@ from gcpo_mcore.rollout.sglang.process import ServerProcess
 from gcpo_mcore.run.load import load_config
 from gcpo_mcore.run.setup import build_engine, process_group
 from tests.actor.families import make_model
-from tests.conftest import run
+from tests.launching import run
 from tests.sglang.real import ROOT, STARTER, Tokenizer, requests
 
 OVERRIDES = ["rollout=sglang_cpu", "rollout.replay_routing=true"]

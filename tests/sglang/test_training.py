@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.conftest import run
+from tests.launching import run
 from tests.sglang.real import STARTER, verify_sync
 
 

@@ -19,7 +19,7 @@ from gcpo_mcore.sizing.buffers import static_bytes
 from gcpo_mcore.sizing.estimate import estimate_run
 from tests.actor.families import make_model
 from tests.actor.worker import make_batch, parallel_of
-from tests.conftest import launch, run
+from tests.launching import launch, run
 
 WORKER = Path(__file__).with_name("measure_worker.py")
 TOLERANCE = 0.07

@@ -11,7 +11,7 @@ from gcpo_mcore.data.shapes import columns_of
 from gcpo_mcore.rewarding.grader import Grader
 from gcpo_mcore.run.load import load_config
 from gcpo_mcore.tasks import champ
-from tests.conftest import run
+from tests.launching import run
 
 
 @pytest.mark.parametrize(
