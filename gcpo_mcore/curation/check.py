@@ -84,7 +84,7 @@ class Checker:
         """Checks all rows of one source. Never a UserError: a row or a file that cannot be read is a finding."""
         rows, bad = sift_rows(path)
         if not rows and not bad:
-            bad = [BadRow(path, f"{path}: there are no rows", None)]
+            bad = [BadRow(path, "there are no rows", None)]
         checked = Checked(source, rows=len(rows) + sum(one.where != path for one in bad))
         checked.findings += [Finding(source, one.where, UNUSABLE, one.problem, one.values) for one in bad]
         if not rows:

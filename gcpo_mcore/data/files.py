@@ -57,7 +57,7 @@ def sift_rows(path: str) -> tuple[list[Row], list[BadRow]]:
             else:
                 bad.append(row)
     except UserError as error:
-        bad.append(BadRow(path, str(error), None))
+        bad.append(BadRow(path, str(error).removeprefix(f"{path}: "), None))
     return good, bad
 
 
