@@ -148,7 +148,7 @@ def test_what_json_may_hold(tmp_path):
         (LINE.encode("utf-16"), "UTF-16"),
         (b"\xfe\xff" + LINE.encode("utf-16-be"), "UTF-16"),
         (LINE.encode("utf-32"), "UTF-32"),
-        (gzip.compress(LINE.encode(, mtime=0)), "gzip"),
+        (gzip.compress(LINE.encode(), mtime=0), "gzip"),
     ],
 )
 def test_what_is_not_utf8_is_said_once(tmp_path, name, content, form):
