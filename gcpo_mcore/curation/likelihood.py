@@ -1,7 +1,7 @@
 """The choice, among several right answers, of the one that a policy would most likely write itself."""
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from gcpo_mcore.base import platform
 from gcpo_mcore.base.errors import UserError
@@ -22,7 +22,7 @@ class Policy:
     def __init__(self, folder: str, tokenizer, data: DataConfig):
         self.tokenizer, self.data = tokenizer, data
         model = _loaded(folder)
-        self.vocabulary: int = model.config.vocab_size
+        self.vocabulary: int = getattr(model.config, "vocab_size")  # noqa: B009 - the families' configs have it, their base not
         self.max_positions = getattr(model.config, "max_position_embeddings", None) or float("inf")
         self.model = model.to(platform.device())
 
@@ -74,7 +74,7 @@ class Policy:
         return found
 
 
-def _loaded(folder: str) -> torch.nn.Module:
+def _loaded(folder: str) -> PreTrainedModel:
     try:
         return AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
     except (OSError, ValueError, RuntimeError) as error:

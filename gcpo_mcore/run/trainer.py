@@ -62,7 +62,7 @@ class Trainer:
         end = min(trainer.steps, trainer.stop_at_step or trainer.steps)
         if self.plan.checkpoint_step:
             self.restore(self.plan.checkpoint_step)
-        if self.report.enabled:
+        if self.is_writer:
             warn_of_doubtful(self.config.reward, {n: loaded.prompts for n, loaded in self.plan.train.items()})
         self.report.start(self.step, self.golden_counts())
         if self.step == 0 and evaluation.at_start:
