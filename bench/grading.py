@@ -1,6 +1,6 @@
 """Gradings per second, 2 workers of the pool against one bare process: `python bench/grading.py [COUNT]`.
 
-Two loads of COUNT (10,000) different pairs of reference and answer: `mathematics`, where math-verify parses them all,
+Two loads of COUNT (10,000) different pairs of reference and answer: `mathematics`, where all have to be read,
 and `mixed`, where four of five are plain numbers that the reward compares by itself. The bare process calls the reward
 in a loop, without pool, deadline or memory limit. Both kinds run twice, in turns; the machine should be idle.
 """

@@ -25,7 +25,7 @@ from gcpo_mcore.rewarding.mathematics.answers import (
 )
 from gcpo_mcore.rewarding.mathematics.domains import domain_of, same_domain
 from gcpo_mcore.rewarding.mathematics.evaluation import UndefinedError, inexact
-from gcpo_mcore.rewarding.mathematics.sameness import DIGITS, SAME, known, points, same
+from gcpo_mcore.rewarding.mathematics.sameness import DIGITS, SAME, known, points, real_value, same
 from gcpo_mcore.rewarding.mathematics.tree import (
     Apply,
     Expression,
@@ -84,9 +84,11 @@ def _readings(reference: Scalar, given: Scalar) -> list[tuple[Expression, Expres
     """The pairs of values of which one has to agree."""
     left, right = reference.expression, given.expression
     if reference.is_percent != given.is_percent:  # a unit (10 for 10%) or a factor (0.1 for 10%)
-        whole = [(left, right)]
-        share = (_share(left), right) if reference.is_percent else (left, _share(right))
-        return [] if reference.unit or given.unit else [*whole, share]
+        if reference.unit or given.unit:
+            return []
+        if reference.is_percent:
+            return [(left, right), (_share(left), right)]
+        return [(left, _share(right)), *([(left, right)] if _is_above_one(right) else [])]
     if reference.unit is None or given.unit is None:
         pairs = [(left, right)]
         if DEGREE in (reference.unit, given.unit) and "pi" in operations(left) | operations(right):
@@ -99,6 +101,14 @@ def _readings(reference: Scalar, given: Scalar) -> list[tuple[Expression, Expres
     if reference.unit.quantities != given.unit.quantities:
         return []
     return [(_sized(left, reference.unit), _sized(right, given.unit))]
+
+
+def _is_above_one(expression: Expression) -> bool:
+    """Whether it may be a number of percents whose sign was not asked for: 0.05 is not answered by 0.05%."""
+    try:
+        return abs(real_value(expression)) > 1
+    except UndefinedError:
+        return False
 
 
 def _share(expression: Expression) -> Expression:
@@ -220,8 +230,10 @@ def _unordered(reference: Several, given: Several) -> bool:
     """Every one of the reference's among the given, and the other way round."""
     if len(reference.items) > MAX_ITEMS or len(given.items) > MAX_ITEMS:
         return reference.items == given.items
-    if (reference.joint == "or") != (given.joint == "or") and any(isinstance(i, Related) for i in reference.items):
-        return False  # conditions of which one or all have to hold
+    if (reference.joint == "or") != (given.joint == "or") and not all(map(_is_value, reference.items)):
+        return False  # conditions, names or words of which one or all are meant
+    if _has_several_names(reference) != _has_several_names(given):
+        return False  # 3, 2 does not say which is m
     left, right = _distinct(reference), _distinct(given)
     if len(left) != len(right):
         return False
@@ -234,12 +246,30 @@ def _unordered(reference: Several, given: Several) -> bool:
     return True
 
 
+def _is_value(answer: Answer) -> bool:
+    """Whether it is a value, rather than a condition, a word, or the letter of a choice."""
+    if isinstance(answer, Named):
+        return _is_value(answer.value)
+    is_letter = (
+        isinstance(answer, Scalar) and isinstance(answer.expression, Symbol) and answer.expression.name.isupper()
+    )
+    return not (isinstance(answer, Related | Member | Words) or is_letter)
+
+
+def _has_several_names(several: Several) -> bool:
+    return len({_base_name(i) for i in several.items if isinstance(i, Named)}) > 1
+
+
+def _base_name(named: Named) -> str:
+    """x of x_1 and x_2."""
+    return named.name.partition("_")[0] if named.kind == "symbol" else named.name
+
+
 def _distinct(several: Several) -> list[Answer]:
     """A set has each element once; x = 1 or x = 2 says two numbers; names that differ stay with their values."""
     items = list(several.items)
     named = [i for i in items if isinstance(i, Named) and _is_solved(i)]
-    names = {i.name.partition("_")[0] if i.kind == "symbol" else i.name for i in named}
-    if len(named) == len(items) and len(names) == 1:
+    if len(named) == len(items) and not _has_several_names(several):
         items = [i.value for i in named]
     if several.joint != "{":
         return items

@@ -163,6 +163,8 @@ class _Reader:
                     raise UnreadableError("!!")
                 found = Apply("factorial", (found,))
             elif self._takes("%"):
+                if isinstance(found, Apply) and found.operation == "percent":
+                    raise UnreadableError("%%")
                 found = Apply("percent", (found,))
             elif self._takes("degree", kind="macro"):
                 found = Apply("degrees", (found,))
