@@ -1,34 +1,16 @@
 """Shares the prompts of a step out over all ranks, grades each rank's share there, and tells all ranks the facts."""
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch.distributed as dist
 
 from gcpo_mcore.base.collectives import from_every_rank
 from gcpo_mcore.rewarding.grader import Grader
 from gcpo_mcore.rollout.config import Sampling
 from gcpo_mcore.rollout.engine import Engine, Job, Request
+from gcpo_mcore.rollout.facts import hear, tell
 from gcpo_mcore.rollout.sampling import request_seed
 from gcpo_mcore.samples import Facts, Fragment, Group, Prompt, Sample
-
-# A graded sample as it is told to the other ranks: the number of its group, its place in its rank's store, its facts.
-FACTS = np.dtype(
-    [
-        ("group", np.int32),
-        ("place", np.int32),
-        ("index", np.int32),
-        ("tokens", np.int32),
-        ("weight_version", np.int32),
-        ("reward", np.float64),
-        ("truncated", np.bool_),
-        ("is_golden", np.bool_),
-        ("is_accurate", np.bool_),
-        ("has_routing", np.bool_),
-    ]
-)
-TOLD = [name for name in FACTS.names or () if name not in ("group", "place")]
 
 
 @dataclass
@@ -101,22 +83,8 @@ class Sampler:
             for sample in [*fragment.samples, *([fragment.golden] if fragment.golden else [])]
         ]
         metrics = self.grader.grade([(fragments[number].prompt, sample) for number, sample in graded])
-        told = np.zeros(len(graded), FACTS)
-        for row, (number, sample) in enumerate(graded):
-            told[row] = (number, len(store), *(getattr(sample, name) for name in TOLD))
-            store.append(sample)
-        groups: list[Group[Facts]] = [Group(fragment.prompt, []) for fragment in fragments]
-        shares = from_every_rank((told, metrics))
-        for rank, (rows, _) in enumerate(shares):
-            listed: list[Any] = rows.tolist()
-            for number, place, *told_of in listed:
-                facts = _facts((rank, place), *told_of)
-                if facts.is_golden:
-                    groups[number].golden = facts
-                else:
-                    groups[number].samples.append(facts)
-        for group in groups:
-            group.samples.sort(key=lambda facts: facts.index)
+        shares = from_every_rank((tell(graded, store), metrics))
+        groups = hear([fragment.prompt for fragment in fragments], [told for told, _ in shares])
         return groups, {name: sum(m.get(name, 0.0) for _, m in shares) for name in metrics}
 
     def gather(self, fragments: list[Fragment]) -> list[Group[Sample]]:
@@ -128,28 +96,3 @@ class Sampler:
         for group in groups:
             group.samples.sort(key=lambda sample: sample.index)
         return groups
-
-
-def _facts(
-    home: tuple[int, int],
-    index: int,
-    tokens: int,
-    weight_version: int,
-    reward: float,
-    truncated: bool,
-    is_golden: bool,
-    is_accurate: bool,
-    has_routing: bool,
-) -> Facts:
-    """The facts of a row of FACTS."""
-    return Facts(
-        index,
-        tokens=tokens,
-        weight_version=weight_version,
-        reward=reward,
-        truncated=truncated,
-        is_golden=is_golden,
-        is_accurate=is_accurate,
-        has_routing=has_routing,
-        home=home,
-    )
