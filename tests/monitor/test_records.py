@@ -5,8 +5,8 @@ import json
 import numpy as np
 
 from gcpo_mcore.monitor.config import MonitorConfig
-from gcpo_mcore.monitor.records import write_records
-from gcpo_mcore.samples import Group, Prompt, Sample
+from gcpo_mcore.monitor.records import record, write_records
+from gcpo_mcore.samples import Facts, Group, Prompt, Sample
 
 
 def groups():
@@ -23,8 +23,15 @@ def read(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def lines(advantages):
+    """Of every sample, in order; an advantage by the places of group and sample."""
+    for g, group in enumerate(groups()):
+        for s, sample in enumerate(group.samples):
+            yield record(12, group.prompt, sample, sample, advantages.get((g, s)))
+
+
 def test_one_record_per_sample(tmp_path):
-    path = write_records(tmp_path, 12, groups(), {(0, 0): np.float32(0.5), (1, 0): -1.0})
+    path = write_records(tmp_path, 12, lines({(0, 0): np.float32(0.5), (1, 0): -1.0}))
     assert path == tmp_path / "rollouts" / "step_000012.jsonl"
     first, second, third = read(path)
     assert first == {
@@ -40,9 +47,15 @@ def test_one_record_per_sample(tmp_path):
     assert "é" in path.read_text()
 
 
-def test_a_limit_and_a_second_writing(tmp_path):
-    write_records(tmp_path, 1, groups(), {})
-    path = write_records(tmp_path, 1, groups(), {}, limit=1)
+def test_the_place_is_that_in_the_group(tmp_path):
+    golden = groups()[0].samples[1]  # which was graded outside of it
+    told = json.loads(record(1, groups()[0].prompt, Facts(5), golden, 1.0))
+    assert (told["index"], told["response"]) == (5, "golden")
+
+
+def test_a_second_writing_replaces_the_first(tmp_path):
+    write_records(tmp_path, 1, lines({}))
+    path = write_records(tmp_path, 1, list(lines({}))[:1])
     assert len(read(path)) == 1
     assert [p.name for p in path.parent.iterdir()] == ["step_000001.jsonl"]
 

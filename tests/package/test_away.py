@@ -30,8 +30,8 @@ def succeed(environment: Environment, program: str, *arguments: str) -> str:
 @pytest.fixture(scope="module")
 def home(environment) -> Path:
     """The user's folder, with the data and the untrained model of the quick start in its default place."""
-    shown = succeed(environment, "gcpo-prepare", "--skip-starter")
-    assert "prepared/carry-seed0/train_hard.parquet:  3,517 rows" in shown
+    succeed(environment, "gcpo-prepare", "--skip-starter")
+    assert (environment.home / "prepared/carry-seed0/train_hard.parquet").is_file()
     return environment.home
 
 

@@ -188,8 +188,8 @@ def test_the_deadline_is_per_answer_not_per_batch(hostile):
     assert metrics["grading/timeouts"] == 0 and metrics["grading/seconds"] > 32 * 0.2 > HANGING_DEADLINE_S
 
 
-def test_mathematics_that_never_ends_costs_itself():
-    """Some of it hangs; whatever it does, it is wrong, and those around it are graded."""
+def test_mathematics_that_never_ends_is_graded_like_any_other():
+    """Nothing of it is worked out: it is wrong, in time, and so those around it are graded."""
     bombs = ["9^{9^{9^9}}", "99999999!", "(" * 5000, r"\frac" * 300, "1+" * 50_000 + "1"]
     tree = yaml.safe_load((CONFIGS / "math_verify.yaml").read_text()) | {"deadline_s": 20.0, "workers": len(bombs)}
     prompt = Prompt("p", "s", "p", [1], r"\frac{1}{2}")
@@ -198,8 +198,8 @@ def test_mathematics_that_never_ends_costs_itself():
     with Grader(RewardConfig.model_validate(tree)) as grader:
         metrics = grader.grade([(prompt, s) for s in [right[0], *hostile, right[1], wrong]])
     assert [s.reward for s in (*right, wrong, *hostile)] == [1.0, 1.0, 0.0] + [0.0] * len(bombs)
-    assert not any(s.grading_failed for s in (*right, wrong))
-    assert metrics["grading/timeouts"] >= 1
+    assert not any(s.grading_failed for s in (*right, wrong, *hostile))
+    assert metrics["grading/timeouts"] == 0
     assert live_processes() == []
 
 
