@@ -24,8 +24,7 @@ class Policy:
         model = _loaded(folder)
         self.vocabulary: int = getattr(model.config, "vocab_size")  # noqa: B009 - the families' configs have it, their base not
         self.max_positions = getattr(model.config, "max_position_embeddings", None) or float("inf")
-        self.model: torch.nn.Module = model
-        self.model.to(platform.device())
+        self.model = torch.nn.Module.to(model, platform.device())  # its own `to` hides what it takes
 
     def choose(self, rows: list[Row], candidates: list[list[str]], columns: Columns) -> list[str]:
         """The candidate of each row with the highest mean log-prob per token, as a golden answer to its prompt.
