@@ -74,7 +74,7 @@ def main() -> None:
             for way, tokens in (("padded", None), ("packed", 4 * args.longest)):
                 actor.tokens_per_microbatch = tokens
                 start = time.perf_counter()
-                loss = actor.backward(update, config.algorithm.loss)["actor/loss"]
+                loss = actor.backward(update, config.algorithm.loss)[0]["actor/loss"]
                 seconds[way].append(time.perf_counter() - start)
                 exported = hf_mapping.export(actor.stage().chunks, arch, lambda p: p.main_grad)
                 results[way] = (loss, torch.cat([g.double().flatten() for _, g in exported]))

@@ -53,9 +53,9 @@ def work(model: str, out: str, *options: str) -> None:
     with actor_of(model, o) as actor:
         algorithm = load_config(["algorithm=gcpo", "algorithm.entropy_coefficient=0.01", "algorithm/kl=k3"]).algorithm
         batch, _ = off_policy_batch(actor, algorithm)
-        loss = actor.backward(batch, algorithm.loss)["actor/loss"]
+        loss = actor.backward(batch, algorithm.loss)[0]["actor/loss"]
         gradient = flat(hf_mapping.export(actor.stage().chunks, actor.arch, lambda p: p.main_grad))
-        metrics = [actor.update(batch, algorithm.loss, update, 3) for update in range(3)]
+        metrics = [actor.update(batch, algorithm.loss, update, 3)[0] for update in range(3)]
         weights = flat(actor.export())
         if dist.get_rank() == 0:
             torch.save((loss, metrics[0]["actor/grad_norm"], gradient, weights), out)

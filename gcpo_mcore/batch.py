@@ -8,7 +8,7 @@ axes) is the actor's business, so the objective is the same for every layout.
 A batch passes four stages, each a type that has what the stage before has and more, so that none can be left out:
 
     Batch          what was sampled, graded and selected
-    ScoredBatch    + the log-probs before the update                    Batch.scored
+    ScoredBatch    + the log-probs before the update, if they are known  Batch.scored
     WeighedBatch   + advantages and the surrogate's weights             Algorithm.weigh
     UpdateBatch    + what a token's loss counts, of one update's rows   Algorithm.begin_update
 """
@@ -149,9 +149,14 @@ class Batch:
             rollout_logp=torch.from_numpy(rollout_logp),
         )
 
-    def scored(self, old_logp: torch.Tensor, ref_logp: torch.Tensor | None = None) -> "ScoredBatch":
-        """The next stage: `old_logp` [b, T] of the actor, `ref_logp` [b, T] of the reference policy if there is one."""
-        return self.grown(ScoredBatch, old_logp=old_logp, ref_logp=ref_logp)
+    def scored(self, old_logp: torch.Tensor | None, ref_logp: torch.Tensor | None = None) -> "ScoredBatch":
+        """The next stage: `old_logp` [b, T] of the actor, None if the step's one update will give them; `ref_logp`
+        [b, T] of the reference policy if there is one."""
+        is_known = old_logp is not None
+        unknown = torch.full_like(self.mask, torch.nan)
+        return self.grown(
+            ScoredBatch, has_old_logp=is_known, old_logp=old_logp if is_known else unknown, ref_logp=ref_logp
+        )
 
     def grown(self, stage: type[NextStage], **more: Any) -> NextStage:
         """A later stage of this batch, with the fields that it has besides."""
@@ -203,8 +208,11 @@ class Batch:
 class ScoredBatch(Batch):
     """old_logp  [b, T] the actor's log-probs before the update
     ref_logp  [b, T] the reference policy's; None if there is none
+    has_old_logp  whether `old_logp` is known. If not, it is not a number: the update's own forward pass gives it
+              (`Algorithm.settle`), and what would read it before shows
     """
 
+    has_old_logp: bool
     old_logp: torch.Tensor
     ref_logp: torch.Tensor | None
 
@@ -221,7 +229,8 @@ class WeighedBatch(ScoredBatch):
     advantage         [b, T]
     surrogate_weight  [b, T] factor of the surrogate: engine against actor, golden rows; 1 where there is none
 
-    `rollout_logp` of golden rows is now `old_logp`.
+    `rollout_logp` of golden rows is `old_logp`. Both this and `surrogate_weight` follow from `old_logp`, and are not
+    numbers while it is unknown.
     """
 
     loss_mask: torch.Tensor

@@ -9,7 +9,7 @@ from megatron.core import parallel_state
 from gcpo_mcore.actor import groups, hf_mapping
 from gcpo_mcore.actor.backend import choose_backend
 from gcpo_mcore.actor.config import ActorConfig, ModelConfig, OptimizerConfig, ParallelConfig
-from gcpo_mcore.actor.forward_pass import GradientPass, LogProbHead, LogProbPass, LossFunction
+from gcpo_mcore.actor.forward_pass import GradientPass, LogProbHead, LogProbPass, LossFunction, RowsLogp
 from gcpo_mcore.actor.gathering import WeightGather
 from gcpo_mcore.actor.layout import Layout
 from gcpo_mcore.actor.logprobs import LOGITS_PER_CHUNK
@@ -91,9 +91,13 @@ class Actor:
         RuntimeError while the actor is offloaded.
         """
         self._check_on_device()  # not `stage`: weights still under way are waited for layer by layer
+        return self._by_row(batch, LogProbPass(self._stage, self._head()).run(self._micro_batches(batch)))
+
+    def _by_row(self, batch: Batch, found: Iterable[RowsLogp]) -> torch.Tensor:
+        """[b, T] the log-probs that the last stage has `found`, on the CPU and on all stages."""
         out = torch.zeros_like(batch.mask)
-        for numbers, logp in LogProbPass(self._stage, self._head()).run(self._micro_batches(batch)):
-            out[numbers] = logp
+        for numbers, logp in found:
+            out[numbers] = logp.cpu()
         return self._from_last_stage(out)
 
     def _from_last_stage(self, values: torch.Tensor) -> torch.Tensor:
@@ -106,26 +110,33 @@ class Actor:
 
     # --- updates -----------------------------------------------------------------------------------------------
 
-    def update(self, batch: UpdateBatch, loss: LossFunction, update: int, updates: int) -> dict[str, float]:
-        """One optimizer step on `batch`; `update` of `updates` sets the learning rate. Returns metrics."""
-        metrics = self.backward(batch, loss)
+    def update(
+        self, batch: UpdateBatch, loss: LossFunction, update: int, updates: int
+    ) -> tuple[dict[str, float], torch.Tensor]:
+        """One optimizer step on `batch`; `update` of `updates` sets the learning rate.
+
+        Returns metrics, and [b, T] log-probs under the weights before it, as `score` would give them.
+        """
+        metrics, logp = self.backward(batch, loss)
         metrics |= self.stepper.step(learning_rate(self.optimizer_config, update, updates))
         self._gather.begin()
         self.version += 1
-        return metrics
+        return metrics, logp
 
-    def backward(self, batch: UpdateBatch, loss: LossFunction) -> dict[str, float]:
+    def backward(self, batch: UpdateBatch, loss: LossFunction) -> tuple[dict[str, float], torch.Tensor]:
         """Gradients of the batch's loss, summed over micro-batches and ranks, left in the gradient buffers.
 
-        Returns the loss's metrics: means over all rows (or sums, where the weight is 0). RuntimeError while the actor
-        is offloaded.
+        Returns the loss's metrics, means over all rows (or sums, where the weight is 0), and [b, T] log-probs.
+        RuntimeError while the actor is offloaded.
         """
         self._check_on_device()
         for chunk in self._stage.ddp:
             chunk.zero_grad_buffer()
-        sums = _add_up(GradientPass(self._stage, self._head(), loss).run(self._micro_batches(batch)))
+        found = GradientPass(self._stage, self._head(), loss).run(self._micro_batches(batch))
+        sums = _add_up(sums for _, sums in found)
         merged = _add_up(from_every_rank(sums if _speaks() else {}))
-        return {name: value / weight if weight else value for name, (value, weight) in merged.items()}
+        metrics = {name: value / weight if weight else value for name, (value, weight) in merged.items()}
+        return metrics, self._by_row(batch, (rows for rows, _ in found))
 
     # --- weights -----------------------------------------------------------------------------------------------
 

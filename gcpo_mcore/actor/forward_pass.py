@@ -1,7 +1,7 @@
 """One pass of a rank's micro-batches through the model: megatron-core's pipeline schedule with log-probs at its end.
 
     LogProbPass(stage, head).run(micro_batches)         # log-probs, no gradients
-    GradientPass(stage, head, loss).run(micro_batches)  # gradients in their buffers, and what the loss adds up
+    GradientPass(stage, head, loss).run(micro_batches)  # gradients in their buffers, log-probs, what the loss adds up
 
 The last stage has the results; the others get empty lists.
 """
@@ -28,6 +28,7 @@ from gcpo_mcore.batch import Batch, UpdateBatch
 
 Sums = Mapping[str, tuple[float | torch.Tensor, float | torch.Tensor]]  # name -> value and weight, each to be added up
 LossFunction = Callable[[torch.Tensor, torch.Tensor, UpdateBatch], tuple[torch.Tensor, Sums]]
+RowsLogp = tuple[list[int], torch.Tensor]  # the rows' numbers in the rank's batch, their log-probs [r, T]
 Result = TypeVar("Result")
 
 
@@ -95,25 +96,23 @@ class MicroBatchPass(ABC, Generic[Rows, Result]):
         return self.finish(micro, logp, entropy)
 
 
-class LogProbPass(MicroBatchPass[Batch, tuple[list[int], torch.Tensor]]):
-    """Gives the rows' numbers in the batch and their log-probs, [r, T] on the CPU."""
+class LogProbPass(MicroBatchPass[Batch, RowsLogp]):
+    """Gives the rows' log-probs."""
 
     is_forward_only = True
 
     @torch.no_grad()
-    def run(self, micro_batches: list[MicroBatch[Batch]]) -> list[tuple[list[int], torch.Tensor]]:
+    def run(self, micro_batches: list[MicroBatch[Batch]]) -> list[RowsLogp]:
         """See MicroBatchPass."""
         return super().run(micro_batches)
 
-    def finish(
-        self, micro: MicroBatch[Batch], logp: torch.Tensor, entropy: torch.Tensor
-    ) -> tuple[list[int], torch.Tensor]:
+    def finish(self, micro: MicroBatch[Batch], logp: torch.Tensor, entropy: torch.Tensor) -> RowsLogp:
         """The micro-batch's result."""
-        return micro.numbers, logp.cpu()
+        return micro.numbers, logp
 
 
-class GradientPass(MicroBatchPass[UpdateBatch, Sums]):
-    """Adds the loss's gradients to their buffers, reduced over the ranks; gives the loss's sums."""
+class GradientPass(MicroBatchPass[UpdateBatch, tuple[RowsLogp, Sums]]):
+    """Adds the loss's gradients to their buffers, reduced over the ranks; gives log-probs and the loss's sums."""
 
     is_forward_only = False
 
@@ -123,11 +122,12 @@ class GradientPass(MicroBatchPass[UpdateBatch, Sums]):
 
     def finish(
         self, micro: MicroBatch[UpdateBatch], logp: torch.Tensor, entropy: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, Sums]:
+    ) -> tuple[torch.Tensor, torch.Tensor, tuple[RowsLogp, Sums]]:
         """The loss, a token count and the micro-batch's result."""
         loss, sums = self.loss(logp, entropy, micro.rows)
         # The token count that megatron would divide by is not used: the loss is a sum already.
-        return loss, torch.ones((), dtype=torch.int, device=loss.device), sums
+        result = ((micro.numbers, logp.detach()), sums)
+        return loss, torch.ones((), dtype=torch.int, device=loss.device), result
 
 
 def _join_context(values: torch.Tensor) -> torch.Tensor:

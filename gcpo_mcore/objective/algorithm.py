@@ -2,11 +2,15 @@
 
 select        groups in -> golden injection and filter         -> groups to train on
 weigh         a step's ScoredBatch in -> advantages, weights   -> WeighedBatch
+settle        log-probs before the update in -> what follows from them; in `weigh` or, if they are the update's own, in
+              `loss`
 begin_update  an update's WeighedBatch in -> its loss weights  -> UpdateBatch
 loss          micro-batch log-probs in -> summed loss     (inside the actor's forward pass)
+measure       a step's settled WeighedBatch in -> engine against actor, for the log
 """
 
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from pydantic import model_validator
@@ -25,6 +29,7 @@ from gcpo_mcore.objective.reduction import Reduction
 from gcpo_mcore.objective.surrogate import Surrogate
 from gcpo_mcore.samples import AnyFacts, Group
 
+Weighed = TypeVar("Weighed", bound=WeighedBatch)
 Sums = dict[str, tuple[torch.Tensor, torch.Tensor]]  # name -> (weighted sum, weight), both scalars
 
 
@@ -69,6 +74,11 @@ class Algorithm(Config):
         return self.kl.needs_reference or self.surrogate.needs_reference
 
     @property
+    def needs_old_logp(self) -> bool:
+        """Whether log-probs before the update must be known before its forward pass."""
+        return self.kl.needs_old_logp or self.surrogate.compares_samples
+
+    @property
     def compares_samples(self) -> bool:
         """Whether a group of one sample teaches nothing."""
         return self.advantage.needs_group or self.surrogate.compares_samples
@@ -105,17 +115,32 @@ class Algorithm(Config):
         if self.filter.mask_truncated:
             table = batch.table
             batch = replace(batch, table=replace(table, is_trained=table.is_trained & ~table.is_truncated))
-        golden = batch.is_golden.unsqueeze(1)
-        batch = replace(batch, rollout_logp=torch.where(golden, batch.old_logp, batch.rollout_logp))
-        correction = self.mismatch.weights((batch.old_logp - batch.rollout_logp) * batch.mask, batch.mask)
-        correction = torch.where(golden, 1.0, correction)
         weighed = batch.grown(
             WeighedBatch,
             loss_mask=batch.mask * batch.table.is_trained[batch.mine].unsqueeze(1),
             advantage=self.advantage(batch, self.kl.token_reward(batch)),
-            surrogate_weight=correction * self.golden.weights(batch).unsqueeze(1),
+            surrogate_weight=torch.full_like(batch.mask, torch.nan),
         )
-        return weighed, mismatch_module.measure(weighed) | _measure(weighed, correction)
+        return self.settle(weighed, batch.old_logp) if batch.has_old_logp else weighed, _measure_advantage(weighed)
+
+    def settle(self, batch: Weighed, old_logp: torch.Tensor) -> Weighed:
+        """The rows with `old_logp` [b, T], the log-probs before the update, and what follows from them."""
+        batch = replace(
+            batch,
+            has_old_logp=True,
+            old_logp=old_logp,
+            rollout_logp=torch.where(batch.is_golden.unsqueeze(1), old_logp, batch.rollout_logp),
+        )
+        return replace(batch, surrogate_weight=self._correction(batch) * self.golden.weights(batch).unsqueeze(1))
+
+    def _correction(self, batch: WeighedBatch) -> torch.Tensor:
+        """[b, T] the mismatch part's factors, 1 for golden rows."""
+        factors = self.mismatch.weights((batch.old_logp - batch.rollout_logp) * batch.mask, batch.mask)
+        return torch.where(batch.is_golden.unsqueeze(1), 1.0, factors)
+
+    def measure(self, batch: WeighedBatch) -> dict[str, float]:
+        """Engine against actor, over all ranks, from settled rows. A collective over the batch's peers."""
+        return mismatch_module.measure(batch) | mismatch_module.measure_correction(batch, self._correction(batch))
 
     def begin_update(
         self, batch: WeighedBatch, logp: torch.Tensor, progress: float
@@ -136,6 +161,7 @@ class Algorithm(Config):
         logp, entropy [r, T]: the actor's, now; gradient flows through both. The shares of all micro-batches and
         data-parallel ranks add up to the update's loss: `rows.loss_weight` already holds the one denominator.
         """
+        rows = rows if rows.has_old_logp else self.settle(rows, logp.detach())
         ratio = self.golden.adjust(self.importance.ratio(logp, rows), logp, rows)
         surrogate, is_clipped = self.surrogate.loss(logp, rows, ratio)
         kl = self.kl.penalty(logp, rows)
@@ -159,16 +185,13 @@ class Algorithm(Config):
         }
 
 
-def _measure(batch: WeighedBatch, correction: torch.Tensor) -> dict[str, float]:
-    """Means over all tokens of correction and advantage, and the largest advantage."""
-    mask, advantage = batch.mask, batch.advantage
-    sums = torch.stack([(correction * mask).sum(), ((correction == 0) * mask).sum(), (advantage * mask).sum()])
-    weight, zeros, total = batch.peers.sum(sums.double()).tolist()
+def _measure_advantage(batch: WeighedBatch) -> dict[str, float]:
+    """Its mean over all tokens, and the largest."""
+    advantage = batch.advantage
+    total = float(batch.peers.sum((advantage * batch.mask).sum().double()))
     tokens = max(int(batch.table.tokens.sum()), 1)
     largest = advantage.abs().max() if advantage.numel() else torch.zeros(())
     return {
-        "mismatch/weight_mean": weight / tokens,
-        "mismatch/zero_fraction": zeros / tokens,
         "advantage/mean": total / tokens,
         "advantage/abs_max": float(batch.peers.max(largest.double())),
     }

@@ -26,6 +26,7 @@ class KL(Part, kind="kl"):
     """Kind: KL penalty."""
 
     needs_reference: ClassVar[bool] = False  # True: reference log-probs must be computed
+    needs_old_logp: ClassVar[bool] = False  # True: it reads log-probs before the update's forward pass
 
     def penalty(self, logp: torch.Tensor, rows: UpdateBatch) -> torch.Tensor:
         """[r, T] what is added to the token loss."""
@@ -74,6 +75,8 @@ class LossKL(_Estimated, option="loss"):
 
 class RewardKL(_Estimated, option="reward"):
     """-coefficient * estimator(d) of the old log-probs, added to each token's reward."""
+
+    needs_old_logp: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _refuse_wrong_gradient(self):

@@ -87,3 +87,11 @@ def measure(batch: WeighedBatch) -> dict[str, float]:
         "mismatch/k3": k3 / max(count, 1.0),
         "mismatch/ratio_max": math.exp(highest),
     }
+
+
+def measure_correction(batch: WeighedBatch, correction: torch.Tensor) -> dict[str, float]:
+    """Over all tokens, the mean of `correction` [b, T] and the share that it leaves out. A collective."""
+    sums = torch.stack([(correction * batch.mask).sum(), ((correction == 0) * batch.mask).sum()])
+    weight, zeros = batch.peers.sum(sums.double()).tolist()
+    tokens = max(int(batch.table.tokens.sum()), 1)
+    return {"mismatch/weight_mean": weight / tokens, "mismatch/zero_fraction": zeros / tokens}

@@ -40,6 +40,7 @@ class TrainerConfig(Config):
     prompts_per_step: PositiveInt
     samples_per_prompt: PositiveInt
     updates_per_step: PositiveInt
+    old_logp: Literal["auto", "score", "rollout"]  # whose log-probs an update is compared with
     sequences_per_microbatch: Free[PositiveInt]
     tokens_per_microbatch: Free[PositiveInt | None]  # packs of so many tokens in place of padded sequences
     checkpoint_every_steps: Free[NonNegativeInt]  # 0: only at the end
@@ -99,6 +100,11 @@ class RunConfig(Config):
             raise UserError(
                 f"algorithm.golden={algorithm.golden.name} makes groups of one, which have no contrast: it needs "
                 "algorithm/advantage=none, algorithm/filter=keep and a surrogate that compares no samples"
+            )
+        if trainer.old_logp == "rollout" and algorithm.mismatch.name != "off":
+            raise UserError(
+                f"trainer.old_logp=rollout takes the engine's log-probs for the actor's, so "
+                f"algorithm.mismatch={algorithm.mismatch.name} would find no difference: algorithm/mismatch=off"
             )
         every = trainer.checkpoint_every_steps
         if trainer.hf_every_steps and (not every or trainer.hf_every_steps % every):

@@ -12,6 +12,7 @@ from gcpo_mcore.monitor.progress import Progress
 from gcpo_mcore.monitor.tables import print_sizes
 from gcpo_mcore.run.collector import Collected
 from gcpo_mcore.run.golden_check import GoldenCount
+from gcpo_mcore.run.old_logprobs import needs_pass
 from gcpo_mcore.run.plan import Plan
 from gcpo_mcore.run.recorder import Recorder
 
@@ -94,11 +95,14 @@ class Report:
             return {}
         lengths = (table.prompt_tokens + table.tokens).tolist()
         arch, devices = self.plan.arch, self.plan.layout.world
-        passes = 2 if self.plan.config.algorithm.needs_reference else 1
+        config = self.plan.config
+        passes = needs_pass(config) + config.algorithm.needs_reference
         work = {"score": passes * forward_flops(arch, lengths), "update": training_flops(arch, lengths)}
-        peak = platform.peak_flops(self.plan.config.model.dtype)
+        peak = platform.peak_flops(config.model.dtype)
         found = {}
         for phase, flops in work.items():
+            if not flops:
+                continue
             device_seconds = devices * max(seconds[phase], 1e-9)
             rate = flops / device_seconds
             found[f"perf/{phase}_tokens_per_s_per_device"] = sum(lengths) / device_seconds

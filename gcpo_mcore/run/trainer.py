@@ -22,6 +22,7 @@ from gcpo_mcore.rollout.sampler import Sampler
 from gcpo_mcore.run.collector import Collected, Collector, staleness
 from gcpo_mcore.run.dealing import Dealer
 from gcpo_mcore.run.golden_check import GoldenCount, count_golden
+from gcpo_mcore.run.old_logprobs import needs_pass, old_logprobs
 from gcpo_mcore.run.plan import Plan
 from gcpo_mcore.run.report import Report
 from gcpo_mcore.run.saver import Saver
@@ -106,18 +107,23 @@ class Trainer:
             batch = self.dealer.deal(collected.groups, collected.store, updates)
         with self.phases.phase("score"):
             self.actor.onload()  # the engine has had its turn
-            old_logp = self.actor.score(batch)
+            old_logp = old_logprobs(self.config, self.actor, batch)
             ref_logp = self.reference.score(batch) if self.reference is not None else None
         weighed, measured = algorithm.weigh(batch.scored(old_logp, ref_logp))
         metrics |= measured
         with self.phases.phase("update"):
-            each = weighed.split(updates)
+            each, own_logp = weighed.split(updates), []
             for number, rows in enumerate(each):
                 done, total = (self.step - 1) * updates + number, self.config.trainer.steps * updates
                 is_moved = number > 0 and algorithm.surrogate.compares_samples
                 logp = self.actor.score(rows) if is_moved else rows.old_logp
                 update, measured = algorithm.begin_update(rows, logp, done / total)
-                metrics |= measured | self.actor.update(update, algorithm.loss, done, total)
+                trained, logp = self.actor.update(update, algorithm.loss, done, total)
+                metrics |= measured | trained
+                own_logp.append(logp)
+        # Without a pass before the updates, the first one's log-probs are those of the weights that sampled.
+        scored = weighed if needs_pass(self.config) else algorithm.settle(each[0], own_logp[0])
+        metrics |= algorithm.measure(scored)
         return metrics | {"update/count": float(len(each))}, collected, weighed
 
     def sync(self) -> None:

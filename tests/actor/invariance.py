@@ -22,7 +22,7 @@ def main(model: str, out: str, cases: str, *options: str) -> None:
         for case in json.loads(cases):
             algorithm = load_config(case.split()).algorithm
             batch, logp = off_policy_batch(actor, algorithm)
-            metrics = actor.backward(batch, algorithm.loss)
+            metrics, _ = actor.backward(batch, algorithm.loss)
             gradients = {
                 n: g.clone() for n, g in hf_mapping.export(actor.stage().chunks, actor.arch, lambda p: p.main_grad)
             }

@@ -95,7 +95,7 @@ def train(model: str, options: dict[str, str], offload: str, folder: Path) -> di
         actor.onload()
         old_logp = actor.score(batch)
         rows = ready(algorithm, replace(batch, rollout_logp=old_logp).scored(old_logp, reference.score(batch)), None)
-        result["metrics"].append(actor.update(rows, algorithm.loss, update, 3))
+        result["metrics"].append(actor.update(rows, algorithm.loss, update, 3)[0])
     result["reference"] = float((reference.score(batch) - before).abs().max())
     weights = {name: tensor.clone() for name, tensor in actor.export()}
     again = build(model, options, offload)

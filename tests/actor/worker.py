@@ -122,7 +122,7 @@ def take_update(actor: Actor, algorithm: Algorithm, batch: Batch, update: int) -
     """
     old_logp = actor.score(batch) + 1e-3 * noise(batch, update, 1)[0]
     rows = ready(algorithm, replace(batch, rollout_logp=old_logp).scored(old_logp, old_logp - 0.1 * batch.mask), None)
-    return actor.update(rows, algorithm.loss, update, 3)
+    return actor.update(rows, algorithm.loss, update, 3)[0]
 
 
 def ready(algorithm: Algorithm, scored: ScoredBatch, logp: torch.Tensor | None, progress: float = 0.0) -> UpdateBatch:

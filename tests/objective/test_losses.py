@@ -239,12 +239,14 @@ def test_rows_that_are_shared_out_add_up(case, groups, seed, data):
     part = algorithm(*overrides)
     update = make_update(part, kept_groups(part, groups), seed, 0.3, progress=0.4)
     whole = value_and_gradients(part.loss(update.logp, update.entropy, update.batch)[0], update)
-    _, expected = part.weigh(update.scored)
+    weighed, expected = part.weigh(update.scored)
+    expected |= part.measure(weighed)
     ranks = data.draw(st.integers(2, 3))
     owner = data.draw(st.lists(st.integers(0, ranks - 1), min_size=len(update.batch), max_size=len(update.batch)))
 
     def of_rank(scored, rows):
         weighed, metrics = part.weigh(scored)
+        metrics |= part.measure(weighed)
         mine, _ = part.begin_update(weighed, update.logp.detach()[rows], 0.4)
         return part.loss(update.logp[rows], update.entropy[rows], mine)[0], metrics
 
@@ -254,3 +256,25 @@ def test_rows_that_are_shared_out_add_up(case, groups, seed, data):
         assert metrics == pytest.approx(expected, rel=1e-5, abs=1e-6)
     for got, wanted in zip(added, whole, strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("case", CASES)
+@settings(small, max_examples=8)
+@given(groups=ragged_groups(), seed=seeds)
+def test_old_logprobs_may_be_the_updates_own(case, groups, seed):
+    """What an update's own forward pass gives does as well as a pass before it, to the bit; else the part says so."""
+    overrides, _ = CASES[case]
+    part = algorithm(*overrides)
+    update = make_update(part, kept_groups(part, groups), seed, moved=0.0)
+    before, _ = part.weigh(update.scored)
+    if part.needs_old_logp:
+        return
+    weighed, _ = part.weigh(update.scored.scored(None, update.scored.ref_logp))
+    assert not weighed.has_old_logp and weighed.old_logp.isnan().all()
+    now = update.logp.detach()
+    rows, _ = part.begin_update(weighed, now, 0.0)
+    expected = value_and_gradients(part.loss(update.logp, update.entropy, update.batch)[0], update)
+    found = value_and_gradients(part.loss(update.logp, update.entropy, rows)[0], update)
+    for got, wanted in zip(found, expected, strict=True):
+        assert torch.equal(got, wanted)
+    assert part.measure(part.settle(weighed, now)) == part.measure(before)
