@@ -72,7 +72,7 @@ def main() -> None:
         results = {}
         for _ in range(args.repeats):
             for way, tokens in (("padded", None), ("packed", 4 * args.longest)):
-                actor.tokens_per_microbatch = tokens
+                actor.cut = replace(actor.cut, tokens=tokens)
                 start = time.perf_counter()
                 loss = actor.backward(update, config.algorithm.loss)[0]["actor/loss"]
                 seconds[way].append(time.perf_counter() - start)

@@ -18,6 +18,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -25,7 +26,7 @@ from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.config import ModelConfig
 from gcpo_mcore.actor.layout import check_layout
 from gcpo_mcore.actor.model import start_parallel
-from gcpo_mcore.actor.packed_attention import all_at_once, one_by_one
+from gcpo_mcore.actor.packed_attention import AttentionRows, all_at_once, one_by_one
 from gcpo_mcore.base import platform
 from gcpo_mcore.batch import Batch
 from gcpo_mcore.hf.architecture import read_architecture
@@ -91,7 +92,7 @@ def kernel_difference(heads: int, kv_heads: int, head_dim: int, length: int) -> 
     upstream = torch.randn(shapes[0], device=platform.device(), dtype=torch.bfloat16)
     found = []
     for attend in (all_at_once, one_by_one):
-        result = attend(*inputs, sizes, head_dim**-0.5)
+        result = attend(*inputs, AttentionRows(np.array(sizes), None, platform.device()), head_dim**-0.5)
         found.append([result, *torch.autograd.grad(result, inputs, upstream)])
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(*found, strict=True))
 

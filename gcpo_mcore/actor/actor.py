@@ -13,7 +13,7 @@ from gcpo_mcore.actor.forward_pass import GradientPass, LogProbHead, LogProbPass
 from gcpo_mcore.actor.gathering import WeightGather
 from gcpo_mcore.actor.layout import Layout
 from gcpo_mcore.actor.logprobs import LOGITS_PER_CHUNK
-from gcpo_mcore.actor.microbatch import MicroBatch, Rows, split
+from gcpo_mcore.actor.microbatch import Cut, MicroBatch, Rows, split
 from gcpo_mcore.actor.offload import Offloader
 from gcpo_mcore.actor.optimizer import Stepper, learning_rate
 from gcpo_mcore.actor.stage import Stage, build_stage
@@ -43,11 +43,21 @@ class Actor:
         sequences_per_microbatch: int,
         tokens_per_microbatch: int | None,
         settings: ActorConfig = PLAIN,
+        shares_prompts: bool = False,
     ):
         self.arch, self.layout, self.temperature = arch, layout, temperature
-        self.sequences_per_microbatch, self.tokens_per_microbatch = sequences_per_microbatch, tokens_per_microbatch
-        self.row_multiple = 2 * layout.context if layout.context > 1 else 1  # two pieces a rank
-        self.length_multiple = self.row_multiple * (layout.tensor if parallel.sequence else 1)
+        row_multiple = 2 * layout.context if layout.context > 1 else 1  # two pieces a rank
+        self.cut = Cut(
+            sequences=sequences_per_microbatch,
+            tokens=tokens_per_microbatch,
+            shares_prompts=shares_prompts and layout.context == 1,  # a rank has a part of each row
+            multiple_of=row_multiple * (layout.tensor if parallel.sequence else 1),
+            row_multiple_of=row_multiple,
+            # Chunks take turns with as many micro-batches as there are stages.
+            count_multiple_of=layout.pipeline if layout.virtual_pipeline > 1 else 1,
+            is_one_shape=layout.pipeline > 1,
+            device=platform.device(),
+        )
         self.logits_per_chunk = LOGITS_PER_CHUNK
         self.device = platform.device()
         self.hf_folder = model.path
@@ -153,22 +163,11 @@ class Actor:
 
     def _micro_batches(self, batch: Rows) -> list[MicroBatch[Rows]]:
         """This rank's, each cut to its context share."""
-        layout = self.layout
-        micro_batches = split(
-            batch,
-            sequences=self.sequences_per_microbatch,
-            tokens=self.tokens_per_microbatch,
-            is_one_shape=layout.pipeline > 1,
-            multiple_of=self.length_multiple,
-            row_multiple_of=self.row_multiple,
-            # Chunks take turns with as many micro-batches as there are stages.
-            count_multiple_of=layout.pipeline if layout.virtual_pipeline > 1 else 1,
-            device=self.device,
-        )
-        if layout.context == 1:
+        micro_batches = split(batch, self.cut)
+        if self.layout.context == 1:
             return micro_batches
         rank = parallel_state.get_context_parallel_rank()
-        return [micro.context_share(rank, layout.context) for micro in micro_batches]
+        return [micro.context_share(rank, self.layout.context) for micro in micro_batches]
 
 
 def _add_up(shares: Iterable[Mapping]) -> dict[str, tuple[float, float]]:

@@ -17,7 +17,7 @@ class SdpaAttention(MegatronModule):
     """Causal attention with torch's scaled_dot_product_attention (flash kernels on a GPU).
 
     Padded sequences are filled on the right, so the causal mask alone keeps real tokens from seeing padding. The rows
-    of a pack see nothing of each other (gcpo_mcore/actor/packed_attention.py).
+    of a pack see what its `rows` say (gcpo_mcore/actor/packed_attention.py).
     """
 
     def __init__(self, config: TransformerConfig, softmax_scale: float | None = None, **_):
@@ -27,15 +27,13 @@ class SdpaAttention(MegatronModule):
         self.scale = softmax_scale or 1.0 / math.sqrt(head_dim)
 
     def forward(self, query, key, value, attention_mask=None, packed_seq_params=None, **_) -> torch.Tensor:
-        """Attends. Padded: query [s, b, heads/tp, head_dim], key and value [s, b, kv_heads/tp, head_dim]
-        -> [s, b, heads/tp * head_dim]. Packed: the same without b. Under context parallelism s is this rank's
-        share, the row lengths of a pack are the whole ones'."""
+        """Attends: query [s, b, heads/tp, head_dim], key and value [s, b, kv_heads/tp, head_dim]
+        -> [s, b, heads/tp * head_dim]; b is 1 in a pack. Under context parallelism s is this rank's share."""
         over_ranks = self.config.context_parallel_size > 1
         if packed_seq_params is not None:
-            rows = tuple(packed_seq_params.cu_seqlens_q.diff().tolist())
-            if over_ranks:
-                return self._attend_pack_over_ranks(query, key, value, rows)
-            return attend_rows(query, key, value, [(n, n) for n in rows], self.scale).flatten(1)
+            key, value = _gather(key, value) if over_ranks else (key, value)
+            q, k, v = (x.squeeze(1) for x in (query, key, value))
+            return attend_rows(q, k, v, packed_seq_params.rows, self.scale).flatten(1).unsqueeze(1)
         if over_ranks:
             return self._attend_over_ranks(query, key, value)
         q, k, v = (x.permute(1, 2, 0, 3) for x in (query, key, value))
@@ -58,14 +56,6 @@ class SdpaAttention(MegatronModule):
                 )
             )
         return torch.cat(attended, dim=2).permute(2, 0, 1, 3).flatten(2)
-
-    def _attend_pack_over_ranks(self, query, key, value, rows: tuple[int, ...]) -> torch.Tensor:
-        """Does the same of every row of a pack. Keys that both pieces of a row see are there twice."""
-        k, v = _gather(key, value)
-        ranks, rank = self._ranks()
-        sizes, keys = context.seen(rows, rank, ranks)
-        keys = keys.to(key.device)
-        return attend_rows(query, k[keys], v[keys], sizes, self.scale).flatten(1)
 
     def _ranks(self) -> tuple[int, int]:
         group = groups.context_group()

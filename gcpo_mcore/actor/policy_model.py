@@ -1,6 +1,7 @@
 """megatron-core's GPTModel, told to stop before its output layer where log-probs of chosen tokens are wanted."""
 
 import torch
+from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
 from megatron.core.models.gpt import GPTModel
 from megatron.core.tensor_parallel import (
     copy_to_tensor_model_parallel_region,
@@ -8,6 +9,7 @@ from megatron.core.tensor_parallel import (
 )
 
 from gcpo_mcore.actor import groups, routing
+from gcpo_mcore.actor.pack import Pack
 
 
 class PolicyModel(GPTModel):
@@ -18,17 +20,34 @@ class PolicyModel(GPTModel):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._replays = routing.install(self)
+        self._positions: torch.Tensor | None = None
+        rotary: RotaryEmbedding = self.rotary_pos_emb
+        rotary.register_forward_hook(self._of_pack)
 
     def forward(
-        self, *args, stop_at_hidden: bool = False, experts: torch.Tensor | None = None, **kwargs
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        *,
+        packed_seq_params: Pack | None = None,
+        stop_at_hidden: bool = False,
+        experts: torch.Tensor | None = None,
+        **kwargs,
     ) -> torch.Tensor:
         """Gives what GPTModel does, or the last stage's hidden states [s, b, h] (under sequence parallelism a slice).
 
         experts: [b, s, layers, topk] those that the tokens go to, -1 where the routers choose (None: everywhere).
         """
         self._stops_at_hidden = stop_at_hidden
+        self._positions = None if packed_seq_params is None else positions[0]
         routing.replay(self._replays, experts, self.config.sequence_parallel)
-        return super().forward(*args, **kwargs)
+        return super().forward(tokens, positions, packed_seq_params=packed_seq_params, **kwargs)
+
+    def _of_pack(self, rotary: RotaryEmbedding, arguments: tuple, embedding: torch.Tensor) -> torch.Tensor:
+        """[s, 1, 1, d] the rotary embedding of a pack's own positions, in place of that of 0, 1, 2, ..."""
+        if self._positions is None:
+            return embedding
+        return rotary.get_emb(arguments[0], 0)[self._positions]
 
     def _postprocess(self, hidden_states, *args, **kwargs):
         if self._stops_at_hidden:

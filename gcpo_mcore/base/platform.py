@@ -53,6 +53,8 @@ def start(threads: int | None) -> None:
         torch.cuda.set_device(device())
     else:
         torch.use_deterministic_algorithms(True)
+        # On top of it torch would write NaN over every new tensor, in case somebody reads one before writing it.
+        torch.utils.deterministic.fill_uninitialized_memory = False
     if threads is not None:
         torch.set_num_threads(threads)
 

@@ -92,6 +92,7 @@ def trainer(plan: Plan) -> Iterator[Trainer]:
             sequences_per_microbatch=config.trainer.sequences_per_microbatch,
             tokens_per_microbatch=config.trainer.tokens_per_microbatch,
             settings=config.actor,
+            shares_prompts=config.trainer.share_prompts,
         )
         reference = Reference(actor) if config.algorithm.needs_reference else None
         with contextlib.closing(build_engine(config, config.model.path, plan.tokenizer)) as engine:

@@ -1,7 +1,8 @@
 """Run by test_invariance.py under torchrun: python invariance.py MODEL OUT.pt 'override ...' [key=value ...]
 
 For every case (a command line's algorithm) the loss and the full gradient of one update, at fixed weights, on this
-layout. Keys: those of ParallelConfig, and sequences, tokens, logits (per chunk).
+layout. Keys: those of ParallelConfig, and sequences, tokens, logits (per chunk),
+shared (prompts).
 """
 
 import json

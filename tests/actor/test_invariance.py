@@ -48,6 +48,14 @@ LAYOUTS = {
     "DP2": (2, []),
     "DP2 packed": (2, ["tokens=40"]),
     "TP2xPP2": (4, ["tensor=2", "pipeline=2"]),
+    "prompts shared, one micro-batch": (1, ["sequences=16", "shared=1"]),
+    "prompts shared, groups cut apart": (1, ["sequences=3", "shared=1"]),
+    "prompts shared, packs of 40 tokens": (1, ["tokens=40", "shared=1"]),
+    "prompts shared, full recompute": (1, ["recompute=full", "tokens=40", "shared=1"]),
+    "TP2 sequence parallel, prompts shared": (2, ["tensor=2", "sequence=1", "tokens=40", "shared=1", "logits=400"]),
+    "PP2 in 2 chunks, prompts shared": (2, ["pipeline=2", "virtual_pipeline=2", "tokens=40", "shared=1"]),
+    "DP2, prompts shared": (2, ["sequences=3", "shared=1"]),
+    "TP2xPP2, prompts shared": (4, ["tensor=2", "pipeline=2", "tokens=60", "shared=1"]),
 }
 
 

@@ -106,6 +106,7 @@ def build_actor(model: str, options: dict[str, str]) -> Actor:
         ModelConfig(path=model, dtype=options.get("dtype", "float32")), arch, parallel, layout, OPTIMIZER,
         temperature=1.3, sequences_per_microbatch=int(options.get("sequences", 4)),
         tokens_per_microbatch=int(options["tokens"]) if "tokens" in options else None,
+        shares_prompts="shared" in options,
     )  # fmt: skip
     actor.logits_per_chunk = int(options.get("logits", actor.logits_per_chunk))
     return actor
