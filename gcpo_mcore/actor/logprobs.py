@@ -1,8 +1,9 @@
 """Log-probs and entropy from hidden states, exact in fp32, without the logits ever standing in memory whole.
 
 The output layer is applied to a chunk of tokens at a time, over the vocabulary's slices of the tensor group, and once
-more in the backward pass: what is kept for it is two numbers a token. megatron-core's own vocab-parallel cross entropy
-keeps all logits, gives no entropy, and its fused form is 2e-3 off in fp32; hence this one.
+more in the backward pass: what is kept for it is two numbers a token. Only where one chunk has all tokens are its logits
+kept. megatron-core's own vocab-parallel cross entropy keeps all logits, gives no entropy, and its fused form is 2e-3 off
+in fp32; hence this one.
 """
 
 import torch
@@ -45,6 +46,8 @@ class _ChunkedHead(torch.autograd.Function):
         local = (targets - first).clamp(0, width - 1)
         logp, entropy, log_total = torch.empty(3, len(targets), dtype=torch.float32, device=hidden.device)
         ctx.cuts = (temperature, vocabulary - first, tokens)
+        keeps = any(ctx.needs_input_grad) and 0 < len(targets) <= tokens
+        kept = None
         for chunk in _chunks(len(targets), tokens):
             z = _scaled_logits(hidden[chunk], weight, temperature, vocabulary - first)  # [c, v]
             top = z.amax(1)
@@ -53,31 +56,34 @@ class _ChunkedHead(torch.autograd.Function):
             z -= top.unsqueeze(1)
             picked = torch.where(is_mine[chunk], z.gather(1, local[chunk].unsqueeze(1)).squeeze(1), 0.0)
             p = z.exp()
-            sums = torch.stack([p.sum(1), picked, (z.mul_(p)).sum(1)])  # [3, c]
+            kept = z if keeps else None
+            sums = torch.stack([p.sum(1), picked, (z * p if keeps else z.mul_(p)).sum(1)])  # [3, c]
             if group.size() > 1:
                 dist.all_reduce(sums, group=group)
             total, picked, weighted = sums
             logp[chunk] = picked - total.log()
             entropy[chunk] = total.log() - weighted / total
-            log_total[chunk] = total.log() + top
-        ctx.save_for_backward(hidden, weight, log_total, entropy, is_mine, local)
+            log_total[chunk] = total.log() if keeps else total.log() + top
+        ctx.save_for_backward(hidden, weight, log_total, entropy, is_mine, local, kept)
         return logp, entropy
 
     @staticmethod
     def backward(ctx, grad_logp, grad_entropy):
-        hidden, weight, log_total, entropy, is_mine, local = ctx.saved_tensors
+        hidden, weight, log_total, entropy, is_mine, local, kept = ctx.saved_tensors
         temperature, real, tokens = ctx.cuts
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight, dtype=torch.float32)  # chunks are summed in fp32
         for chunk in _chunks(len(hidden), tokens):
-            log_p = _scaled_logits(hidden[chunk], weight, temperature, real)
-            log_p -= log_total[chunk].unsqueeze(1)
+            total = log_total[chunk].unsqueeze(1)
+            log_p = (
+                _scaled_logits(hidden[chunk], weight, temperature, real).sub_(total) if kept is None else kept - total
+            )
             p = log_p.exp()
             # d logp / dz = onehot - p;   d H / dz = -p (log p + H)
             grad = log_p.add_(entropy[chunk].unsqueeze(1)).mul_(-grad_entropy[chunk].unsqueeze(1))
             grad.sub_(grad_logp[chunk].unsqueeze(1)).mul_(p)
             grad.scatter_add_(1, local[chunk].unsqueeze(1), (grad_logp[chunk] * is_mine[chunk]).unsqueeze(1))
-            grad = (grad / temperature).to(weight.dtype)
+            grad = grad.div_(temperature).to(weight.dtype)
             grad_hidden[chunk] = grad @ weight
             grad_weight += grad.T @ hidden[chunk]
         return grad_hidden, grad_weight.to(weight.dtype), None, None, None, None, None

@@ -252,7 +252,13 @@ def _pack(
     positions = np.concatenate([np.arange(seen - own, seen) for own, seen in sizes.tolist()])
     packed = Pack.of(lengths, AttentionRows(sizes, keys, cut.device), int(sizes[:, 1].max()))
     return _filled(
-        batch, numbers, places, (1, len(positions)), torch.from_numpy(positions).to(cut.device)[None], packed, cut.device
+        batch,
+        numbers,
+        places,
+        (1, len(positions)),
+        torch.from_numpy(positions).to(cut.device)[None],
+        packed,
+        cut.device,
     )
 
 

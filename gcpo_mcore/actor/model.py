@@ -9,7 +9,9 @@ from megatron.core.models.gpt.gpt_layer_specs import (
 )
 from megatron.core.transformer import TransformerConfig
 from megatron.core.transformer.attention import SelfAttentionSubmodules
+from megatron.core.transformer.mlp import MLPSubmodules
 from megatron.core.transformer.moe import moe_utils
+from megatron.core.transformer.moe.moe_layer import MoESubmodules
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 from megatron.core.transformer.transformer_layer import TransformerLayerSubmodules
@@ -19,6 +21,7 @@ from gcpo_mcore.actor.backend import Backend
 from gcpo_mcore.actor.config import ParallelConfig
 from gcpo_mcore.actor.layout import Layout
 from gcpo_mcore.actor.policy_model import PolicyModel
+from gcpo_mcore.actor.swiglu import SwiGLU
 from gcpo_mcore.base import platform
 from gcpo_mcore.hf.architecture import Architecture
 
@@ -41,7 +44,11 @@ def start_parallel(layout: Layout, seed: int) -> None:
 
 
 def transformer_config(
-    arch: Architecture, parallel: ParallelConfig, dtype: torch.dtype, on_gpu: bool = platform.HAS_CUDA
+    arch: Architecture,
+    parallel: ParallelConfig,
+    dtype: torch.dtype,
+    backend: Backend,
+    on_gpu: bool = platform.HAS_CUDA,
 ) -> TransformerConfig:
     """megatron-core's view of the architecture. Every fusion that needs a CUDA extension is off."""
     return TransformerConfig(
@@ -71,6 +78,7 @@ def transformer_config(
         perform_initialization=False,
         use_cpu_initialization=not on_gpu,
         gradient_accumulation_fusion=False,
+        use_te_activation_func=backend == "local",  # a module in place of a function: ours (swiglu.py)
         bias_activation_fusion=False,
         bias_dropout_fusion=False,
         apply_rope_fusion=False,
@@ -160,12 +168,23 @@ def block_spec(arch: Architecture, layers: int, backend: Backend) -> Transformer
     assert isinstance(layer, TransformerLayerSubmodules) and isinstance(layer.self_attention, ModuleSpec)
     if backend == "local":
         layer.input_layernorm = layer.pre_mlp_layernorm = RMSNorm
+        _set_activation(layer.mlp)
     attention = layer.self_attention.submodules
     assert isinstance(attention, SelfAttentionSubmodules)
     attention.core_attention = SdpaAttention
     if arch.qk_norm:
         attention.q_layernorm = attention.k_layernorm = RMSNorm
     return TransformerBlockSubmodules(layer_specs=[spec] * layers, layer_norm=ModuleSpec(RMSNorm))
+
+
+def _set_activation(mlp: object) -> None:
+    """Gives the MLP, or each expert's, our SwiGLU."""
+    assert isinstance(mlp, ModuleSpec)
+    submodules = mlp.submodules
+    if isinstance(submodules, MoESubmodules):
+        _set_activation(submodules.experts)
+    elif isinstance(submodules, MLPSubmodules):
+        submodules.activation_func = SwiGLU
 
 
 def padded_vocabulary(arch: Architecture, tensor: int) -> int:
@@ -188,7 +207,7 @@ def build_model(
     is_last = chunk == layout.virtual_pipeline - 1 and parallel_state.is_pipeline_last_stage()
     with platform.megatron():
         model = PolicyModel(
-            config=transformer_config(arch, parallel, dtype, on_gpu=device.type == "cuda"),
+            config=transformer_config(arch, parallel, dtype, backend, on_gpu=device.type == "cuda"),
             transformer_layer_spec=block_spec(
                 arch, arch.layers // (layout.pipeline * layout.virtual_pipeline), backend
             ),

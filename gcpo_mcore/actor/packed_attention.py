@@ -84,17 +84,13 @@ class AttentionRows:
         return made, torch.from_numpy(place).to(self.device)
 
 
-def attend_rows(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: AttentionRows, scale: float
-) -> torch.Tensor:
+def attend_rows(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: AttentionRows, scale: float) -> torch.Tensor:
     """Attends: q [t, heads, head_dim], k and v [u, kv_heads, head_dim] -> [t, heads, head_dim]."""
     has_kernel = q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and q.shape[2] <= LARGEST_HEAD
     return (all_at_once if has_kernel else in_batches)(q, k, v, rows, scale)
 
 
-def in_batches(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: AttentionRows, scale: float
-) -> torch.Tensor:
+def in_batches(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: AttentionRows, scale: float) -> torch.Tensor:
     """Does `attend_rows` with rows of like sizes side by side: any device and dtype."""
     batches, place = rows.side_by_side
     done = []
@@ -111,9 +107,7 @@ def in_batches(
     return _chosen(torch.cat(done), place)
 
 
-def one_by_one(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: AttentionRows, scale: float
-) -> torch.Tensor:
+def one_by_one(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: AttentionRows, scale: float) -> torch.Tensor:
     """Does `attend_rows` with a call of torch's scaled_dot_product_attention for each row: what the others are
     measured against."""
     k, v = _in_order(k, rows), _in_order(v, rows)
@@ -132,9 +126,7 @@ def one_by_one(
     return torch.cat(done, dim=1).transpose(0, 1)
 
 
-def all_at_once(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: AttentionRows, scale: float
-) -> torch.Tensor:
+def all_at_once(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: AttentionRows, scale: float) -> torch.Tensor:
     """Does `attend_rows` with torch's flash attention for rows of different lengths: CUDA, half precision."""
     from torch.nn.attention.varlen import varlen_attn
 

@@ -13,6 +13,8 @@ from gcpo_mcore.hf.architecture import Architecture
 
 FP32 = 4
 LOGIT_BUFFERS = 3  # that live at a time in actor/logprobs.py
+# Pieces of unlike lengths side by side, by what they hold: bounded by the scores' FILLING in actor/packed_attention.py.
+SIDE_BY_SIDE = 1.3
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ def layer_bytes(
     if recompute == "full":
         return stream * b
     queries, keys = n * arch.heads * arch.head_dim // t, n * max(arch.kv_heads // t, 1) * arch.head_dim
+    is_at_once = p.is_packed and p.with_cuda and b < FP32
     projected, rotated = (queries + 2 * keys) * b, queries * b
     if layout.context == 1:
         attention = projected + rotated + keys * b  # the values are a view of what was projected
@@ -50,9 +53,9 @@ def layer_bytes(
         gathered = 2 * keys * layout.context * b
         # The two pieces of a row have their own copies: of all before the first, and of all before the second.
         gathered += gathered // (2 * layout.context) if p.is_packed else 0
-        attention = rotated + gathered + (projected if arch.qk_norm else 0)
+        filled = SIDE_BY_SIDE if p.is_packed and not is_at_once else 1.0
+        attention = int(filled * (rotated + gathered)) + (projected if arch.qk_norm else 0)
     # The result, the log of the sums, and the result once more where it is put together of rows or pieces.
-    is_at_once = p.is_packed and p.with_cuda and b < FP32
     is_joined = (p.is_packed or layout.context > 1) and not is_at_once
     attention += (2 if is_joined else 1) * queries * b + n * arch.heads // t * FP32
     if arch.qk_norm:
@@ -72,11 +75,11 @@ def _norm_input(elements: int, dtype_bytes: int, p: Pass) -> int:
 def _mlp(arch: Architecture, layout: Layout, n: int, spread: int, dtype_bytes: int) -> int:
     moe = arch.moe
     if moe is None:
-        # gate and up as projected, silu(gate), up once more, and their product
-        return 5 * n * arch.intermediate // layout.tensor * dtype_bytes
+        # gate and up as projected, and silu(gate) * up
+        return 3 * n * arch.intermediate // layout.tensor * dtype_bytes
     routed = n // spread * moe.per_token
     # the tokens sorted by expert before and after; as above, and the product weighted by the router
-    inside = routed * (2 * arch.hidden + 6 * moe.intermediate) * dtype_bytes
+    inside = routed * (2 * arch.hidden + 4 * moe.intermediate) * dtype_bytes
     return inside + n // spread * moe.count * (1 + FP32)  # who goes where
 
 

@@ -51,9 +51,7 @@ def test_rows_behind_each_other():
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    groups=st.lists(st.tuples(st.integers(1, 9), st.lists(st.integers(1, 9), max_size=4)), min_size=1, max_size=5)
-)
+@given(groups=st.lists(st.tuples(st.integers(1, 9), st.lists(st.integers(1, 9), max_size=4)), min_size=1, max_size=5))
 def test_rows_that_share_a_prompt(groups):
     """Each response sees its group's one prompt, and itself; the prompt sees nothing of them."""
     sizes, keys, end = [], [], 0

@@ -75,6 +75,8 @@ def test_who_reads_them_earlier_gets_the_pass(carry, tmp_path, needs):
 
 
 def test_a_correction_of_nothing_is_refused(carry):
-    done = launch(TRAIN, f"prepared={carry}", f"model.path={carry}/init", "trainer.old_logp=rollout", "algorithm/mismatch=tis")
+    done = launch(
+        TRAIN, f"prepared={carry}", f"model.path={carry}/init", "trainer.old_logp=rollout", "algorithm/mismatch=tis"
+    )
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: trainer.old_logp=rollout")

@@ -1,0 +1,35 @@
+"""SwiGLU of the local layer spec: silu(gate) * up, with nothing kept for the backward pass but its input."""
+
+import torch
+import torch.nn.functional as F
+from megatron.core.transformer import TransformerConfig
+
+
+class SwiGLU(torch.nn.Module):
+    """Maps what the first linear layer projected, [..., 2 m] with the gate before the up, to [..., m]."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        assert config.gated_linear_unit and config.activation_func is F.silu
+
+    def forward(self, projected: torch.Tensor) -> torch.Tensor:
+        """The product; bitwise that of torch's own functions, and so is the gradient."""
+        return _SwiGLU.apply(projected)
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, projected):
+        ctx.save_for_backward(projected)
+        gate, up = projected.chunk(2, dim=-1)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (projected,) = ctx.saved_tensors
+        gate, up = projected.chunk(2, dim=-1)
+        out = torch.empty_like(projected)
+        by_gate, by_up = out.chunk(2, dim=-1)
+        torch.mul(grad, F.silu(gate), out=by_up)
+        torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=by_gate)
+        return out
