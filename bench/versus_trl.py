@@ -39,7 +39,7 @@ def make_files(folder: Path, size: dict) -> None:
     """A model of random weights with a tokenizer of whole words, and prompts of random words."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     words = {word: i for i, word in enumerate(["<pad>", "<end>", *(f"w{i}" for i in range(size["vocabulary"] - 2))])}
     plain = Tokenizer(models.WordLevel(words, unk_token="<pad>"))

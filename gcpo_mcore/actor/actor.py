@@ -9,11 +9,12 @@ from megatron.core import parallel_state
 from gcpo_mcore.actor import groups, hf_mapping
 from gcpo_mcore.actor.backend import choose_backend
 from gcpo_mcore.actor.config import ActorConfig, ModelConfig, OptimizerConfig, ParallelConfig
+from gcpo_mcore.actor.cutting import Cut, split
 from gcpo_mcore.actor.forward_pass import GradientPass, LogProbHead, LogProbPass, LossFunction, RowsLogp
 from gcpo_mcore.actor.gathering import WeightGather
 from gcpo_mcore.actor.layout import Layout
 from gcpo_mcore.actor.logprobs import LOGITS_PER_CHUNK
-from gcpo_mcore.actor.microbatch import Cut, MicroBatch, Rows, split
+from gcpo_mcore.actor.microbatch import MicroBatch, Rows
 from gcpo_mcore.actor.offload import Offloader
 from gcpo_mcore.actor.optimizer import Stepper, learning_rate
 from gcpo_mcore.actor.stage import Stage, build_stage

@@ -1,9 +1,9 @@
 """Log-probs and entropy from hidden states, exact in fp32, without the logits ever standing in memory whole.
 
 The output layer is applied to a chunk of tokens at a time, over the vocabulary's slices of the tensor group, and once
-more in the backward pass: what is kept for it is two numbers a token. Only where one chunk has all tokens are its logits
-kept. megatron-core's own vocab-parallel cross entropy keeps all logits, gives no entropy, and its fused form is 2e-3 off
-in fp32; hence this one.
+more in the backward pass: what is kept for it is two numbers a token. Only where one chunk has all tokens are its
+logits kept. megatron-core's own vocab-parallel cross entropy keeps all logits, gives no entropy, and its fused form is
+2e-3 off in fp32; hence this one.
 """
 
 import torch
@@ -75,9 +75,8 @@ class _ChunkedHead(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=torch.float32)  # chunks are summed in fp32
         for chunk in _chunks(len(hidden), tokens):
             total = log_total[chunk].unsqueeze(1)
-            log_p = (
-                _scaled_logits(hidden[chunk], weight, temperature, real).sub_(total) if kept is None else kept - total
-            )
+            z = _scaled_logits(hidden[chunk], weight, temperature, real) if kept is None else kept
+            log_p = z.sub_(total) if kept is None else z - total
             p = log_p.exp()
             # d logp / dz = onehot - p;   d H / dz = -p (log p + H)
             grad = log_p.add_(entropy[chunk].unsqueeze(1)).mul_(-grad_entropy[chunk].unsqueeze(1))

@@ -14,7 +14,7 @@ from gcpo_mcore.actor.packed_attention import AttentionRows
 class Pack(PackedSeqParams):
     """What megatron-core's layers carry to our core attention.
 
-    Its format is that of plain sequences: megatron turns by the positions that our rotary embedding gives it, not row by
+    Its format is that of plain sequences: megatron rotates by the positions that our rotary embedding has, and not row by
     row (gcpo_mcore/actor/policy_model.py).
 
     lengths  of the whole sequences that lie here

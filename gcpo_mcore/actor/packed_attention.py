@@ -78,9 +78,15 @@ class AttentionRows:
             place[queries[is_query]] = done + np.flatnonzero(is_query)
             done += queries.size
             keys = keys if self.keys is None else self.keys[keys]
-            tensors = (torch.from_numpy(x.reshape(-1)).to(self.device) for x in (queries, keys))
             mask = _mask(is_query, is_key)
-            made.append(SideBySide(len(numbers), *tensors, None if mask is None else mask.to(self.device)))
+            made.append(
+                SideBySide(
+                    len(numbers),
+                    torch.from_numpy(queries.reshape(-1)).to(self.device),
+                    torch.from_numpy(keys.reshape(-1)).to(self.device),
+                    None if mask is None else mask.to(self.device),
+                )
+            )
         return made, torch.from_numpy(place).to(self.device)
 
 

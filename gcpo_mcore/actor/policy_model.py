@@ -21,7 +21,8 @@ class PolicyModel(GPTModel):
         super().__init__(*args, **kwargs)
         self._replays = routing.install(self)
         self._positions: torch.Tensor | None = None
-        rotary: RotaryEmbedding = self.rotary_pos_emb
+        rotary = self.rotary_pos_emb
+        assert isinstance(rotary, RotaryEmbedding)
         rotary.register_forward_hook(self._of_pack)
 
     def forward(
@@ -41,7 +42,8 @@ class PolicyModel(GPTModel):
         self._stops_at_hidden = stop_at_hidden
         self._positions = None if packed_seq_params is None else positions[0]
         routing.replay(self._replays, experts, self.config.sequence_parallel)
-        return super().forward(tokens, positions, packed_seq_params=packed_seq_params, **kwargs)
+        packs = {} if packed_seq_params is None else {"packed_seq_params": packed_seq_params}
+        return super().forward(tokens, positions, **packs, **kwargs)
 
     def _of_pack(self, rotary: RotaryEmbedding, arguments: tuple, embedding: torch.Tensor) -> torch.Tensor:
         """[s, 1, 1, d] the rotary embedding of a pack's own positions, in place of that of 0, 1, 2, ..."""

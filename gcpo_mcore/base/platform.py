@@ -54,7 +54,7 @@ def start(threads: int | None) -> None:
     else:
         torch.use_deterministic_algorithms(True)
         # On top of it torch would write NaN over every new tensor, in case somebody reads one before writing it.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (its stubs do not know it)
     if threads is not None:
         torch.set_num_threads(threads)
 

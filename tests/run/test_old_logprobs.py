@@ -1,4 +1,4 @@
-"""Log-probs before an update come from a pass of their own, from the update itself, or from the engine: the same run."""
+"""Log-probs before an update: from a pass of their own, from the update itself, or from the engine: the same run."""
 
 import itertools
 
@@ -21,9 +21,9 @@ CASES = {
 def train(carry, folder, name, *more, processes=1):
     """Exported weights and the lines of metrics of three steps."""
     run(
-        TRAIN, f"prepared={carry}", f"model.path={carry}/init", f"run.folder={folder}", f"run.name={name}", "trainer.steps=3",
-        "trainer.prompts_per_step=4", "trainer.samples_per_prompt=4", "trainer.sequences_per_microbatch=6",
-        "trainer.checkpoint_every_steps=0", "evaluation.every_steps=0", "evaluation.at_start=false", *more,
+        TRAIN, f"prepared={carry}", f"model.path={carry}/init", f"run.folder={folder}", f"run.name={name}",
+        "trainer.steps=3", "trainer.prompts_per_step=4", "trainer.samples_per_prompt=4",
+        "trainer.sequences_per_microbatch=6", "trainer.checkpoint_every_steps=0", "evaluation.every_steps=0", "evaluation.at_start=false", *more,
         processes=processes,
     )  # fmt: skip
     return load_file(folder / name / "hf/model.safetensors"), [*read_metrics(folder / name)]
@@ -75,8 +75,7 @@ def test_who_reads_them_earlier_gets_the_pass(carry, tmp_path, needs):
 
 
 def test_a_correction_of_nothing_is_refused(carry):
-    done = launch(
-        TRAIN, f"prepared={carry}", f"model.path={carry}/init", "trainer.old_logp=rollout", "algorithm/mismatch=tis"
-    )
+    options = ["trainer.old_logp=rollout", "algorithm/mismatch=tis"]
+    done = launch(TRAIN, f"prepared={carry}", f"model.path={carry}/init", *options)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: trainer.old_logp=rollout")
