@@ -14,8 +14,8 @@ from gcpo_mcore.actor.packed_attention import AttentionRows
 class Pack(PackedSeqParams):
     """What megatron-core's layers carry to our core attention.
 
-    Its format is that of plain sequences: megatron rotates by the positions that our rotary embedding has, and not row by
-    row (gcpo_mcore/actor/policy_model.py).
+    Its format is that of plain sequences: megatron rotates by the positions that our rotary embedding has, and not row
+    by row (gcpo_mcore/actor/policy_model.py).
 
     lengths  of the whole sequences that lie here
     rows     what attends to what on this rank

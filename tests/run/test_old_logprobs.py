@@ -23,8 +23,8 @@ def train(carry, folder, name, *more, processes=1):
     run(
         TRAIN, f"prepared={carry}", f"model.path={carry}/init", f"run.folder={folder}", f"run.name={name}",
         "trainer.steps=3", "trainer.prompts_per_step=4", "trainer.samples_per_prompt=4",
-        "trainer.sequences_per_microbatch=6", "trainer.checkpoint_every_steps=0", "evaluation.every_steps=0", "evaluation.at_start=false", *more,
-        processes=processes,
+        "trainer.sequences_per_microbatch=6", "trainer.checkpoint_every_steps=0",
+        "evaluation.every_steps=0", "evaluation.at_start=false", *more, processes=processes,
     )  # fmt: skip
     return load_file(folder / name / "hf/model.safetensors"), [*read_metrics(folder / name)]
 
