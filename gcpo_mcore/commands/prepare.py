@@ -118,8 +118,13 @@ def teacher(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("prepared/carry-seed0"), help="where the data is")
     parser.add_argument("--processes", type=int, default=1, help="that train it (default: %(default)s)")
     given = parser.parse_args(arguments)
-    make_teacher(given.out, given.processes)
+    _say(*make_teacher(given.out, given.processes))
     return 0
+
+
+def _say(*lines: str) -> None:
+    """Prints what was made, at once: training the starter takes a while."""
+    print(*lines, sep="\n", flush=True)
 
 
 def _write_rows(out: Path, rows: list[dict]) -> None:
@@ -155,10 +160,9 @@ def main() -> int:
     out = arguments.out or Path(f"prepared/carry-seed{arguments.seed}")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        make_data(out, arguments.seed)
-        make_init(out, arguments.seed)
+        _say(*make_data(out, arguments.seed), make_init(out, arguments.seed))
         if not arguments.skip_starter:
-            make_starter(out, arguments.seed, arguments.processes)
+            _say(make_starter(out, arguments.seed, arguments.processes))
     except UserError as error:
         print(f"prepare: {error}", file=sys.stderr)
         return EXIT_CODE

@@ -213,8 +213,13 @@ def _read_hub(path: str) -> Iterator[Located]:
         )
     except Exception as error:  # the library raises a dozen kinds: no network, no such name, split or config
         raise UserError(f"{path}: {said(error)}") from None
+    yield from hub_rows(found, path)
+
+
+def hub_rows(found: Any, where: str) -> Iterator[Located]:
+    """Every row of a data set as the package `datasets` has loaded it; `where` is its name in messages."""
     for number in range(len(found)):
-        yield f"{path}, row {number}", _hub_row(found, number)
+        yield f"{where}, row {number}", _hub_row(found, number)
 
 
 def _hub_row(found, number: int) -> dict[str, Any]:
