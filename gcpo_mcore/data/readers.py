@@ -134,10 +134,21 @@ def _read_csv(path: str) -> Iterator[Located]:
                 elif fields:
                     yield f"{path}, line {line}", Fault(f"{len(fields)} fields, the header has {len(header)}")
                 line = reader.line_num + 1  # a value may have several lines: the row is where it begins
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}: not UTF-8 near byte {error.start + 1}") from None
+        except UnicodeDecodeError:  # of a whole buffer, ahead of the row
+            raise UserError(f"{path}, line {_first_not_utf8(path)}") from None
         except csv.Error as error:
             raise UserError(f"{path}, line {reader.line_num}: not valid csv: {error}") from None
+
+
+def _first_not_utf8(path: str) -> str:
+    """The first line of a file that is not UTF-8, and why: no character of UTF-8 has a line end in it."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return f"{number}: not UTF-8 at byte {error.start + 1}"
+    raise AssertionError(f"{path} is UTF-8")
 
 
 def _header(path: str, header: list[str] | None) -> list[str]:
