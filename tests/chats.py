@@ -2,7 +2,7 @@
 
 from tokenizers import AddedToken
 from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
 from gcpo_mcore.tasks import carry
 
@@ -17,7 +17,7 @@ def chat_tokenizer(
     special: tuple[str, ...] = ("<|im_start|>", "<|im_end|>", "<think>", "</think>"),
     template: str | None = CHATML,
     around: str | None = None,
-) -> PreTrainedTokenizerFast:
+) -> PreTrainedTokenizerBase:
     """`special` become ids 25 and on; `around` is what encode() puts around plain text: '<bos> $A <eos>'."""
     made = carry.make_tokenizer()
     made.add_tokens([AddedToken(text, special=True, normalized=False) for text in special], special_tokens=True)

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 from gcpo_mcore.actor.hf_mapping import HfWeights
 from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.rollout.engine import FixedWeights
+from gcpo_mcore.rollout.sglang.engine import SglangEngine
 from gcpo_mcore.run.load import load_config
 from gcpo_mcore.run.setup import build_engine, process_group
 from tests.chats import chat_tokenizer
@@ -104,7 +105,7 @@ def test_servers_are_asked_to_stop_at_the_same_tokens(tmp_path):
         with contextlib.closing(build_engine(config, str(model), chat_tokenizer())) as engine:
             engine.update_weights(FixedWeights(3, lambda: ((name, weights(name)) for name in weights.names())))
             (sample,) = engine.generate(requests(1), config.rollout.sampling)
-            assert engine.decode([5, THINK, 6, END]) == "1<think>2"
+            assert isinstance(engine, SglangEngine) and engine.decode([5, THINK, 6, END]) == "1<think>2"
     (asked,) = map(json.loads, (folder / "asked.jsonl").read_text().splitlines())
     assert asked["sampling_params"]["stop_token_ids"] == [2, END, 29]
     assert (sample.response_ids.tolist(), sample.response_text) == ([1, 2, 3, 4], "<unk>0")  # without <bos> and <eos>
