@@ -21,7 +21,7 @@ class Prompt:
     token_ids      what the model sees
     answer         the reference answer, given to the rewards
     golden_ids     the golden answer as an assistant turn, end token included; None if the row has none
-    golden_text    the golden answer as written in the row
+    golden_text    its text, without what frames it (end tokens, for one)
     columns        every column of the row, given to the rewards
     other_answers  further reference answers, each as good as `answer`
     """

@@ -1,7 +1,7 @@
 """The base of every typed piece of configuration, and the mark of a key that a continuation may change."""
 
 from collections.abc import Collection, Iterator
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -22,6 +22,14 @@ that is free (`monitor: Free[MonitorConfig]`) is so as a whole. An engine's or a
 
 class Config(BaseModel):
     """A frozen record read from yaml: no unknown key, no default (those live in configs/*.yaml)."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """TypeError for a mark that would be lost, inside of a type."""
+        super().__pydantic_init_subclass__(**kwargs)
+        for name, field in cls.model_fields.items():
+            if _has_mark(field.annotation):
+                raise TypeError(f"{cls.__name__}.{name}: Free has to be around the whole type, as in Free[int | None]")
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, arbitrary_types_allowed=True)
 
@@ -47,6 +55,11 @@ class Config(BaseModel):
             return {key: kept(value, f"{place}{key}.") for key, value in node.items() if place + key not in free}
 
         return kept(self.plain(), "")
+
+
+def _has_mark(annotation: Any) -> bool:
+    """Whether `Free` stands anywhere inside a type."""
+    return _Mark in getattr(annotation, "__metadata__", ()) or any(map(_has_mark, get_args(annotation)))
 
 
 def _free_inside(value: Any, place: str) -> Iterator[str]:

@@ -10,9 +10,13 @@ killed call goes on from there, and results.md and results.json have the tables.
 """
 
 import contextlib
+import logging
+import os
 
 from gcpo_mcore.monitor.run_log import log_to_stderr
 from gcpo_mcore.run.load import parse, run_tool
+
+log = logging.getLogger(__name__)
 
 
 def evaluate_folders(composed) -> None:
@@ -98,12 +102,16 @@ def _models(config) -> dict:
     from gcpo_mcore.evaluation.problems import load_problems
     from gcpo_mcore.hf.architecture import read_architecture
     from gcpo_mcore.hf.hub import local_folder
+    from gcpo_mcore.hf.special_tokens import end_tokens
     from gcpo_mcore.run.plan import load_tokenizer
 
     found = {}
     for folder in map(local_folder, [*config.evaluation.beside, config.model.path]):
         arch = read_architecture(folder)
         tokenizer = load_tokenizer(folder, arch)
+        ends = end_tokens(folder, tokenizer, arch.vocabulary, config.rollout.stop_token_ids)
+        if os.environ.get("RANK", "0") == "0":
+            log.info("%s: a response ends with %s", folder, ends)
         for name, benchmark in config.benchmark.items():
             longest = benchmark.max_prompt_tokens + benchmark.sampling.max_response_tokens
             if longest > arch.max_positions:
@@ -113,10 +121,11 @@ def _models(config) -> dict:
                 )
         if config.benchmark:
             problems = {
-                name: load_problems(name, b, tokenizer, arch.vocabulary) for name, b in config.benchmark.items()
+                name: load_problems(name, b, tokenizer, arch.vocabulary, ends.ids)
+                for name, b in config.benchmark.items()
             }
         else:
-            problems = load_eval(config.data, tokenizer, arch.vocabulary)
+            problems = load_eval(config.data, tokenizer, arch.vocabulary, ends.ids)
         found[folder] = (HfWeights(folder, arch), tokenizer, problems)
     return found
 

@@ -107,8 +107,10 @@ def _from_server(given, config, rows):
 def _from_model(given, config, rows):
     from gcpo_mcore.actor.hf_mapping import HfWeights
     from gcpo_mcore.curation.local_teacher import LocalTeacher
+    from gcpo_mcore.data.encoder import Encoder
     from gcpo_mcore.hf.architecture import read_architecture
     from gcpo_mcore.hf.hub import local_folder
+    from gcpo_mcore.hf.special_tokens import end_tokens
     from gcpo_mcore.rollout.config import Sampling
     from gcpo_mcore.rollout.engine import FixedWeights
     from gcpo_mcore.run.plan import load_tokenizer
@@ -121,16 +123,15 @@ def _from_model(given, config, rows):
             f"--max-tokens {given.max_tokens}: {given.teacher_model} has only {arch.max_positions} positions"
         )
     tokenizer, weights = load_tokenizer(folder, arch), HfWeights(folder, arch)
+    ends = end_tokens(folder, tokenizer, arch.vocabulary, config.rollout.stop_token_ids)
+    encoder = Encoder(tokenizer, arch.vocabulary, ends.ids)
     sampling = Sampling(temperature=given.temperature, top_p=1.0, top_k=0, max_response_tokens=given.max_tokens)
     with (
         process_group(config.parallel.threads, config.monitor.phase_deadline_s),
         contextlib.closing(build_engine(config, folder, tokenizer)) as engine,
     ):
         engine.update_weights(FixedWeights(0, lambda: ((name, weights(name)) for name in weights.names())))
-        teacher = LocalTeacher(
-            engine, tokenizer, config.data, sampling, arch.max_positions, given.tries, config.seed,
-            vocabulary=arch.vocabulary,
-        )  # fmt: skip
+        teacher = LocalTeacher(engine, encoder, config.data, sampling, arch.max_positions, given.tries, config.seed)
         settings = {"teacher_model": given.teacher_model, "sampling": sampling.model_dump(), "tries": given.tries}
         settings |= {"seed": config.seed, "dtype": config.model.dtype, "rendering": _rendering(config)}
         yield f"teacher:{given.teacher_model}", teacher.solve, settings, teacher.refusals
@@ -153,11 +154,14 @@ def _shortest(given, config):
 def _likeliest(given, config):
     from gcpo_mcore.curation.likelihood import Policy
     from gcpo_mcore.hf.architecture import read_architecture
+    from gcpo_mcore.hf.special_tokens import end_tokens
     from gcpo_mcore.run.plan import load_tokenizer
 
-    tokenizer = load_tokenizer(given.policy, read_architecture(given.policy))
+    arch = read_architecture(given.policy)
+    tokenizer = load_tokenizer(given.policy, arch)
+    ends = end_tokens(given.policy, tokenizer, arch.vocabulary, config.rollout.stop_token_ids)
     settings = {"policy": given.policy, "rendering": _rendering(config)}
-    return Policy(given.policy, tokenizer, config.data).choose, settings
+    return Policy(given.policy, tokenizer, config.data, ends.ids).choose, settings
 
 
 def degrade(given, config, rows, grader) -> None:

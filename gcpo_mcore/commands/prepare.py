@@ -45,6 +45,8 @@ def check(arguments: list[str]) -> int:
 
     from gcpo_mcore.curation.check import PROBLEMS, Checker
     from gcpo_mcore.hf.architecture import read_architecture
+    from gcpo_mcore.hf.hub import local_folder
+    from gcpo_mcore.hf.special_tokens import end_tokens
     from gcpo_mcore.monitor.tables import print_results
     from gcpo_mcore.rewarding.grader import Grader
     from gcpo_mcore.run.load import load_config
@@ -55,11 +57,13 @@ def check(arguments: list[str]) -> int:
         **{f"train {name}": source.path for name, source in config.data.train.items()},
         **{f"eval {name}": source.path for name, source in config.data.eval.items()},
     }
-    arch = read_architecture(config.model.path)
-    tokenizer = load_tokenizer(config.model.path, arch)
+    folder = local_folder(config.model.path)
+    arch = read_architecture(folder)
+    tokenizer = load_tokenizer(folder, arch)
+    ends = end_tokens(folder, tokenizer, arch.vocabulary, config.rollout.stop_token_ids)
     with Grader(config.reward) as grader:
-        checker = Checker(config, tokenizer, grader, arch.vocabulary)
-        checked = [checker.check(name, path) for name, path in sources.items()]
+        checker = Checker(config, tokenizer, grader, arch.vocabulary, ends.ids)
+        checked = [checker.check(name, path, not name.startswith("eval ")) for name, path in sources.items()]
     columns = ["source", "shape", "rows", "with golden", "bad rows"]
     used = [p for p in PROBLEMS if any(c.counts()[p] for c in checked)]
     print_results(f"reward {config.reward.accuracy}", columns + used, [c.counts() for c in checked])
@@ -114,8 +118,13 @@ def teacher(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("prepared/carry-seed0"), help="where the data is")
     parser.add_argument("--processes", type=int, default=1, help="that train it (default: %(default)s)")
     given = parser.parse_args(arguments)
-    make_teacher(given.out, given.processes)
+    _say(*make_teacher(given.out, given.processes))
     return 0
+
+
+def _say(*lines: str) -> None:
+    """Prints what was made, at once: training the starter takes a while."""
+    print(*lines, sep="\n", flush=True)
 
 
 def _write_rows(out: Path, rows: list[dict]) -> None:
@@ -151,10 +160,9 @@ def main() -> int:
     out = arguments.out or Path(f"prepared/carry-seed{arguments.seed}")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        make_data(out, arguments.seed)
-        make_init(out, arguments.seed)
+        _say(*make_data(out, arguments.seed), make_init(out, arguments.seed))
         if not arguments.skip_starter:
-            make_starter(out, arguments.seed, arguments.processes)
+            _say(make_starter(out, arguments.seed, arguments.processes))
     except UserError as error:
         print(f"prepare: {error}", file=sys.stderr)
         return EXIT_CODE

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy as np
 
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.dataset import prompt_from
+from gcpo_mcore.data.encoder import Encoder
 from gcpo_mcore.data.files import BadRow, Row, sift_rows
 from gcpo_mcore.data.shapes import columns_of
 from gcpo_mcore.rewarding.grader import Grader
 from gcpo_mcore.rewarding.references import doubter
+from gcpo_mcore.rewarding.thinking import THINK_END, opens_thinking
 from gcpo_mcore.run.config import RunConfig
 from gcpo_mcore.samples import Prompt, Sample
 
@@ -70,18 +73,29 @@ class Checked:
 class Checker:
     """Checks sources one after the other: duplicates are looked for in all of them together.
 
-    `grader` grades with `config.reward`; `tokenizer` is the model's, `vocabulary` its rows (None: not known).
+    `grader` grades with `config.reward`; `tokenizer`, `vocabulary` and `end_ids` are the model's, as in Encoder.
     """
 
-    def __init__(self, config: RunConfig, tokenizer, grader: Grader, vocabulary: int | None = None):
-        self.config, self.tokenizer, self.grader, self.vocabulary = config, tokenizer, grader, vocabulary
+    def __init__(
+        self,
+        config: RunConfig,
+        tokenizer,
+        grader: Grader,
+        vocabulary: int | None = None,
+        end_ids: Collection[int] = (),
+    ):
+        self.config, self.grader = config, grader
+        self.encoder = Encoder(tokenizer, vocabulary, end_ids)
         self._data = config.data.model_copy(update={"overlong_prompts": "drop"})  # then None says that it is too long
         self._seen: dict[str, tuple[str, tuple[str, ...]]] = {}  # prompt text: where it was first, and its answers
         self._doubt = doubter(config.reward)
         self._extraction = getattr(config.reward.build()[config.reward.accuracy], "extraction", None)
 
-    def check(self, source: str, path: str) -> Checked:
-        """Checks all rows of one source. Never a UserError: a row or a file that cannot be read is a finding."""
+    def check(self, source: str, path: str, is_trained: bool = True) -> Checked:
+        """Checks all rows of one source, for the curriculum too if it `is_trained` on.
+
+        Never a UserError: a row or a file that cannot be read is a finding.
+        """
         rows, bad = sift_rows(path)
         if not rows and not bad:
             bad = [BadRow(path, "there are no rows", None)]
@@ -98,7 +112,9 @@ class Checker:
         prompts = []
         for row in rows:
             try:
-                prompt = prompt_from(row, columns, source, self._data, self.tokenizer, self.vocabulary)
+                if is_trained:
+                    self._data.curriculum.check(row)
+                prompt = prompt_from(row, columns, source, self._data, self.encoder)
             except UserError as error:
                 self._find(checked, row, UNUSABLE, str(error).removeprefix(f"{row.where}: "))
                 continue
@@ -131,9 +147,10 @@ class Checker:
         """Finds reference answers that are not right by themselves, if the reward says where an answer is."""
         if self._extraction is None:
             return
-        end = np.array([self.tokenizer.eos_token_id], np.int32)
+        end = np.array([self.encoder.tokenizer.eos_token_id], np.int32)
         texts = [(row, p, answer) for row, p in prompts for answer in (p.answer, *p.other_answers)]
-        pairs = [(p, Sample(0, end, self._extraction.wrap(answer))) for _, p, answer in texts]
+        wrap = self._extraction.wrap
+        pairs = [(p, Sample(0, end, _begun(p) + wrap(answer))) for _, p, answer in texts]
         for (row, _, answer), sample in zip(texts, self._graded(pairs), strict=True):
             if not sample.is_accurate:
                 self._find(checked, row, ANSWER, f"{answer[:200]!r}{self._why(sample)}")
@@ -156,3 +173,8 @@ class Checker:
     @staticmethod
     def _why(sample: Sample) -> str:
         return f" ({sample.grading_failed} in grading)" if sample.grading_failed else ""
+
+
+def _begun(prompt: Prompt) -> str:
+    """What the shortest response that has an answer begins with: the end of the thinking, if the prompt opens it."""
+    return THINK_END if opens_thinking(prompt.text) else ""

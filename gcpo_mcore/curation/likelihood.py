@@ -1,12 +1,15 @@
 """The choice, among several right answers, of the one that a policy would most likely write itself."""
 
+from collections.abc import Collection
+
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from gcpo_mcore.base import platform
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.config import DataConfig
-from gcpo_mcore.data.dataset import check_vocabulary, golden_tokens, render
+from gcpo_mcore.data.dataset import golden_text, render
+from gcpo_mcore.data.encoder import Encoder
 from gcpo_mcore.data.files import Row
 from gcpo_mcore.data.shapes import GOLDEN, Columns
 
@@ -16,13 +19,14 @@ TOKENS_PER_BATCH = 4096  # padding included; the logits are this times the vocab
 class Policy:
     """The model in a Hugging Face folder, in the dtype it was saved in, on the GPU if there is one.
 
-    `tokenizer` is the folder's. UserError if transformers cannot load the model.
+    `tokenizer` is the folder's, `end_ids` end its responses. UserError if transformers cannot load the model.
     """
 
-    def __init__(self, folder: str, tokenizer, data: DataConfig):
-        self.tokenizer, self.data = tokenizer, data
+    def __init__(self, folder: str, tokenizer, data: DataConfig, end_ids: Collection[int] = ()):
+        self.data = data
         model = _loaded(folder)
         self.vocabulary: int = getattr(model.config, "vocab_size")  # noqa: B009 - the families' configs have it, their base not
+        self.encoder = Encoder(tokenizer, self.vocabulary, end_ids)
         self.max_positions = getattr(model.config, "max_position_embeddings", None) or float("inf")
         self.model = torch.nn.Module.to(model, platform.device())  # its own `to` hides what it takes
 
@@ -39,9 +43,8 @@ class Policy:
 
     def _tokens(self, row: Row, columns: Columns, text: str) -> tuple[list[int], list[int]]:
         """(prompt ids, response ids)."""
-        response = golden_tokens(text, self.tokenizer)
-        check_vocabulary(row.where, GOLDEN, response, self.vocabulary)
-        return render(row, columns.prompt, self.data, self.tokenizer, self.vocabulary)[1], response
+        prompt = render(row, columns.prompt, self.data, self.encoder)
+        return prompt.ids, golden_text(row, columns, self.data, self.encoder, prompt, text, GOLDEN).ids
 
     @torch.inference_mode()
     def mean_logp(self, pairs: list[tuple[list[int], list[int]]]) -> list[float]:

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 
 from gcpo_mcore.data.config import DataConfig
 from gcpo_mcore.data.dataset import render
+from gcpo_mcore.data.encoder import Encoder
 from gcpo_mcore.data.files import Row
 from gcpo_mcore.data.shapes import Columns
+from gcpo_mcore.rewarding.thinking import shown_response
 from gcpo_mcore.rollout.config import Sampling
 from gcpo_mcore.rollout.engine import Engine, Request
 from gcpo_mcore.rollout.sampling import request_seed
@@ -17,40 +19,38 @@ from gcpo_mcore.samples import Prompt
 class LocalTeacher:
     """A teacher in this process.
 
-    engine         has the weights; `tokenizer` is the model's
+    engine         has the weights; `encoder` is the model's
     data           says how a row becomes its prompt, as in training
     max_positions  of the model: a prompt that leaves no room for `sampling.max_response_tokens` is put into `refusals`
     tries          solutions of each prompt; what a row gets depends on `seed` and its number only
-    vocabulary     of the model; None: not known
     """
 
     engine: Engine
-    tokenizer: object
+    encoder: Encoder
     data: DataConfig
     sampling: Sampling
     max_positions: int
     tries: int
     seed: int
     refusals: list[str] = field(default_factory=list)
-    vocabulary: int | None = None
 
     def solve(self, rows: Sequence[Row], columns: Columns) -> list[list[str]]:
-        """The whole solutions of each row: those that are not empty and were not cut off."""
+        """The whole solutions of each row: those that are not empty and were not cut off, thinking with its <think>."""
         asked = [(i, prompt) for i, row in enumerate(rows) if (prompt := self._prompt(row, columns)) is not None]
         work = [(i, prompt, t) for i, prompt in asked for t in range(self.tries)]
         requests = [Request(prompt, t, request_seed("teacher", self.seed, prompt.id, t)) for _, prompt, t in work]
         found: list[list[str]] = [[] for _ in rows]
-        for (i, _, _), sample in zip(work, self.engine.generate(requests, self.sampling), strict=True):
+        for (i, prompt, _), sample in zip(work, self.engine.generate(requests, self.sampling), strict=True):
             if not sample.truncated and (text := sample.response_text.strip()):
-                found[i].append(text)
+                found[i].append(shown_response(prompt.text, text, len(text)))
         return found
 
     def _prompt(self, row: Row, columns: Columns) -> Prompt | None:
-        text, ids = render(row, columns.prompt, self.data, self.tokenizer, self.vocabulary)
-        longest = len(ids) + self.sampling.max_response_tokens
+        prompt = render(row, columns.prompt, self.data, self.encoder)
+        longest = len(prompt.ids) + self.sampling.max_response_tokens
         if longest > self.max_positions:
             self.refusals.append(
                 f"{row.where}: prompt and --max-tokens are {longest} tokens, the model has {self.max_positions}"
             )
             return None
-        return Prompt(str(row.number), "", text, ids, columns.answers(row)[0])
+        return Prompt(str(row.number), "", prompt.text, prompt.ids, columns.answers(row)[0])

@@ -1,15 +1,14 @@
-"""Rows and a tokenizer become prompts: the only place where text is turned into token ids."""
+"""Rows and a tokenizer become prompts; data/encoder.py turns their text into token ids."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.config import DataConfig
+from gcpo_mcore.data.encoder import Encoder, Text
 from gcpo_mcore.data.files import Row, prompt_of, read_rows
 from gcpo_mcore.data.messages import Message
 from gcpo_mcore.data.shapes import Columns, columns_of
-from gcpo_mcore.data.sound import said
-from gcpo_mcore.data.template import apply_template
 from gcpo_mcore.samples import Prompt
 
 
@@ -34,19 +33,25 @@ class Loaded:
         return sum(p.golden_ids is not None and len(p.golden_ids) > tokens for p in self.prompts)
 
 
-def load_train(config: DataConfig, tokenizer, vocabulary: int | None = None) -> dict[str, Loaded]:
-    """Every training source, in the order of the config; `vocabulary` as in `load`."""
+def load_train(
+    config: DataConfig, tokenizer, vocabulary: int | None = None, end_ids: Collection[int] = ()
+) -> dict[str, Loaded]:
+    """Every training source, in the order of the config; `vocabulary` and `end_ids` as in `load`."""
     sources = {name: source for name, source in config.train.items() if source.weight > 0}
     return {
-        name: load(name, s.path, config, tokenizer, s.max_rows, s.max_golden_rows, config.curriculum.check, vocabulary)
+        name: load(
+            name, s.path, config, tokenizer, s.max_rows, s.max_golden_rows, config.curriculum.check, vocabulary, end_ids
+        )
         for name, s in sources.items()
     }
 
 
-def load_eval(config: DataConfig, tokenizer, vocabulary: int | None = None) -> dict[str, Loaded]:
-    """Every evaluation source, in the order of the config; `vocabulary` as in `load`."""
+def load_eval(
+    config: DataConfig, tokenizer, vocabulary: int | None = None, end_ids: Collection[int] = ()
+) -> dict[str, Loaded]:
+    """Every evaluation source, in the order of the config; `vocabulary` and `end_ids` as in `load`."""
     return {
-        name: load(name, s.path, config, tokenizer, s.max_rows, vocabulary=vocabulary)
+        name: load(name, s.path, config, tokenizer, s.max_rows, vocabulary=vocabulary, end_ids=end_ids)
         for name, s in config.eval.items()
     }
 
@@ -60,10 +65,11 @@ def load(
     max_golden_rows: int | None = None,
     check: Callable[[Row], None] = lambda row: None,
     vocabulary: int | None = None,
+    end_ids: Collection[int] = (),
 ) -> Loaded:
     """Reads one source and tokenises it; rows from number `max_golden_rows` on lose their golden answer.
 
-    `check` may refuse a row with a UserError. `vocabulary` is the model's rows, the ids that it can read; None: any.
+    `check` may refuse a row with a UserError. `vocabulary` and `end_ids` are the model's, as in Encoder.
 
     UserError, one line with file and row, for a row that cannot become a prompt, and if all rows were dropped.
     """
@@ -73,7 +79,8 @@ def load(
     columns = columns_of(rows[0], config.keys)
     for row in rows:
         check(row)
-    made = [prompt_from(row, columns, source, config, tokenizer, vocabulary) for row in rows]
+    encoder = Encoder(tokenizer, vocabulary, end_ids)
+    made = [prompt_from(row, columns, source, config, encoder) for row in rows]
     prompts = [p for p in made if p is not None]
     if max_golden_rows is not None:
         prompts = [_without_golden(p) if i >= max_golden_rows else p for i, p in enumerate(prompts)]
@@ -86,79 +93,51 @@ def _without_golden(prompt: Prompt) -> Prompt:
     return replace(prompt, golden_ids=None, golden_text=None)
 
 
-def prompt_from(
-    row: Row, columns: Columns, source: str, config: DataConfig, tokenizer, vocabulary: int | None = None
-) -> Prompt | None:
+def prompt_from(row: Row, columns: Columns, source: str, config: DataConfig, encoder: Encoder) -> Prompt | None:
     """One row as a prompt; None if it is overlong and such rows are dropped."""
     answer, *others = columns.answers(row)
-    golden = columns.golden_answer(row)
-    text, token_ids = render(row, columns.prompt, config, tokenizer, vocabulary)
-    if len(token_ids) > config.max_prompt_tokens:
+    written = columns.golden_answer(row)
+    prompt = render(row, columns.prompt, config, encoder)
+    if len(prompt.ids) > config.max_prompt_tokens:
         if config.overlong_prompts == "drop":
             return None
         raise UserError(
-            f"{row.where}: the prompt has {len(token_ids)} tokens, the limit is {config.max_prompt_tokens}"
+            f"{row.where}: the prompt has {len(prompt.ids)} tokens, the limit is {config.max_prompt_tokens}"
             " (data.max_prompt_tokens; data.overlong_prompts=drop leaves such rows out)"
         )
-    golden_ids = None
-    if golden is not None and columns.golden is not None:
-        golden_ids = _tokens(row, columns.golden.column, golden_tokens, golden, tokenizer)
-        check_vocabulary(row.where, columns.golden.column, golden_ids, vocabulary)
+    golden = None
+    if written is not None and columns.golden is not None:
+        golden = golden_text(row, columns, config, encoder, prompt, written, columns.golden.column)
     return Prompt(
         f"{source}:{row.number}",
         source,
-        text,
-        token_ids,
+        prompt.text,
+        prompt.ids,
         answer,
-        golden_ids,
-        golden,
+        golden and golden.ids,
+        golden and golden.text,
         row.values,
         tuple(others),
     )
 
 
-def render(
-    row: Row, column: str, config: DataConfig, tokenizer, vocabulary: int | None = None
-) -> tuple[str, list[int]]:
-    """The prompt as the model reads it: text and token ids, at least one, all below `vocabulary` (None: any)."""
-    text, token_ids = _rendered(row, column, config, tokenizer)
-    if not token_ids:
-        raise UserError(f"{row.where}: column '{column}' has no tokens")
-    check_vocabulary(row.where, column, token_ids, vocabulary)
-    return text, token_ids
-
-
-def _rendered(row: Row, column: str, config: DataConfig, tokenizer) -> tuple[str, list[int]]:
+def render(row: Row, column: str, config: DataConfig, encoder: Encoder) -> Text:
+    """The prompt as the model reads it."""
     prompt = prompt_of(row, column)
-    if isinstance(prompt, str) and not config.chat_template:
-        if config.system_prompt is not None:
-            raise UserError(
-                f"{row.where}: data.system_prompt needs data.chat_template=true for a prompt that is a string"
-            )
-        text = prompt + config.prompt_suffix
-        return text, _tokens(row, column, _plain_tokens, text, tokenizer)
-    text = apply_template(row.where, messages_of(prompt, config), config.chat_template_kwargs, tokenizer)
-    return text, _tokens(row, column, _template_tokens, text, tokenizer)
+    if not isinstance(prompt, str) or config.chat_template:
+        return encoder.chat(row.where, column, messages_of(prompt, config), config.chat_template_kwargs)
+    if config.system_prompt is not None:
+        raise UserError(f"{row.where}: data.system_prompt needs data.chat_template=true for a prompt that is a string")
+    return encoder.plain(row.where, column, prompt + config.prompt_suffix)
 
 
-def _plain_tokens(text: str, tokenizer) -> list[int]:
-    return tokenizer.encode(text)  # with the special tokens (BOS) that the tokenizer puts before plain text
-
-
-def _template_tokens(text: str, tokenizer) -> list[int]:
-    return tokenizer.encode(text, add_special_tokens=False)  # the template has written them already
-
-
-def _tokens(row: Row, column: str, tokens_of: Callable, text: str, tokenizer) -> list[int]:
-    try:
-        return tokens_of(text, tokenizer)
-    except Exception as error:  # a tokenizer may be Python from elsewhere
-        raise UserError(f"{row.where}: column '{column}' cannot be made tokens: {said(error)}") from None
-
-
-def golden_tokens(text: str, tokenizer) -> list[int]:
-    """A golden answer as the model should write it, with the end token."""
-    return [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+def golden_text(
+    row: Row, columns: Columns, config: DataConfig, encoder: Encoder, prompt: Text, written: str, column: str
+) -> Text:
+    """A golden answer of column `column` as the model should write it behind the row's rendered `prompt`."""
+    is_plain = isinstance(prompt_of(row, columns.prompt), str) and not config.chat_template
+    settings = None if is_plain else config.chat_template_kwargs
+    return encoder.golden(row.where, column, written, prompt.text, settings)
 
 
 def messages_of(prompt: str | list[Message], config: DataConfig) -> list[Message]:
@@ -169,13 +148,3 @@ def messages_of(prompt: str | list[Message], config: DataConfig) -> list[Message
     if config.system_prompt is not None and messages[0]["role"] != "system":
         messages = [{"role": "system", "content": config.system_prompt}, *messages]
     return messages
-
-
-def check_vocabulary(where: str, column: str, token_ids: list[int], vocabulary: int | None) -> None:
-    """UserError if the model has no row for an id: a tokenizer may have more tokens, or ids with gaps between them."""
-    largest = max(token_ids, default=-1)
-    if vocabulary is not None and largest >= vocabulary:
-        raise UserError(
-            f"{where}: column '{column}' has token id {largest}, the model has {vocabulary} rows of "
-            "embeddings (vocab_size of its config.json)"
-        )

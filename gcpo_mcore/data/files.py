@@ -5,14 +5,14 @@ A column is named as it is; 'extra_info.answer' is also the key 'answer' of the 
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from gcpo_mcore.base.errors import UserError, nearest
 from gcpo_mcore.data.messages import Message, messages_in, problem_in_messages
-from gcpo_mcore.data.readers import located_rows
+from gcpo_mcore.data.readers import Located, located_rows
 from gcpo_mcore.data.sound import Fault, problem_in, shown
 
 
@@ -36,8 +36,13 @@ class BadRow:
 
 def read_rows(path: str, max_rows: int | None = None) -> list[Row]:
     """The first `max_rows` rows (None: all) of a file, a folder or hf:NAME; at least one, all good, or a UserError."""
+    return good_rows(located_rows(path), path, max_rows)
+
+
+def good_rows(located: Iterable[Located], path: str, max_rows: int | None = None) -> list[Row]:
+    """The first `max_rows` (None: all) of rows that were read elsewhere; at least one, all good, or a UserError."""
     rows = []
-    for row in itertools.islice(_each_row(path), max_rows):
+    for row in itertools.islice(_each_row(located), max_rows):
         if isinstance(row, BadRow):
             raise UserError(f"{row.where}: {row.problem}")
         rows.append(row)
@@ -51,7 +56,7 @@ def sift_rows(path: str) -> tuple[list[Row], list[BadRow]]:
     good: list[Row] = []
     bad: list[BadRow] = []
     try:
-        for row in _each_row(path):
+        for row in _each_row(located_rows(path)):
             if isinstance(row, Row):
                 good.append(row)
             else:
@@ -61,8 +66,8 @@ def sift_rows(path: str) -> tuple[list[Row], list[BadRow]]:
     return good, bad
 
 
-def _each_row(path: str) -> Iterator[Row | BadRow]:
-    for number, (where, values) in enumerate(located_rows(path)):
+def _each_row(located: Iterable[Located]) -> Iterator[Row | BadRow]:
+    for number, (where, values) in enumerate(located):
         if isinstance(values, Fault):
             yield BadRow(where, values.problem, None)
         elif problem := problem_in(values):

@@ -134,10 +134,21 @@ def _read_csv(path: str) -> Iterator[Located]:
                 elif fields:
                     yield f"{path}, line {line}", Fault(f"{len(fields)} fields, the header has {len(header)}")
                 line = reader.line_num + 1  # a value may have several lines: the row is where it begins
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}: not UTF-8 near byte {error.start + 1}") from None
+        except UnicodeDecodeError:  # of a whole buffer, ahead of the row
+            raise UserError(f"{path}, line {_first_not_utf8(path)}") from None
         except csv.Error as error:
             raise UserError(f"{path}, line {reader.line_num}: not valid csv: {error}") from None
+
+
+def _first_not_utf8(path: str) -> str:
+    """The first line of a file that is not UTF-8, and why: no character of UTF-8 has a line end in it."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return f"{number}: not UTF-8 at byte {error.start + 1}"
+    raise AssertionError(f"{path} is UTF-8")
 
 
 def _header(path: str, header: list[str] | None) -> list[str]:
@@ -213,8 +224,13 @@ def _read_hub(path: str) -> Iterator[Located]:
         )
     except Exception as error:  # the library raises a dozen kinds: no network, no such name, split or config
         raise UserError(f"{path}: {said(error)}") from None
+    yield from hub_rows(found, path)
+
+
+def hub_rows(found: Any, where: str) -> Iterator[Located]:
+    """Every row of a data set as the package `datasets` has loaded it; `where` is its name in messages."""
     for number in range(len(found)):
-        yield f"{path}, row {number}", _hub_row(found, number)
+        yield f"{where}, row {number}", _hub_row(found, number)
 
 
 def _hub_row(found, number: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The tokenizer's chat template, which is a program from elsewhere: whatever it does, the user gets one line."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import TemplateError
@@ -11,14 +12,42 @@ from gcpo_mcore.data.sound import said
 CHOICE = "chat_template"  # of the template's settings: one of several by name, or the text of another
 
 
-def apply_template(where: str, messages: list[Message], settings: dict[str, Any], tokenizer) -> str:
-    """The messages as text, with the header of the assistant's turn.
+SAID = "An answer."  # that a template shows its frame around
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a template writes before and behind an assistant's message: '' where it writes nothing, or cannot say."""
+
+    opening: str
+    closing: str
+
+
+def assistant_turn(settings: dict[str, Any], tokenizer) -> Turn:
+    """The frame of the assistant's answer to a user; the opening is that of a prompt."""
+    asked: list[Message] = [{"role": "user", "content": "A question?"}]
+    try:
+        opened = apply_template("", asked, settings, tokenizer)
+        question = apply_template("", asked, settings, tokenizer, with_opening=False)
+        whole = apply_template(
+            "", [*asked, {"role": "assistant", "content": SAID}], settings, tokenizer, with_opening=False
+        )
+    except UserError:  # a template for one message only
+        return Turn("", "")
+    _, found, closing = whole.rpartition(SAID)
+    return Turn(opened.removeprefix(question) if opened.startswith(question) else "", closing if found else "")
+
+
+def apply_template(
+    where: str, messages: list[Message], settings: dict[str, Any], tokenizer, with_opening: bool = True
+) -> str:
+    """The messages as text, with the header of the assistant's turn (`with_opening`).
 
     Of several templates, the one that `settings` name, or else 'default'. UserError, beginning with `where`, if there
     is no template to take, or if it refuses the messages or fails.
     """
     chosen = _chosen(where, settings, tokenizer)
-    kwargs: dict[str, Any] = {**settings, **chosen, "add_generation_prompt": True, "tokenize": False}
+    kwargs: dict[str, Any] = {**settings, **chosen, "add_generation_prompt": with_opening, "tokenize": False}
     try:
         text = tokenizer.apply_chat_template(messages, **kwargs)
     except TemplateError as error:  # a template may refuse, for example, two user messages in a row

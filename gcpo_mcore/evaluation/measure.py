@@ -13,6 +13,7 @@ from gcpo_mcore.evaluation.config import Benchmark
 from gcpo_mcore.evaluation.estimators import Estimate, average_at, estimate, majority_at, pass_at
 from gcpo_mcore.evaluation.records import Records
 from gcpo_mcore.rewarding.config import RewardConfig
+from gcpo_mcore.rewarding.thinking import shown_response
 from gcpo_mcore.rollout.sampler import Sampler
 from gcpo_mcore.samples import Group, Prompt, Sample
 
@@ -44,10 +45,15 @@ def measure(
 
 def _record(group: Group[Sample], reward: RewardConfig) -> dict[str, Any]:
     extraction = getattr(reward.build()[reward.accuracy], "extraction", None)
+    prompt = group.prompt
+
+    def shown(sample: Sample) -> str:
+        return shown_response(prompt.text, sample.response_text, reward.max_response_chars)
+
     samples = [
         {
             "correct": bool(sample.is_accurate and not sample.truncated),
-            "answer": extraction(sample.response_text[-reward.max_response_chars :]) if extraction else None,
+            "answer": extraction(shown(sample)) if extraction else None,
             "truncated": sample.truncated,
             "tokens": sample.tokens,
             "grading_failed": sample.grading_failed,
@@ -55,7 +61,6 @@ def _record(group: Group[Sample], reward: RewardConfig) -> dict[str, Any]:
         }
         for sample in group.samples
     ]
-    prompt = group.prompt
     return {"id": prompt.id, "prompt": prompt.text, "reference": prompt.answer, "samples": samples}
 
 

@@ -1,36 +1,38 @@
 """The problems of a benchmark, from a local file or the hub, as prompts."""
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from gcpo_mcore.base.errors import UserError, nearest
-from gcpo_mcore.data.dataset import check_vocabulary
-from gcpo_mcore.data.files import read_rows
-from gcpo_mcore.data.template import apply_template
+from gcpo_mcore.data.encoder import Encoder, Text
+from gcpo_mcore.data.files import good_rows, read_rows
+from gcpo_mcore.data.readers import hub_rows
 from gcpo_mcore.evaluation.config import Benchmark
 from gcpo_mcore.samples import Prompt
 
 
-def load_problems(name: str, benchmark: Benchmark, tokenizer, vocabulary: int | None = None) -> list[Prompt]:
+def load_problems(
+    name: str, benchmark: Benchmark, tokenizer, vocabulary: int | None = None, end_ids: Collection[int] = ()
+) -> list[Prompt]:
     """Every problem as a prompt. UserError, naming file and row, for one that cannot be asked or graded.
 
-    `vocabulary` is the model's rows, the ids that it can read; None: any.
+    `vocabulary` and `end_ids` are the model's, as in Encoder.
     """
+    encoder = Encoder(tokenizer, vocabulary, end_ids)
     prompts = []
     for number, (where, values) in enumerate(_rows(name, benchmark)):
         problem = str(_required(where, values, benchmark.columns.problem)).strip()
         options = benchmark.columns.options and _options(_required(where, values, benchmark.columns.options))
-        text, token_ids = _render(where, benchmark, tokenizer, problem, options)
-        check_vocabulary(where, benchmark.columns.problem, token_ids, vocabulary)
-        if len(token_ids) > benchmark.max_prompt_tokens:
+        prompt = _render(where, benchmark, encoder, problem, options)
+        if len(prompt.ids) > benchmark.max_prompt_tokens:
             raise UserError(
-                f"{where}: the prompt has {len(token_ids)} tokens, the limit is {benchmark.max_prompt_tokens} "
+                f"{where}: the prompt has {len(prompt.ids)} tokens, the limit is {benchmark.max_prompt_tokens} "
                 f"(benchmark.{name}.max_prompt_tokens)"
             )
         reference = _reference(where, values, benchmark)
-        prompts.append(Prompt(f"{name}:{number}", name, text, token_ids, reference, columns=values))
+        prompts.append(Prompt(f"{name}:{number}", name, prompt.text, prompt.ids, reference, columns=values))
     return prompts
 
 
@@ -58,10 +60,8 @@ def _rows(name: str, benchmark: Benchmark) -> Iterator[tuple[str, dict[str, Any]
             f"benchmark {name}: {hub.name} could not be fetched ({' '.join(str(error).split())[:200]}); "
             f"save {page} ({which}) as {path} by hand"
         ) from None
-    for number, values in enumerate(rows):
-        if number == benchmark.max_problems:
-            break
-        yield f"{hub.name} ({which}), row {number}", dict(values)
+    for row in good_rows(hub_rows(rows, f"{hub.name} ({which})"), hub.name, benchmark.max_problems):
+        yield row.where, row.values
 
 
 def _columns(benchmark: Benchmark) -> str:
@@ -91,17 +91,17 @@ def _options(value: Any) -> str:
     return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _render(where: str, benchmark: Benchmark, tokenizer, problem: str, options: str | None) -> tuple[str, list[int]]:
+def _render(where: str, benchmark: Benchmark, encoder: Encoder, problem: str, options: str | None) -> Text:
     """The prompt as the model reads it. Not str.format: problems are full of braces."""
+    column = benchmark.columns.problem
     message = benchmark.prompt.replace("{options}", options or "").replace("{problem}", problem)
     if not benchmark.chat_template:
         if benchmark.system_prompt is not None:
             raise UserError(f"{where}: system_prompt needs chat_template=true")
-        return message, tokenizer.encode(message)
-    if not tokenizer.chat_template:
+        return encoder.plain(where, column, message)
+    if not encoder.tokenizer.chat_template:
         raise UserError(f"{where}: the tokenizer has no chat template; set chat_template=false for a base model")
     messages = [{"role": "user", "content": message}]
     if benchmark.system_prompt is not None:
         messages.insert(0, {"role": "system", "content": benchmark.system_prompt})
-    text = apply_template(where, messages, benchmark.chat_template_kwargs, tokenizer)
-    return text, tokenizer.encode(text, add_special_tokens=False)
+    return encoder.chat(where, column, messages, benchmark.chat_template_kwargs)

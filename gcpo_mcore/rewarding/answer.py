@@ -9,7 +9,8 @@ class Answer:
     """One response to be scored; plain data that crosses a process boundary.
 
     prompt_text       the prompt as rendered
-    response_text     the decoded response, its last `max_response_chars` characters if it is longer
+    response_text     the decoded response, its last `max_response_chars` characters if it is longer; where that begins
+                      inside the thinking (the prompt ends with <think>, or the tag was cut off), after a <think>
     reference         the reference answer of the row, the first if it has several
     columns           every column of the row, as the data file's reader gives it (timestamps, bytes and all)
     truncated         True if the response was cut at the length limit

@@ -11,8 +11,8 @@ from typing import ClassVar
 from pydantic import field_validator
 
 from gcpo_mcore.base.choice import Choice
+from gcpo_mcore.rewarding.thinking import THINK_END, spoken
 
-THINK_START, THINK_END = "<think>", "</think>"
 LAST_NUMBER = re.compile(
     r"(?:(?<![\w)\]}.])[-+−])?\$?(?:[0-9]{1,100} (?=[0-9]{1,100}/[0-9]))?"  # 2 1/2
     r"(?:[0-9][0-9,]*(?:\.[0-9]+)*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?(?:/[0-9]+)*(?:\\?%)?"
@@ -40,19 +40,19 @@ class Extraction(Choice, kind="extraction"):
 
 
 class Whole(Extraction, option="whole"):
-    """The whole response, stripped; None if nothing is left."""
+    """The whole response, or what follows its thinking, stripped; None if nothing is left."""
 
     ANSWER_ONLY: ClassVar[bool] = False
 
     def __call__(self, text: str) -> str | None:
-        return text.strip() or None
+        return spoken(text) or None
 
     def wrap(self, answer: str) -> str:
         return answer
 
 
 class AfterLast(Extraction, option="after_last"):
-    """What follows the last `marker` (':' or '####'), stripped; None without a marker or an answer."""
+    """What follows the last `marker` (':' or '####'), stripped; None without a marker or an answer, or in thinking."""
 
     marker: str
 
@@ -64,7 +64,8 @@ class AfterLast(Extraction, option="after_last"):
         return marker
 
     def __call__(self, text: str) -> str | None:
-        _, found, rest = text.rpartition(self.marker)
+        searched = text if THINK_END in self.marker else spoken(text) or ""
+        _, found, rest = searched.rpartition(self.marker)
         return (rest.strip() or None) if found else None
 
     def wrap(self, answer: str) -> str:
@@ -80,8 +81,7 @@ class Boxed(Extraction, option="boxed"):
     """
 
     def __call__(self, text: str) -> str | None:
-        spoken = _spoken(text)
-        return None if spoken is None else last_box(spoken)
+        return last_box(spoken(text) or "")
 
     def wrap(self, answer: str) -> str:
         return rf"\boxed{{{answer}}}"
@@ -93,7 +93,7 @@ class AfterThink(Extraction, option="after_think"):
     ANSWER_ONLY: ClassVar[bool] = False
 
     def __call__(self, text: str) -> str | None:
-        return after_thinking(text) or None
+        return (spoken(text) or None) if THINK_END in text else None
 
     def wrap(self, answer: str) -> str:
         return f"{THINK_END}{answer}"
@@ -108,23 +108,11 @@ class LastNumber(Extraction, option="last_number"):
     """
 
     def __call__(self, text: str) -> str | None:
-        found = LAST_NUMBER.findall(_spoken(text) or "")
+        found = LAST_NUMBER.findall(spoken(text) or "")
         return found[-1].rstrip(".,") if found else None
 
     def wrap(self, answer: str) -> str:
         return answer
-
-
-def after_thinking(text: str) -> str | None:
-    """The stripped text after the last </think>; None if there is no </think>."""
-    _, found, rest = text.rpartition(THINK_END)
-    return rest.strip() if found else None
-
-
-def _spoken(text: str) -> str | None:
-    """What is not thinking: all of a response without thinking, None of one that never ended it."""
-    spoken = after_thinking(text)
-    return text if spoken is None and THINK_START not in text else spoken
 
 
 def last_box(text: str) -> str | None:

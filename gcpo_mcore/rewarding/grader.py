@@ -10,6 +10,7 @@ from gcpo_mcore.rewarding.answer import Answer
 from gcpo_mcore.rewarding.composition import compose
 from gcpo_mcore.rewarding.config import RewardConfig
 from gcpo_mcore.rewarding.pool import Outcome, WorkerPool
+from gcpo_mcore.rewarding.thinking import shown_response
 from gcpo_mcore.samples import Prompt, Sample
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class Grader:
     def _answer(self, prompt: Prompt, sample: Sample) -> Answer:
         return Answer(
             prompt_text=prompt.text,
-            response_text=sample.response_text[-self.config.max_response_chars :],
+            response_text=shown_response(prompt.text, sample.response_text, self.config.max_response_chars),
             reference=prompt.answer,
             columns=prompt.columns,
             truncated=sample.truncated,

@@ -34,7 +34,7 @@ class EngineMemory:
 class RolloutConfig(Config):
     """The engine and its sampling in training. An engine's `Config` extends it.
 
-    stop_token_ids: besides the tokenizer's end token.
+    stop_token_ids: besides the end tokens of the tokenizer, generation_config.json and config.json.
     oversampling: so many times the prompts of a step are begun; the first to be whole make the step, the rest is
         dropped and its prompts come again.
     max_staleness: how many steps ahead samples are made while the run trains, and so how many steps old the weights

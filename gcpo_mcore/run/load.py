@@ -24,6 +24,7 @@ from yaml import YAMLError
 
 from gcpo_mcore.base.errors import EXIT_CODE, UserError, lost_peer, nearest, tell_torchrun
 from gcpo_mcore.base.places import CONFIGS
+from gcpo_mcore.base.program import help_page
 from gcpo_mcore.run.config import RunConfig
 from gcpo_mcore.run.search_path import KEY, config_folders, find_config, known_choices
 
@@ -115,7 +116,7 @@ def _names_quoted(arguments: list[str]) -> list[str]:
 def _about(task: Callable) -> str:
     """How a command is called, and what its module says of it: the top of its help page."""
     usage = f"usage: {Path(sys.argv[0]).name} [group=option ...] [key=value ...]"
-    return f"{usage}\n\n{sys.modules[task.__module__].__doc__ or ''}".rstrip()
+    return f"{usage}\n\n{help_page(sys.modules[task.__module__].__doc__)}".rstrip()
 
 
 # --- messages ---------------------------------------------------------------------------------------------------

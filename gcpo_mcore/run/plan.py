@@ -14,6 +14,7 @@ from gcpo_mcore.data.dataset import Loaded, load_eval, load_train
 from gcpo_mcore.data.sound import said
 from gcpo_mcore.hf.architecture import Architecture, read_architecture
 from gcpo_mcore.hf.hub import local_folder
+from gcpo_mcore.hf.special_tokens import EndTokens, end_tokens
 from gcpo_mcore.run.config import RunConfig
 from gcpo_mcore.run.folder import RunFolder, check_architecture
 
@@ -31,6 +32,7 @@ class Plan:
     arch: Architecture
     layout: Layout
     tokenizer: "PreTrainedTokenizerBase"
+    ends: EndTokens
     train: dict[str, Loaded]
     eval: dict[str, Loaded]
     folder: RunFolder
@@ -48,6 +50,7 @@ class Plan:
             "algorithm": c.algorithm.title,
             "model": f"{self.arch.family}, {self.arch.layers} layers, {c.model.path}",
             "parameters": self.arch.parameters,
+            "tokens that end a response": str(self.ends),
             "processes": f"{p.world} = data {p.data} x tensor {p.tensor} x pipeline {p.pipeline} x context {p.context}",
             **{
                 f"train prompts, {name}": f"{len(s.prompts):,} ({s.with_golden:,} with a golden answer"
@@ -92,7 +95,8 @@ def make_plan(config: RunConfig) -> Plan:
             f"data.max_prompt_tokens + rollout.sampling.max_response_tokens = {trained}"
         )
     tokenizer = load_tokenizer(config.model.path, arch)
-    train = load_train(config.data, tokenizer, arch.vocabulary)
+    ends = end_tokens(config.model.path, tokenizer, arch.vocabulary, config.rollout.stop_token_ids)
+    train = load_train(config.data, tokenizer, arch.vocabulary, ends.ids)
     if config.algorithm.golden.needs_golden and not any(s.with_golden for s in train.values()):
         paths = ", ".join(s.path for s in train.values())
         raise UserError(
@@ -106,8 +110,9 @@ def make_plan(config: RunConfig) -> Plan:
         arch=arch,
         layout=layout,
         tokenizer=tokenizer,
+        ends=ends,
         train=train,
-        eval=load_eval(config.data, tokenizer, arch.vocabulary),
+        eval=load_eval(config.data, tokenizer, arch.vocabulary, ends.ids),
         folder=folder,
         checkpoint_step=_find_checkpoint(config, folder, resolved, arch),
     )

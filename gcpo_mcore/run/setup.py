@@ -16,6 +16,8 @@ from gcpo_mcore.actor.reference import Reference
 from gcpo_mcore.base import platform
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.registry import engines
+from gcpo_mcore.hf.architecture import read_architecture
+from gcpo_mcore.hf.special_tokens import decoder, end_tokens
 from gcpo_mcore.monitor.run_log import run_log
 from gcpo_mcore.rewarding.grader import Grader
 from gcpo_mcore.rollout.engine import Engine
@@ -62,12 +64,14 @@ def _check_restarts() -> None:
 
 def build_engine(config: RunConfig, model_folder: str, tokenizer: "PreTrainedTokenizerBase") -> Engine:
     """The rollout engine that the config names, for the model in `model_folder`, without weights yet."""
+    vocabulary = read_architecture(model_folder).vocabulary
+    ends = end_tokens(model_folder, tokenizer, vocabulary, config.rollout.stop_token_ids)
     return engines.get(config.rollout.engine)(
         config=config.rollout,
         model_folder=model_folder,
         dtype=config.model.dtype,
-        stop_token_ids=[tokenizer.eos_token_id, *config.rollout.stop_token_ids],
-        decode=lambda ids: tokenizer.decode(ids, skip_special_tokens=True),
+        stop_token_ids=ends.ids,
+        decode=decoder(tokenizer, ends.ids),
     )
 
 

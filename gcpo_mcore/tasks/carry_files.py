@@ -5,7 +5,6 @@ starter) and a larger one that knows all (a teacher). Each appears whole or not 
 import hashlib
 import io
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -17,8 +16,6 @@ from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.files import jsonl, named_when_good, write_atomically
 from gcpo_mcore.base.program import command
 from gcpo_mcore.tasks import carry
-
-log = logging.getLogger(__name__)
 
 
 class Shape(TypedDict):
@@ -48,8 +45,11 @@ TEACHER: Shape = {  # 1,769,664 parameters
 ENDINGS = {"train_easy": ".jsonl", "train_hard": ".parquet", "eval_easy": ".jsonl", "eval_hard": ".jsonl"}
 
 
-def make_data(out: Path, seed: int) -> None:
-    """Write the four data files, then the manifest that says they are complete. UserError if others are there."""
+def make_data(out: Path, seed: int) -> list[str]:
+    """Write the four data files, then the manifest that says they are complete; a line to print about each file.
+
+    UserError if others are there.
+    """
     manifest = out / "manifest.json"
     there = manifest.is_file()
     if there:
@@ -61,35 +61,38 @@ def make_data(out: Path, seed: int) -> None:
             files[stem + ENDINGS[stem]] = {"rows": len(rows), **_sums(content)}
             write_atomically(out / (stem + ENDINGS[stem]), content)
         write_atomically(manifest, json.dumps({"task": "carry", "seed": seed, "files": files}, indent=2) + "\n")
-    for name, about in files.items():
-        size = f"{about['rows']:>6,} rows {about['bytes']:>10,} bytes"
-        log.info("%s: %s  sha256 %s%s", out / name, size, about["sha256"], "  (already there)" if there else "")
+    return [
+        f"{out / name}: {about['rows']:>6,} rows {about['bytes']:>10,} bytes  sha256 {about['sha256']}"
+        + ("  (already there)" if there else "")
+        for name, about in files.items()
+    ]
 
 
-def make_init(out: Path, seed: int) -> None:
-    """Write OUT/init: the untrained model, its tokenizer and its generation defaults."""
-    _make_model(out / "init", seed, STARTER)
+def make_init(out: Path, seed: int) -> str:
+    """Write OUT/init: the untrained model, its tokenizer and its generation defaults; a line to print about it."""
+    return _make_model(out / "init", seed, STARTER)
 
 
-def make_starter(out: Path, seed: int, processes: int) -> None:
-    """Write OUT/starter: train OUT/init on the easy problems with the real trainer, and convert the checkpoint."""
-    _train_model(out / "starter", "carry_warmup", out / "warmup", seed, processes)
+def make_starter(out: Path, seed: int, processes: int) -> str:
+    """Write OUT/starter: train OUT/init on the easy problems with the real trainer, and convert the checkpoint; a line
+    to print about it."""
+    return _train_model(out / "starter", "carry_warmup", out / "warmup", seed, processes)
 
 
-def make_teacher(out: Path, processes: int) -> None:
+def make_teacher(out: Path, processes: int) -> list[str]:
     """Write OUT/teacher_init and OUT/teacher, for data that is in OUT already: a larger model, which is trained on all
-    golden answers, those of the hard problems too."""
+    golden answers, those of the hard problems too. A line to print about each."""
     manifest = out / "manifest.json"
     if not manifest.is_file():
         raise UserError(f"{out}: no data there; `{command('prepare')} --out {out} --skip-starter` makes it")
     seed = json.loads(manifest.read_text())["seed"]
-    _make_model(out / "teacher_init", seed, TEACHER)
-    _train_model(out / "teacher", "carry_teacher", out / "teacher_training", seed, processes)
+    initial = _make_model(out / "teacher_init", seed, TEACHER)
+    return [initial, _train_model(out / "teacher", "carry_teacher", out / "teacher_training", seed, processes)]
 
 
-def _make_model(folder: Path, seed: int, shape: Shape) -> None:
-    if _is_there(folder):
-        return
+def _make_model(folder: Path, seed: int, shape: Shape) -> str:
+    if folder.is_dir():
+        return f"{folder}: already there"
     import torch  # here, so that data alone needs no torch
     from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
@@ -119,13 +122,13 @@ def _make_model(folder: Path, seed: int, shape: Shape) -> None:
     with named_when_good(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-    log.info("%s: %s parameters", folder, f"{sum(p.numel() for p in model.parameters()):,}")
+    return f"{folder}: {sum(p.numel() for p in model.parameters()):,} parameters"
 
 
-def _train_model(final: Path, experiment: str, run: Path, seed: int, processes: int) -> None:
+def _train_model(final: Path, experiment: str, run: Path, seed: int, processes: int) -> str:
     """Write the folder `final`: run configs/experiment/EXPERIMENT.yaml, which writes `run`, and convert the result."""
-    if _is_there(final):
-        return
+    if final.is_dir():
+        return f"{final}: already there"
     shutil.rmtree(run, ignore_errors=True)  # left by a call that was killed
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     overrides = [f"experiment={experiment}", f"prepared={final.parent}", f"seed={seed}"]
@@ -135,7 +138,7 @@ def _train_model(final: Path, experiment: str, run: Path, seed: int, processes: 
             _python("-m", "gcpo_mcore.commands.convert", "to-hf", str(run), str(folder))
     finally:
         shutil.rmtree(run, ignore_errors=True)
-    log.info("%s: trained as configs/experiment/%s.yaml says", final, experiment)
+    return f"{final}: trained as configs/experiment/{experiment}.yaml says"
 
 
 def _checked(manifest: Path, seed: int) -> dict:
@@ -149,12 +152,6 @@ def _checked(manifest: Path, seed: int) -> dict:
         if not path.is_file() or _sums(path.read_bytes())["sha256"] != about["sha256"]:
             raise UserError(f"{path}: is not the file that {manifest} describes; {another}")
     return found
-
-
-def _is_there(folder: Path) -> bool:
-    if folder.is_dir():
-        log.info("%s: already there", folder)
-    return folder.is_dir()
 
 
 def _python(*arguments: str) -> None:

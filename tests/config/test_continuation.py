@@ -1,7 +1,9 @@
 """What a continuation may change is marked on the keys, of whatever the config chose; all else makes another run."""
 
 import pytest
+from pydantic import create_model
 
+from gcpo_mcore.base.config import Config, Free
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.run.folder import RunFolder
 from gcpo_mcore.run.load import load_config
@@ -83,6 +85,14 @@ def test_the_folder_has_what_the_rules_made_of_the_command_line():
     """One rule so far: algorithm/mismatch=tis for samples of older weights."""
     plain = load_config(["rollout=sglang", "rollout.max_staleness=1"]).plain()
     assert plain["algorithm"]["mismatch"] == load_config(["algorithm/mismatch=tis"]).plain()["algorithm"]["mismatch"]
+
+
+@pytest.mark.parametrize("lost", [Free[int] | None, list[Free[int]], dict[str, Free[int] | None]])
+def test_a_mark_inside_of_a_type_is_refused(lost):
+    with pytest.raises(TypeError, match=r"Marked\.key: Free has to be around the whole type"):
+        create_model("Marked", __base__=Config, key=(lost, ...))
+    kept = create_model("Marked", __base__=Config, key=(Free[int | None], ...), other=(int | None, ...))
+    assert list(kept.model_validate({"key": None, "other": 1}).free_keys()) == ["key"]
 
 
 ENGINE = """

@@ -27,7 +27,10 @@ def test_help_shows_the_keys_of_the_choices_that_are_given():
 def test_the_script_of_an_installed_package_names_itself(tmp_path):
     script = tmp_path / "gcpo-train"
     script.write_text("from gcpo_mcore.commands.train import main\nmain()\n")
-    assert run([str(script), "--help"]).stdout.startswith("usage: gcpo-train ")
+    page = run([str(script), "--help"]).stdout
+    assert page.startswith("usage: gcpo-train ")
+    assert "    torchrun --nproc-per-node 8 -m gcpo_mcore.commands.train model=" in page
+    assert "    gcpo-train algorithm=grpo " in page and "tools/train.py" not in page
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,46 @@ def test_a_reference_that_the_verifier_cannot_read_says_so(carry, tmp_path):
     assert "the reference answer 'a dozen' is not a number" in done.stderr
 
 
+def test_what_the_curriculum_needs_is_missed(carry, tmp_path):
+    """In training rows only, and in what is named: held-out ones have no curriculum."""
+    order = ["data/curriculum=easiest_first", "data.curriculum.column=level"]
+    path = write(tmp_path / "rows.jsonl", [{**GOOD, "level": 1}, {"prompt": "1+1?", "answer": "2"}])
+    done, (bad,) = check(carry, tmp_path, path, *order)
+    assert done.returncode == 1 and (bad["where"], bad["problem"]) == (f"{path}, line 2", "unusable")
+    assert bad["detail"] == "there is no column 'level' (data.curriculum.column)"
+    held_out = write(tmp_path / "held_out.jsonl", [{"prompt": "1+2?", "answer": "3"}])
+    done, bad = check(
+        carry, tmp_path, "data=files", f"data.train.train.path={path}", f"data.eval.test.path={held_out}",
+        "reward=exact_match", "data.chat_template=false", "data.max_prompt_tokens=8", *order,
+    )  # fmt: skip
+    assert [b["where"] for b in bad] == [f"{path}, line 2"], done.stdout
+
+
+def test_special_tokens_at_the_edges_are_found_with_their_rows(carry, tmp_path):
+    rows = [
+        GOOD,
+        {"prompt": "1+1?<eos>", "answer": "2"},
+        {"prompt": "1+2?", "answer": "3", "golden_answer": "1<eos>:3"},
+    ]
+    path = write(tmp_path / "rows.jsonl", rows)
+    done, bad = check(carry, tmp_path, path)
+    assert done.returncode == 1 and [(b["where"], b["problem"]) for b in bad] == [
+        (f"{path}, line 2", "unusable"),
+        (f"{path}, line 3", "unusable"),
+    ]
+    assert bad[0]["detail"] == "column 'prompt' ends with the token <eos> (2), which ends a response"
+    assert bad[1]["detail"].startswith("column 'golden_answer' has the token <eos> (2) inside")
+
+
+def test_references_of_prompts_that_open_the_thinking(carry, tmp_path):
+    """A response begins inside it, so the shortest one that answers has to end it first."""
+    path = write(tmp_path / "rows.jsonl", [{"prompt": "3+8?", "answer": "11"}])
+    done, bad = check(
+        carry, tmp_path, path, "reward=math_verify", "data.prompt_suffix='<think>'", "data.max_prompt_tokens=30"
+    )
+    assert (done.returncode, bad) == (0, []), done.stdout
+
+
 def test_the_sources_of_the_config_are_checked_without_names(carry, tmp_path):
     """Of the quick start's data only the repeated one-digit problems are found."""
     done, bad = check(carry, tmp_path, f"prepared={carry}")

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from gcpo_mcore.curation.local_teacher import LocalTeacher
+from gcpo_mcore.data.encoder import Encoder
 from gcpo_mcore.data.files import read_rows
 from gcpo_mcore.data.shapes import columns_of
 from gcpo_mcore.rollout.config import Sampling
@@ -18,6 +19,7 @@ from gcpo_mcore.tasks import carry
 from tests.launching import launch
 
 STOP, MAX_TOKENS, POSITIONS = 8, 12, 40
+FRAME = (0, 1, 2)  # padding, begin and end are no text; a special token that is, <unk>, is 3
 SAMPLING = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "max_response_tokens": MAX_TOKENS}
 ROWS = [{"prompt": f"{a}+{b}?"} for a in range(10) for b in (1, 38, 507)]
 
@@ -41,7 +43,7 @@ def greedy(model, tokenizer, prompt: str) -> str | None:
     while len(response) < MAX_TOKENS:
         response.append(model(torch.tensor([ids + response])).logits[0, -1].argmax().item())
         if response[-1] in (STOP, tokenizer.eos_token_id):
-            return tokenizer.decode(response, skip_special_tokens=True).strip()
+            return tokenizer.decode([i for i in response if i not in FRAME]).strip()
     return None
 
 
@@ -88,7 +90,8 @@ def test_the_draws_of_a_row_do_not_depend_on_the_rows_beside_it(model, tmp_path)
     columns, sampling = columns_of(rows[0], config.data.keys), Sampling(**SAMPLING)
     engine = build_engine(config, str(model), tokenizer)
     engine.update_weights(FixedWeights(0, AutoModelForCausalLM.from_pretrained(model).named_parameters))
-    teachers = [LocalTeacher(engine, tokenizer, config.data, sampling, POSITIONS, 4, seed) for seed in (0, 0, 1)]
+    encoder = Encoder(tokenizer)
+    teachers = [LocalTeacher(engine, encoder, config.data, sampling, POSITIONS, 4, seed) for seed in (0, 0, 1)]
     whole, other = teachers[0].solve(rows, columns), teachers[2].solve(rows, columns)
     assert whole == [found for row in reversed(rows) for found in teachers[1].solve([row], columns)][::-1] != other
     assert len({text for found in whole for text in found}) > len(rows)  # the tries of a row differ
@@ -99,3 +102,16 @@ def test_mistakes_are_one_line(model, tmp_path):
     assert done.returncode == 2 and done.stderr == f"golden: --max-tokens 40: {model} has only 40 positions\n"
     done, _ = fill(model, tmp_path / "c.jsonl", [{"prompt": "1+1?", "answer": "2"}], "--model", "x")
     assert done.returncode == 2 and "--teacher and --model go together" in done.stderr
+
+
+def test_a_solution_has_the_thinking_that_its_prompt_opened(model, tmp_path):
+    """So that it is whole for a model whose prompts open none; for one whose prompts do, the tag is left out again."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row | {"answer": "never"}) + "\n" for row in ROWS))
+    config, rows = load_config(["data.prompt_suffix='<think>'", "data.max_prompt_tokens=20"]), read_rows(str(path))
+    columns, tokenizer = columns_of(rows[0], config.data.keys), carry.make_tokenizer()
+    engine = build_engine(config, str(model), tokenizer)
+    engine.update_weights(FixedWeights(0, AutoModelForCausalLM.from_pretrained(model).named_parameters))
+    teacher = LocalTeacher(engine, Encoder(tokenizer), config.data, Sampling(**SAMPLING), POSITIONS, 4, 0)
+    found = [text for texts in teacher.solve(rows, columns) for text in texts]
+    assert found and all(text.startswith("<think>") for text in found)

@@ -298,3 +298,11 @@ read_rows("hf:openai/gsm8k?split=train")
 """
     done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True)
     assert "needs the package 'datasets' (pip install 'gcpo-mcore[hub]')" in done.stderr
+
+
+def test_csv_that_is_not_utf8_is_located_by_its_line(tmp_path):
+    """Far behind a good row: what reads ahead must not be what is named."""
+    for bad, byte in ((b"1+\xed\xa0\x80?", 3), (b"\xff", 1)):
+        path = tmp_path / "rows.csv"
+        path.write_bytes(b"prompt,answer\n" + b"1+1?,2\n" * 5000 + bad + b",2\n" + b"1+1?,2\n" * 5000)
+        assert refusal(str(path)) == f"{path}, line 5002: not UTF-8 at byte {byte}"

@@ -3,6 +3,8 @@
 from importlib.metadata import distributions
 from pathlib import Path
 
+from transformers import AutoTokenizer
+
 from gcpo_mcore.rollout.engine import Request
 from gcpo_mcore.rollout.sglang.server import FIRST_WITH_CPU_CHECKSUMS
 from gcpo_mcore.samples import Prompt
@@ -21,12 +23,14 @@ def verify_sync() -> str:
 
 
 class Tokenizer:
-    """Calls `on_answer` when so many answers have come."""
-
-    eos_token_id = 1
+    """The starter's, of which only `decode` is another: it calls `on_answer` when so many answers have come."""
 
     def __init__(self):
+        self.real = AutoTokenizer.from_pretrained(STARTER)
         self.at, self.on_answer, self.answers = 0, None, 0
+
+    def __getattr__(self, name):
+        return getattr(self.real, name)
 
     def decode(self, ids, skip_special_tokens):
         self.answers += 1

@@ -1,6 +1,5 @@
 """The carry task: right golden answers, the promised files, the same bytes every time, a tokenizer that comes back."""
 
-import logging
 import re
 import sys
 from collections import Counter
@@ -13,6 +12,7 @@ from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.files import read_rows
 from gcpo_mcore.tasks import carry
 from gcpo_mcore.tasks import carry_files as quickstart
+from tests.launching import launch
 
 ALL = carry.problems()
 
@@ -138,28 +138,36 @@ def test_the_tokenizer_round_trips_also_from_disk(tmp_path):
         assert tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) == "3+8?"
 
 
-def test_prepare_makes_the_same_bytes_and_reuses_them(tmp_path, caplog):
-    caplog.set_level(logging.INFO, "gcpo_mcore")
+def test_prepare_makes_the_same_bytes_and_reuses_them(tmp_path):
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         folder.mkdir()
-        quickstart.make_data(folder, seed=0)
+        lines = quickstart.make_data(folder, seed=0)
+        assert len(lines) == 4 and "already there" not in "".join(lines)
     names = sorted(p.name for p in folders[0].iterdir())
     assert names == ["eval_easy.jsonl", "eval_hard.jsonl", "manifest.json", "train_easy.jsonl", "train_hard.parquet"]
     assert [(folders[0] / n).read_bytes() for n in names] == [(folders[1] / n).read_bytes() for n in names]
     rows = read_rows(str(folders[0] / "train_hard.parquet"))
     assert [r.values for r in rows] == carry.make(0)["train_hard"]
 
-    assert "already there" not in caplog.text
     before = (folders[0] / "train_easy.jsonl").stat().st_mtime_ns
-    quickstart.make_data(folders[0], seed=0)
-    assert caplog.text.count("already there") == 4
+    lines = quickstart.make_data(folders[0], seed=0)
+    assert all("already there" in line for line in lines) and len(lines) == 4
     assert (folders[0] / "train_easy.jsonl").stat().st_mtime_ns == before
     with pytest.raises(UserError, match="was made with seed 0, this call has seed 1"):
         quickstart.make_data(folders[0], seed=1)
     (folders[0] / "eval_hard.jsonl").write_text("{}\n")
     with pytest.raises(UserError, match=r"eval_hard\.jsonl: is not the file that .*manifest\.json describes"):
         quickstart.make_data(folders[0], seed=0)
+
+
+def test_what_was_made_is_said_on_stdout(tmp_path):
+    for note in ("", "already there"):
+        done = launch("tools/prepare.py", "--out", str(tmp_path / "x"), "--skip-starter")
+        assert done.returncode == 0
+        *files, model = done.stdout.splitlines()
+        assert len(files) == 4 and all(f"{tmp_path}/x/" in line and note in line for line in [*files, model])
+        assert "init" in model and str(tmp_path) not in done.stderr
 
 
 def test_prepare_makes_the_same_model_and_leaves_no_half_of_it(tmp_path, monkeypatch):
@@ -186,8 +194,11 @@ def test_the_starter_is_trained_and_converted_once(tmp_path, monkeypatch):
         return type("Done", (), {"returncode": 0})
 
     monkeypatch.setattr(quickstart.subprocess, "run", run)
-    for _ in range(2):
-        quickstart.make_starter(tmp_path, seed=3, processes=2)
+    said = [quickstart.make_starter(tmp_path, seed=3, processes=2) for _ in range(2)]
+    assert said == [
+        f"{tmp_path}/starter: trained as configs/experiment/carry_warmup.yaml says",
+        f"{tmp_path}/starter: already there",
+    ]
     assert [p.name for p in tmp_path.iterdir()] == ["starter"]
     train, convert = calls
     assert train[:6] == [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
