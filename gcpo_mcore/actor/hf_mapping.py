@@ -281,28 +281,29 @@ class HfWeights:
         self.folder = folder
         self._read = FolderReader(folder)
         self._shapes = hf_shapes(arch)
-        there = {name for name in self._read.names() if not BUFFERS.search(name)}
-        self._stored_as = self._tied(there) if arch.tied_embeddings else {}
-        for name in sorted(self._shapes.keys() - self._stored_as.keys() - there):
+        self._stored_as = self._known_names(arch.tied_embeddings)
+        for name in sorted(self._shapes.keys() - self._stored_as.keys()):
             raise UserError(f"{folder}: tensor {name} is missing")
-        for name in sorted(there - self._shapes.keys() - {HEAD if arch.tied_embeddings else ""}):
-            raise UserError(f"{folder}: tensor {name} is unknown to {arch.family}")
+        for name in sorted(self._stored_as.keys() - self._shapes.keys()):
+            raise UserError(f"{folder}: tensor {self._stored_as[name]} is unknown to {arch.family}")
         for name, shape in self._shapes.items():
             if (found := self.shape(name)) != shape:
                 raise UserError(f"{folder}: {name} has shape {found}, the config says {shape}")
 
-    def _tied(self, there: set[str]) -> dict[str, str]:
-        """What a tensor of a tied model is stored as, where that is another name."""
-        if HEAD not in there:
-            return {}
-        if EMBEDDING not in there:
-            return {EMBEDDING: HEAD}
-        if not same_values(self._read(EMBEDDING), self._read(HEAD)):
-            raise UserError(
-                f"{self.folder}: {HEAD} differs from {EMBEDDING}, but config.json has tie_word_embeddings true "
-                f"(false: both are trained)"
-            )
-        return {}
+    def _known_names(self, is_tied: bool) -> dict[str, str]:
+        """Every tensor's name in a model with a head, and in the folder: one saved without a head has no 'model.'"""
+        there = [name for name in self._read.names() if not BUFFERS.search(name)]
+        known = {name if name.startswith("model.") or name == HEAD else f"model.{name}": name for name in there}
+        for name in sorted(set(there) - set(known.values())):
+            raise UserError(f"{self.folder}: tensor {name} is there with and without 'model.'")
+        if is_tied and (head := known.pop(HEAD, None)):
+            embedding = known.setdefault(EMBEDDING, head)
+            if embedding != head and not same_values(self._read(embedding), self._read(head)):
+                raise UserError(
+                    f"{self.folder}: {HEAD} differs from {EMBEDDING}, but config.json has tie_word_embeddings true "
+                    f"(false: both are trained)"
+                )
+        return known
 
     def names(self) -> list[str]:
         """The names of the architecture's tensors."""
@@ -310,9 +311,9 @@ class HfWeights:
 
     def shape(self, name: str) -> list[int]:
         """The shape of a tensor, without reading it."""
-        return self._read.shape(self._stored_as.get(name, name))
+        return self._read.shape(self._stored_as[name])
 
     def __call__(self, name: str) -> torch.Tensor:
-        tensor = self._read(self._stored_as.get(name, name))
+        tensor = self._read(self._stored_as[name])
         check_finite(self.folder, name, tensor)
         return tensor

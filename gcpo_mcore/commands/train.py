@@ -16,9 +16,7 @@ from gcpo_mcore.run.load import parse, run_tool
 def train(composed) -> None:
     """The run that a composed configuration describes."""
     from gcpo_mcore.base.errors import UserError
-    from gcpo_mcore.base.files import make_folder
     from gcpo_mcore.base.program import command
-    from gcpo_mcore.run import setup
     from gcpo_mcore.run.plan import make_plan
 
     config = parse(composed)
@@ -27,20 +25,29 @@ def train(composed) -> None:
     plan = make_plan(config)
     steps, done, is_writer = plan.config.trainer.steps, plan.checkpoint_step, os.environ.get("RANK", "0") == "0"
     result: dict[str, float] = {}
+    is_exported = done >= steps and plan.folder.has_export_of(done)
     if done < steps:
-        make_folder(plan.folder.path)
-        with setup.trainer(plan) as trainer:
-            result = trainer.run()
-            done = trainer.step
+        done, result = _run(plan)
     elif is_writer:
         print(f"{plan.folder.path} is at step {done} of trainer.steps={steps}: nothing left to train")
-    if not is_writer:
+    if is_exported or not is_writer:
         return  # what is left to do takes one process
     if done < steps:
         print(f"stopped at step {done} of {steps}: the same command without trainer.stop_at_step goes on")
-    elif not plan.folder.has_export_of(done):
-        export(plan, done)
-        print("held out: " + ("  ".join(f"{k} {v:.3f}" for k, v in result.items()) or "not evaluated"))
+        return
+    export(plan, done)
+    print("held out: " + ("  ".join(f"{k} {v:.3f}" for k, v in result.items()) or "not evaluated"))
+
+
+def _run(plan) -> tuple[int, dict[str, float]]:
+    """Trains; the step at which that ended, and the last evaluation's metrics. Nothing that it built is left."""
+    from gcpo_mcore.base.files import make_folder
+    from gcpo_mcore.run import setup
+
+    make_folder(plan.folder.path)
+    with setup.trainer(plan) as trainer:
+        result = trainer.run()
+        return trainer.step, result
 
 
 def export(plan, step: int) -> None:

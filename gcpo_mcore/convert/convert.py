@@ -6,6 +6,7 @@ last one and those in the background.
 """
 
 import contextlib
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from omegaconf import OmegaConf
 
 from gcpo_mcore.actor import hf_mapping
 from gcpo_mcore.actor.model import start_parallel
+from gcpo_mcore.base import platform
 from gcpo_mcore.base.files import make_folder, named_when_good
 from gcpo_mcore.convert.gate import compare
 from gcpo_mcore.convert.shards import ONE_LAYOUT, ShardReader, empty_model, hf_tensors, megatron_reader, write_shards
@@ -88,6 +90,8 @@ def _alone() -> Iterator[None]:
     """A scope for one process, in which megatron-core has a layout of one rank; whatever it had before is gone."""
     if parallel_state.model_parallel_is_initialized():
         parallel_state.destroy_model_parallel()
+    gc.collect()  # a run's model has circles
+    platform.free_cached_memory()
     with process_group(threads=None, deadline_s=DEADLINE_S, is_alone=True):
         start_parallel(ONE_LAYOUT, seed=0)
         try:

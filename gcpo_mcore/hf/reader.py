@@ -132,6 +132,14 @@ def _few(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
+def _is_pointer(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(LFS)) == LFS
+    except OSError:
+        return False
+
+
 class _Safetensors:
     """One safetensors file, opened for each access."""
 
@@ -139,12 +147,11 @@ class _Safetensors:
         self.path = path
         try:
             with safe_open(path, "pt") as file:
-                names = list(file.keys())
-                self._dtypes = {name: file.get_slice(name).get_dtype() for name in names}
+                parts = {name: file.get_slice(name) for name in list(file.keys())}
+                self._dtypes = {name: part.get_dtype() for name, part in parts.items()}
+                self._shapes = {name: part.get_shape() for name, part in parts.items()}
         except Exception as error:  # safetensors raises its own, undocumented types for a broken file
-            with path.open("rb") as file:
-                is_pointer = file.read(len(LFS)) == LFS
-            why = "it is a Git LFS pointer: git lfs pull" if is_pointer else error
+            why = "it is a Git LFS pointer: git lfs pull" if _is_pointer(path) else error
             raise UserError(f"{path}: cannot be read as safetensors ({why})") from None
 
     def names(self) -> list[str]:
@@ -154,8 +161,7 @@ class _Safetensors:
         return self._dtypes[name]
 
     def shape(self, name: str) -> list[int]:
-        with safe_open(self.path, "pt") as file:
-            return file.get_slice(name).get_shape()
+        return self._shapes[name]
 
     def read(self, name: str) -> torch.Tensor:
         with safe_open(self.path, "pt") as file:

@@ -16,6 +16,7 @@ from typing import TypedDict
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.files import jsonl, named_when_good, write_atomically
 from gcpo_mcore.base.program import command
+from gcpo_mcore.hf.files import give_modes_of_umask
 from gcpo_mcore.tasks import carry
 
 log = logging.getLogger(__name__)
@@ -119,6 +120,7 @@ def _make_model(folder: Path, seed: int, shape: Shape) -> None:
     with named_when_good(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
+        give_modes_of_umask(temporary)
     log.info("%s: %s parameters", folder, f"{sum(p.numel() for p in model.parameters()):,}")
 
 

@@ -191,6 +191,12 @@ def test_tied_model_whose_embedding_is_called_a_head(tied):
     assert_as_transformers(tied)
 
 
+def test_tied_model_saved_without_its_head(tied):
+    AutoModelForCausalLM.from_pretrained(tied).model.save_pretrained(tied)
+    assert "embed_tokens.weight" in tensors_of(tied)
+    assert_as_transformers(tied)
+
+
 def test_what_is_left_out_is_said(untied, caplog):
     stray_file(untied)
     with caplog.at_level(logging.WARNING, "gcpo_mcore.hf.reader"):
