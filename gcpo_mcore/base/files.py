@@ -22,9 +22,8 @@ def check_writable(folder: Path) -> None:
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
     if not there.is_dir():
         raise UserError(f"{folder}: {there} is a file" if there.is_file() else f"{folder}: {there} leads nowhere")
-    for place in (there, *(there.iterdir() if there == folder.absolute() else ())):
-        if place.exists() and not os.access(place, os.W_OK | (os.X_OK if place.is_dir() else 0)):
-            raise UserError(f"{folder}: {place} cannot be written (no permission, or a read-only file system)")
+    if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: {there} cannot be written (no permission, or a read-only file system)")
 
 
 def make_folder(folder: Path) -> None:

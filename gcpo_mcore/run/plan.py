@@ -101,7 +101,8 @@ def make_plan(config: RunConfig) -> Plan:
             f"has one (data.keys.golden_answer={config.data.keys.golden_answer})"
         )
     folder = RunFolder(os.path.join(config.run.folder, config.run.name))
-    check_writable(folder.path)
+    for place in (folder.path, folder.checkpoints, folder.path / "logs"):
+        check_writable(place)
     return Plan(
         config=config,
         resolved=resolved,
