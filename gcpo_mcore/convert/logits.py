@@ -1,5 +1,6 @@
 """Logits of a model that need not fit into memory: a module's weights come before its forward and go after it."""
 
+import re
 from collections.abc import Callable
 
 import torch
@@ -38,7 +39,7 @@ def megatron_logits(model: GPTModel, read: Read, tokens: torch.Tensor) -> torch.
 @torch.no_grad()
 def transformers_logits(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
     """[b, s, vocabulary] fp32 of a model that transformers loaded; its weights are in fp32 while a module runs."""
-    layers = [f"model.layers.{i}" for i in range(model.config.num_hidden_layers)]
+    layers = [name for name, _ in model.named_modules() if re.fullmatch(r"model\.layers\.\d+", name)]
     for module in ("model.embed_tokens", *layers, "model.norm", "lm_head"):
         _widen(model.get_submodule(module))
     model.get_submodule("model.rotary_emb").to(tokens.device)
