@@ -44,7 +44,7 @@ def make(folder: Path, shape: dict, layers: int) -> None:
         model = empty_model(arch, torch.bfloat16)
         weights = hf_tensors(model, arch, dict(model.named_parameters()).__getitem__)
         random = ((n, 0.02 * torch.randn(t.shape, dtype=torch.bfloat16) + ("norm" in n)) for n, t in weights)
-        write_hf(random, config, folder, is_writer=True)
+        write_hf(random, config, folder)
 
 
 def measure(*arguments: str) -> tuple[float, float, float]:

@@ -13,11 +13,9 @@ Experts are dealt over the expert group in order: of 8 experts, rank 1 of 2 hold
 tensor group.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -25,14 +23,17 @@ from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from megatron.core.tensor_parallel import set_tensor_model_parallel_attributes
 from megatron.core.transformer.transformer_layer import TransformerLayer
-from safetensors import safe_open
 
 from gcpo_mcore.actor import groups
 from gcpo_mcore.base.collectives import from_every_rank
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.hf.architecture import Architecture
+from gcpo_mcore.hf.reader import FolderReader, same_values
+from gcpo_mcore.hf.tensors import check_finite
 
-INDEX = "model.safetensors.index.json"
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+# Computed, not learnt: older versions of transformers wrote them, and later ones leave them out without a word.
+BUFFERS = re.compile(r"\.rotary_emb\.(inv_freq|cos_cached|sin_cached)$|\.position_ids$|\.masked_bias$")
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ def load(chunks: Iterable[GPTModel], arch: Architecture, read: Callable[[str], t
         parameter.copy_(shard)
     for model in chunks:
         if _copies_embedding(model, arch):
-            embedding = cut("vocab", [read("model.embed_tokens.weight")], arch, tp.rank(), tp.size())
+            embedding = cut("vocab", [read(EMBEDDING)], arch, tp.rank(), tp.size())
             weight = model.output_layer.weight
             assert weight is not None
             weight.copy_(embedding)
@@ -235,59 +236,84 @@ def _copies_embedding(model: GPTModel, arch: Architecture) -> bool:
     return arch.tied_embeddings and model.post_process and not model.pre_process
 
 
-def hf_names(arch: Architecture) -> set[str]:
-    """Every Hugging Face tensor name of the architecture."""
+def hf_shapes(arch: Architecture) -> dict[str, list[int]]:
+    """Every Hugging Face tensor name of the architecture, with its shape."""
     general = [name for rule in rules(arch).values() for name in rule.hf_names]
-    return {n.format(i=i, e=e) for n in general for i in range(arch.layers) for e in range(arch.experts or 1)}
+    return {
+        name.format(i=i, e=e): _shape(arch, name)
+        for name in general
+        for i in range(arch.layers)
+        for e in range(arch.experts or 1)
+    }
+
+
+def _shape(arch: Architecture, name: str) -> list[int]:
+    """[out, in] of a linear layer's weight, [out] of a bias or a norm."""
+    queries, keys = arch.heads * arch.head_dim, arch.kv_heads * arch.head_dim
+    intermediate = arch.moe.intermediate if arch.moe else arch.intermediate
+    *_, module, kind = name.split(".")
+    if module.endswith("norm"):
+        return [arch.head_dim if module in ("q_norm", "k_norm") else arch.hidden]
+    out, into = {
+        "embed_tokens": (arch.vocabulary, arch.hidden),
+        "lm_head": (arch.vocabulary, arch.hidden),
+        "q_proj": (queries, arch.hidden),
+        "k_proj": (keys, arch.hidden),
+        "v_proj": (keys, arch.hidden),
+        "o_proj": (arch.hidden, queries),
+        "gate_proj": (intermediate, arch.hidden),
+        "up_proj": (intermediate, arch.hidden),
+        "down_proj": (arch.hidden, intermediate),
+        "gate": (arch.experts or 0, arch.hidden),
+    }[module]
+    return [out] if kind == "bias" else [out, into]
 
 
 class HfWeights:
-    """Reads tensors by name from a Hugging Face folder's safetensors files, without holding them all.
+    """Reads the architecture's tensors by name from a Hugging Face folder, without holding them all.
 
-    UserError, naming the file, if a shard cannot be read or a tensor is missing or unknown.
+    The folder is read as transformers does (gcpo_mcore/hf/reader.py). UserError, naming the file or the tensor, if one
+    is missing, unknown, misshapen or not finite; and for a tied model with an output head of its own, which
+    transformers would keep beside the embedding.
     """
 
     def __init__(self, folder: str, arch: Architecture):
-        self._files: dict[str, Path] = {}
-        files = sorted(Path(folder).glob("*.safetensors"))
-        for name in _indexed(Path(folder)):
-            if not (Path(folder) / name).is_file():
-                raise UserError(f"{folder}: {name} is missing; {INDEX} names it")
-        if not files:
-            raise UserError(f"model.path: no *.safetensors in {folder}")
-        for path in files:
-            try:
-                with safe_open(path, "pt") as f:
-                    self._files.update(dict.fromkeys(f.keys(), path))
-            except Exception as error:  # safetensors raises its own, undocumented types for a broken file
-                raise UserError(f"{path}: cannot be read as safetensors ({error})") from None
-        self._names = sorted(hf_names(arch))
-        tied = {"lm_head.weight"} if arch.tied_embeddings else set()
-        for name in sorted(set(self._names) - self._files.keys()):
+        self.folder = folder
+        self._read = FolderReader(folder)
+        self._shapes = hf_shapes(arch)
+        self._stored_as = self._known_names(arch.tied_embeddings)
+        for name in sorted(self._shapes.keys() - self._stored_as.keys()):
             raise UserError(f"{folder}: tensor {name} is missing")
-        for name in sorted(self._files.keys() - set(self._names) - tied):
-            raise UserError(f"{folder}: tensor {name} is unknown to {arch.family}")
+        for name in sorted(self._stored_as.keys() - self._shapes.keys()):
+            raise UserError(f"{folder}: tensor {self._stored_as[name]} is unknown to {arch.family}")
+        for name, shape in self._shapes.items():
+            if (found := self.shape(name)) != shape:
+                raise UserError(f"{folder}: {name} has shape {found}, the config says {shape}")
+
+    def _known_names(self, is_tied: bool) -> dict[str, str]:
+        """Every tensor's name in a model with a head, and in the folder: one saved without a head has no 'model.'"""
+        there = [name for name in self._read.names() if not BUFFERS.search(name)]
+        known = {name if name.startswith("model.") or name == HEAD else f"model.{name}": name for name in there}
+        for name in sorted(set(there) - set(known.values())):
+            raise UserError(f"{self.folder}: tensor {name} is there with and without 'model.'")
+        if is_tied and (head := known.pop(HEAD, None)):
+            embedding = known.setdefault(EMBEDDING, head)
+            if embedding != head and not same_values(self._read(embedding), self._read(head)):
+                raise UserError(
+                    f"{self.folder}: {HEAD} differs from {EMBEDDING}, but config.json has tie_word_embeddings true "
+                    f"(false: both are trained)"
+                )
+        return known
 
     def names(self) -> list[str]:
         """The names of the architecture's tensors."""
-        return list(self._names)
+        return sorted(self._shapes)
 
     def shape(self, name: str) -> list[int]:
         """The shape of a tensor, without reading it."""
-        with safe_open(self._files[name], "pt") as f:
-            return f.get_slice(name).get_shape()
+        return self._read.shape(self._stored_as[name])
 
     def __call__(self, name: str) -> torch.Tensor:
-        with safe_open(self._files[name], "pt") as f:
-            return f.get_tensor(name)
-
-
-def _indexed(folder: Path) -> list[str]:
-    """The files that a sharded folder's index names."""
-    path = folder / INDEX
-    if not path.is_file():
-        return []
-    try:
-        return sorted(set(json.loads(path.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"{path}: not a readable index ({error})") from None
+        tensor = self._read(self._stored_as[name])
+        check_finite(self.folder, name, tensor)
+        return tensor

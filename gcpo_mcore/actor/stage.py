@@ -17,6 +17,8 @@ from gcpo_mcore.actor.layout import Layout
 from gcpo_mcore.actor.model import build_chunks, wrap_data_parallel
 from gcpo_mcore.actor.optimizer import build_optimizer
 from gcpo_mcore.actor.policy_model import PolicyModel
+from gcpo_mcore.base.collectives import from_every_rank
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.hf.architecture import Architecture
 
 
@@ -59,11 +61,22 @@ def build_stage(
     dtype = getattr(torch, model.dtype)
     chunks = build_chunks(arch, parallel, layout, dtype, backend)
     hf_mapping.mark_tensor_parallel(chunks, arch)
-    hf_mapping.load(chunks, arch, hf_mapping.HfWeights(model.path, arch))
+    _load(chunks, arch, model.path)
     ddp = [wrap_data_parallel(chunk, parallel) for chunk in chunks]
     stage = Stage(chunks, ddp, build_optimizer(optimizer, parallel, ddp, dtype))
     _set_hooks(stage, parallel)
     return stage
+
+
+def _load(chunks: list[PolicyModel], arch: Architecture, folder: str) -> None:
+    """Fills the stage; a UserError of one rank, about its own tensors, is every rank's."""
+    problem = None
+    try:
+        hf_mapping.load(chunks, arch, hf_mapping.HfWeights(folder, arch))
+    except UserError as error:
+        problem = str(error)
+    if found := [told for told in from_every_rank(problem) if told]:
+        raise UserError(found[0])
 
 
 def _set_hooks(stage: Stage, parallel: ParallelConfig) -> None:

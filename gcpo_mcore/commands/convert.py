@@ -1,18 +1,20 @@
 """A checkpoint as a Hugging Face folder, and back:
 
-    python tools/convert.py to-hf RUN OUT [--step N] [--dtype bfloat16] [--shard-gib 2]
-    python tools/convert.py to-megatron HF_DIR OUT [--dtype float32]
+    python tools/convert.py to-hf RUN OUT [--step N] [--dtype bfloat16] [--shard-gib 2] [--no-gate]
+    python tools/convert.py to-megatron HF_DIR OUT [--dtype float32] [--no-gate]
     python tools/convert.py from-gguf FILE.gguf OUT [--dtype bfloat16]
 
 RUN is a run folder (runs/NAME: its newest good checkpoint, or --step) or one checkpoint folder in it, of any layout.
-to-megatron writes such a folder with one checkpoint, step 0. Both run as one process on the CPU and never hold more
-than a shard and a layer. OUT appears whole or not at all, after the logits of both sides were compared.
+to-megatron writes such a folder with one checkpoint, step 0. Both run as one process on the CPU and hold no more
+than a shard and a layer. OUT appears whole or not at all, after it was compared with what transformers loads from the
+Hugging Face side, which holds the model, mapped from its files where it can be; --no-gate leaves that out.
 
 from-gguf has transformers dequantise a GGUF file (which needs the `gguf` package) into a Hugging Face folder to train
 from. It holds the whole model.
 """
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -22,15 +24,14 @@ from gcpo_mcore.base.errors import EXIT_CODE, UserError
 from gcpo_mcore.monitor.run_log import log_to_stderr
 
 DTYPES = ("float32", "bfloat16")
-DEADLINE_S = 1800
+UNGATED = (
+    "do not compare the result with what transformers loads: for models that do not fit into this machine's memory"
+)
 
 
-def to_hf(run: Path, out: Path, step: int | None, dtype: str | None, shard_bytes: int) -> None:
+def to_hf(run: Path, out: Path, step: int | None, dtype: str | None, shard_bytes: int, is_gated: bool) -> None:
     """Writes `out` from the checkpoint. UserError if there is none, or `out` exists."""
-    from omegaconf import OmegaConf
-
     from gcpo_mcore.run.folder import RunFolder, check
-    from gcpo_mcore.run.setup import process_group
 
     given = run
     run, step = _run_and_step(run, step)
@@ -43,28 +44,28 @@ def to_hf(run: Path, out: Path, step: int | None, dtype: str | None, shard_bytes
     if problem := check(checkpoint):
         raise UserError(f"{checkpoint}: {problem}")
     _check_tokenizer(folder.path / "model")
-    _prepare(out)
-    own = OmegaConf.load(folder.path / "config.yaml").model.dtype
-    with process_group(threads=None, deadline_s=DEADLINE_S):
-        from gcpo_mcore.convert.convert import checkpoint_to_hf
+    _check_new(out)
+    from gcpo_mcore.convert.convert import ExportSettings, checkpoint_to_hf
 
-        difference = checkpoint_to_hf(checkpoint, folder.path / "model", own, out, dtype or own, shard_bytes)
-    print(f"{checkpoint} -> {out}  (largest logit difference to the checkpoint: {difference:.1e})")
+    settings = ExportSettings(dtype, shard_bytes, is_gated)
+    difference = checkpoint_to_hf(folder, int(checkpoint.name.removeprefix("step_")), out, settings)
+    print(f"{checkpoint} -> {out}  ({_said(difference, 'checkpoint')})")
 
 
-def to_megatron(hf_folder: Path, out: Path, dtype: str | None) -> None:
+def to_megatron(hf_folder: Path, out: Path, dtype: str | None, is_gated: bool) -> None:
     """Writes `out` from the folder. UserError if it is not a model that the actor carries, or `out` exists."""
-    from gcpo_mcore.run.setup import process_group
-
     _check_tokenizer(hf_folder)
-    _prepare(out)
+    _check_new(out)
     raw = json.loads((hf_folder / "config.json").read_text())
     own = raw.get("dtype") or raw.get("torch_dtype")
-    with process_group(threads=None, deadline_s=DEADLINE_S):
-        from gcpo_mcore.convert.convert import hf_to_checkpoint
+    from gcpo_mcore.convert.convert import hf_to_checkpoint
 
-        difference = hf_to_checkpoint(hf_folder, dtype or (own if own in DTYPES else "float32"), out)
-    print(f"{hf_folder} -> {out}  (largest logit difference to the folder: {difference:.1e})")
+    difference = hf_to_checkpoint(hf_folder, dtype or (own if own in DTYPES else "float32"), out, is_gated)
+    print(f"{hf_folder} -> {out}  ({_said(difference, 'folder')})")
+
+
+def _said(difference: float | None, source: str) -> str:
+    return "not compared" if difference is None else f"largest logit difference to the {source}: {difference:.1e}"
 
 
 def from_gguf(file: Path, out: Path, dtype: str) -> None:
@@ -76,13 +77,15 @@ def from_gguf(file: Path, out: Path, dtype: str) -> None:
             raise UserError(f"from-gguf needs the {package} package: pip install 'gcpo-mcore[gguf]'")
     if not file.is_file():
         raise UserError(f"{file}: there is no such file")
-    _prepare(out)
+    _check_new(out)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    from gcpo_mcore.base.files import named_when_good
+    from gcpo_mcore.base.files import make_folder, named_when_good
     from gcpo_mcore.hf.architecture import read_architecture
+    from gcpo_mcore.hf.files import give_modes_of_umask
 
+    make_folder(out.parent)
     where, kind = str(file.parent), getattr(torch, dtype)
     try:
         # Without GgufConfig the weights keep their quantised form, which cannot be saved.
@@ -95,6 +98,7 @@ def from_gguf(file: Path, out: Path, dtype: str) -> None:
     with named_when_good(out) as unchecked:
         model.save_pretrained(unchecked)
         tokenizer.save_pretrained(unchecked)
+        give_modes_of_umask(unchecked)
         read_architecture(str(unchecked))
     print(f"{file} -> {out}  ({sum(p.numel() for p in model.parameters()):,} parameters, {dtype})")
 
@@ -120,10 +124,9 @@ def _check_tokenizer(folder: Path) -> None:
         load_tokenizer(str(folder), arch)
 
 
-def _prepare(out: Path) -> None:
-    if out.exists():
+def _check_new(out: Path) -> None:
+    if os.path.lexists(out):
         raise UserError(f"{out} exists; remove it or choose another name")
-    out.parent.mkdir(parents=True, exist_ok=True)
 
 
 @log_to_stderr()
@@ -135,11 +138,13 @@ def main() -> None:
     command.add_argument("out", type=Path)
     command.add_argument("--step", type=int, help="default: the newest good one")
     command.add_argument("--dtype", choices=DTYPES, help="of the written weights; default: the checkpoint's")
+    command.add_argument("--no-gate", action="store_true", help=UNGATED)
     command.add_argument("--shard-gib", type=float, default=2.0, help="largest safetensors file (default: 2)")
     command = commands.add_parser("to-megatron", help="a Hugging Face folder -> a checkpoint at step 0")
     command.add_argument("hf_folder", type=Path)
     command.add_argument("out", type=Path)
     command.add_argument("--dtype", choices=DTYPES, help="of the written weights; default: the folder's")
+    command.add_argument("--no-gate", action="store_true", help=UNGATED)
     command = commands.add_parser("from-gguf", help="a GGUF file -> a Hugging Face folder")
     command.add_argument("file", type=Path)
     command.add_argument("out", type=Path)
@@ -150,11 +155,11 @@ def main() -> None:
     platform.give_memory_back()
     try:
         if args.command == "to-hf":
-            to_hf(args.run, args.out, args.step, args.dtype, int(args.shard_gib * 2**30))
+            to_hf(args.run, args.out, args.step, args.dtype, int(args.shard_gib * 2**30), not args.no_gate)
         elif args.command == "from-gguf":
             from_gguf(args.file, args.out, args.dtype)
         else:
-            to_megatron(args.hf_folder, args.out, args.dtype)
+            to_megatron(args.hf_folder, args.out, args.dtype, not args.no_gate)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_CODE)

@@ -17,30 +17,47 @@ def train(composed) -> None:
     """The run that a composed configuration describes."""
     from gcpo_mcore.base.errors import UserError
     from gcpo_mcore.base.program import command
-    from gcpo_mcore.run import setup
     from gcpo_mcore.run.plan import make_plan
 
     config = parse(composed)
     if config.benchmark:
         raise UserError(f"benchmark= is read by `{command('evaluate')}`; training reads data.eval")
     plan = make_plan(config)
-    steps, done = plan.config.trainer.steps, plan.checkpoint_step
-    if done >= steps and plan.folder.export.is_dir():
-        if os.environ.get("RANK", "0") == "0":
-            print(f"{plan.folder.path} is at step {done} of trainer.steps={steps}: nothing left to train")
+    steps, done, is_writer = plan.config.trainer.steps, plan.checkpoint_step, os.environ.get("RANK", "0") == "0"
+    result: dict[str, float] = {}
+    is_exported = done >= steps and plan.folder.has_export_of(done)
+    if done < steps:
+        done, result = _run(plan)
+    elif is_writer:
+        print(f"{plan.folder.path} is at step {done} of trainer.steps={steps}: nothing left to train")
+    if is_exported or not is_writer:
+        return  # what is left to do takes one process
+    if done < steps:
+        print(f"stopped at step {done} of {steps}: the same command without trainer.stop_at_step goes on")
         return
+    export(plan, done)
+    print("held out: " + ("  ".join(f"{k} {v:.3f}" for k, v in result.items()) or "not evaluated"))
+
+
+def _run(plan) -> tuple[int, dict[str, float]]:
+    """Trains; the step at which that ended, and the last evaluation's metrics. Nothing that it built is left."""
+    from gcpo_mcore.base.files import make_folder
+    from gcpo_mcore.run import setup
+
+    make_folder(plan.folder.path)
     with setup.trainer(plan) as trainer:
         result = trainer.run()
-        if trainer.step < steps:
-            if trainer.is_writer:
-                print(
-                    f"stopped at step {trainer.step} of {steps}: the same command without trainer.stop_at_step goes on"
-                )
-            return
-        trainer.export()
-        if trainer.is_writer:
-            print(f"Hugging Face export: {plan.folder.export}")
-            print("held out: " + ("  ".join(f"{k} {v:.3f}" for k, v in result.items()) or "not evaluated"))
+        return trainer.step, result
+
+
+def export(plan, step: int) -> None:
+    """Writes the run's Hugging Face folder from the checkpoint of `step`, as tools/convert.py would."""
+    from gcpo_mcore.convert.convert import ExportSettings, checkpoint_to_hf
+
+    settings = ExportSettings(is_gated=plan.config.trainer.gate_exports, replaces=True)
+    checkpoint_to_hf(plan.folder, step, plan.folder.export, settings)
+    plan.folder.note_export(step)
+    print(f"Hugging Face export: {plan.folder.export}")
 
 
 @log_to_stderr()

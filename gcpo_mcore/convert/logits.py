@@ -1,13 +1,13 @@
 """Logits of a model that need not fit into memory: a module's weights come before its forward and go after it."""
 
+import re
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from megatron.core.models.gpt import GPTModel
+from transformers import PreTrainedModel
 
 from gcpo_mcore.base import platform
-from gcpo_mcore.hf.tensors import tensors_on_disk
 
 Read = Callable[[str], torch.Tensor]
 
@@ -25,7 +25,7 @@ def megatron_logits(model: GPTModel, read: Read, tokens: torch.Tensor) -> torch.
         keep = ("embedding",)  # the head borrows its weight
     else:
         modules.append("output_layer")
-    handles = [h for name in modules for h in _stream(model, name, read, _parameters, name in keep)]
+    handles = [h for name in modules for h in _stream(model, name, read, name in keep)]
     positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
     try:
         with platform.megatron():
@@ -37,36 +37,40 @@ def megatron_logits(model: GPTModel, read: Read, tokens: torch.Tensor) -> torch.
 
 
 @torch.no_grad()
-def transformers_logits(folder: Path, read: Read, tokens: torch.Tensor) -> torch.Tensor:
-    """[b, s, vocabulary] fp32 by transformers' model of `folder`'s config; `read` gives Hugging Face tensors."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.from_pretrained(folder)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-    model.model.rotary_emb = type(model.model.rotary_emb)(config)  # computed, not read
-    names = {"lm_head.weight": "model.embed_tokens.weight"} if config.tie_word_embeddings else {}
-    layers = [f"model.layers.{i}" for i in range(config.num_hidden_layers)]
+def transformers_logits(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
+    """[b, s, vocabulary] fp32 of a model that transformers loaded; its weights are in fp32 while a module runs."""
+    layers = [name for name, _ in model.named_modules() if re.fullmatch(r"model\.layers\.\d+", name)]
     for module in ("model.embed_tokens", *layers, "model.norm", "lm_head"):
-        _stream(model, module, lambda name: read(names.get(name, name)), tensors_on_disk)
+        _widen(model.get_submodule(module))
+    model.get_submodule("model.rotary_emb").to(tokens.device)
     return model(tokens, use_cache=False).logits.float()
 
 
-def _parameters(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return dict(module.named_parameters())
+def _widen(module: torch.nn.Module) -> None:
+    """Adds hooks that put the module on the device in fp32 before its forward, and what it was in its place again."""
+    kept: list[torch.Tensor] = []
+
+    def widen(*_) -> None:
+        kept.extend(parameter.data for parameter in module.parameters())
+        module.to(platform.device(), torch.float32)
+
+    def restore(*_) -> None:
+        for parameter, data in zip(module.parameters(), kept, strict=True):
+            parameter.data = data
+        kept.clear()
+
+    module.register_forward_pre_hook(widen)
+    module.register_forward_hook(restore)
 
 
-def _stream(model: torch.nn.Module, path: str, read: Read, tensors: Callable, keep: bool = False) -> list:
-    """Adds hooks that fill the module at `path` before its forward and, unless `keep`, empty it afterwards.
-
-    tensors: the tensors of a module by the names that `read` knows, without the module's own.
-    """
+def _stream(model: torch.nn.Module, path: str, read: Read, keep: bool = False) -> list:
+    """Adds hooks that fill the module at `path` before its forward and, unless `keep`, empty it afterwards."""
     module = model.get_submodule(path)
 
     def fill(*_) -> None:
         module.to_empty(device=platform.device())
-        for name, tensor in tensors(module).items():
-            tensor.copy_(read(f"{path}.{name}"))
+        for name, parameter in module.named_parameters():
+            parameter.copy_(read(f"{path}.{name}"))
 
     def empty(*_) -> None:
         module.to_empty(device="meta")

@@ -14,6 +14,7 @@ from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_conf
 from megatron.core.dist_checkpointing.dict_utils import nested_values
 from megatron.core.dist_checkpointing.mapping import ShardedObject, ShardedTensor
 from megatron.core.models.gpt import GPTModel
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorProperties
@@ -96,9 +97,11 @@ def write_shards(shards: Path, model: GPTModel, read: Read) -> None:
     writer = FileSystemWriter(shards, thread_count=1)  # one thread: one piece in memory at a time
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says that it saves in a single process
-        save(
-            {**tensors, **objects}, storage_writer=writer, planner=_LatePlanner(flatten_state_dict=False), no_dist=True
-        )
+        try:
+            planner = _LatePlanner(flatten_state_dict=False)
+            save({**tensors, **objects}, storage_writer=writer, planner=planner, no_dist=True)
+        except CheckpointException as error:  # no Exception to Python; what a piece's reader raised is inside
+            raise next(iter(error.failures.values()))[0] from None
     torch.save({}, shards / "common.pt")
     save_config(CheckpointingConfig("torch_dist"), str(shards))
 

@@ -12,6 +12,7 @@ from gcpo_mcore.base.collectives import from_rank_0
 from gcpo_mcore.evaluation.config import Benchmark
 from gcpo_mcore.evaluation.estimators import Estimate, average_at, estimate, majority_at, pass_at
 from gcpo_mcore.evaluation.records import Records
+from gcpo_mcore.hf.reader import weight_files
 from gcpo_mcore.rewarding.config import RewardConfig
 from gcpo_mcore.rewarding.thinking import shown_response
 from gcpo_mcore.rollout.sampler import Sampler
@@ -79,9 +80,9 @@ def figures(records: Sequence[dict[str, Any]], pass_ats: Sequence[int]) -> dict[
 
 
 def weights_id(folder: str) -> str:
-    """A name for a folder's weights: a digest of its config and of the head and tail of every safetensors file."""
+    """A name for a folder's weights: a digest of its config and of the head and tail of every file that has them."""
     digest = hashlib.sha256((Path(folder) / "config.json").read_bytes())
-    for path in sorted(Path(folder).glob("*.safetensors")):
+    for path in weight_files(Path(folder)):
         size = path.stat().st_size
         digest.update(json.dumps([path.name, size]).encode())
         with open(path, "rb") as file:

@@ -94,6 +94,8 @@ def read_architecture(folder: str) -> Architecture:
     """The architecture in `folder`/config.json. UserError, naming file and key, for what the actor cannot carry."""
     path = Path(folder) / "config.json"
     if not path.is_file():
+        if path.with_name("adapter_config.json").is_file():
+            raise UserError(f"model.path: {path} does not exist, an adapter does: merge it into its model first")
         raise UserError(f"model.path: {path} does not exist; `{command('prepare')}` makes the quick-start's model")
     try:
         raw = json.loads(path.read_text())
@@ -142,6 +144,13 @@ def read_architecture(folder: str) -> Architecture:
 
 def _refuse_unknown(path: Path, family: str, hf, rope: dict) -> None:
     """UserError for a setting that the layers are not written for."""
+    for key in ("quantization_config", "compression_config"):
+        if told := getattr(hf, key, None):
+            method = told.get("quant_method", "?") if isinstance(told, dict) else "?"
+            raise UserError(
+                f"{path}: {key} ({method}) is not carried: train from weights that are not quantised; "
+                f"if these are not, remove the key"
+            )
     kind = rope.get("rope_type", "default")
     if kind not in ROPE_TYPES:
         raise UserError(f"{path}: rope_type '{kind}' is not carried; known: {', '.join(ROPE_TYPES)}")

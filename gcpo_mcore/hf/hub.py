@@ -6,9 +6,11 @@ from pathlib import Path
 
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.places import SHAPES
+from gcpo_mcore.hf.files import KEPT, TEMPLATES
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]  # no second copy of the weights in other formats
+FILES = [*KEPT, f"{TEMPLATES}/*.jinja", "*.py", "*.index.json", "model*.safetensors"]  # no second copy of the weights
+ELSE = ["pytorch_model*.bin"]  # of a model whose weights are in no other form
 
 
 def local_folder(path: str) -> str:
@@ -22,7 +24,10 @@ def local_folder(path: str) -> str:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return snapshot_download(path, allow_patterns=FILES)
+        folder = snapshot_download(path, allow_patterns=FILES)
+        if not any(Path(folder).glob("*.safetensors")):
+            folder = snapshot_download(path, allow_patterns=[*FILES, *ELSE])
+        return folder
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"model.path={path}: no such folder, and no such model on the hub ({reason})") from None

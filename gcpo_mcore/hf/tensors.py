@@ -1,10 +1,19 @@
-"""transformers' modules by the names that their tensors have on disk.
+"""What holds for tensors: that they are finite, and which names transformers' modules have for them on disk.
 
 transformers holds all experts of a layer in two fused parameters and writes each expert by itself; everything else has
 one name.
 """
 
 import torch
+
+from gcpo_mcore.base.errors import UserError
+
+
+def check_finite(where: str, name: str, tensor: torch.Tensor) -> None:
+    """UserError, naming the tensor, if a value is NaN or infinite. One pass over the values, no copy of them."""
+    if tensor.numel() and not all(bound.isfinite() for bound in tensor.aminmax()):  # a NaN is its own bound
+        nan, inf = int(tensor.isnan().sum()), int(tensor.isinf().sum())
+        raise UserError(f"{where}: tensor {name} is not finite: {nan:,} NaN, {inf:,} infinite of {tensor.numel():,}")
 
 
 def tensors_on_disk(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -49,6 +49,7 @@ class TrainerConfig(Config):
     keep_checkpoints: Free[PositiveInt]  # the newest so many
     keep_every_steps: Free[NonNegativeInt | None]  # and those of every so many steps for good; 0, null: none
     hf_every_steps: Free[NonNegativeInt]  # Hugging Face exports in the background; 0: only at the end
+    gate_exports: Free[bool]  # compare each export with what transformers loads from it
 
 
 def _build_algorithm(value: Any) -> Any:

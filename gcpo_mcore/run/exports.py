@@ -18,8 +18,8 @@ CONVERT = ["-m", "gcpo_mcore.commands.convert"]
 class BackgroundExports:
     """Makes `hf_step_000020/` in the run folder for every `every_steps`th step (0: none); one rank has one of these."""
 
-    def __init__(self, folder: RunFolder, every_steps: int):
-        self.folder, self.every_steps = folder, every_steps
+    def __init__(self, folder: RunFolder, every_steps: int, is_gated: bool):
+        self.folder, self.every_steps, self.is_gated = folder, every_steps, is_gated
         self._output = folder.path / "logs" / "hf_export.log"
         self._running: dict[int, subprocess.Popen] = {}
 
@@ -38,6 +38,7 @@ class BackgroundExports:
         environment = child_environment() | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         with open(self._output, "ab") as output:
             command = [sys.executable, *CONVERT, "to-hf", str(self.folder.path), str(out), "--step", str(step)]
+            command += [] if self.is_gated else ["--no-gate"]
             self._running[step] = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
 
     def close(self) -> None:

@@ -3,12 +3,14 @@
 runs/NAME/config.yaml            the resolved configuration
 runs/NAME/model/                 config.json and tokenizer of the model (what an export needs besides weights)
 runs/NAME/metrics.jsonl, tb/     numbers;  rollouts/ the samples of each step;  logs/ the console's lines
+runs/NAME/hf/, hf_step           the last export, and the step that it is of
 runs/NAME/checkpoints/step_000020/{shards/, rank_*.pt, state.json, manifest.json}
 """
 
 import hashlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Collection
 from dataclasses import asdict
@@ -19,8 +21,12 @@ from omegaconf import OmegaConf
 
 from gcpo_mcore.base.config import flat, is_below
 from gcpo_mcore.base.errors import UserError
-from gcpo_mcore.base.files import copy_model_files, sync_folder, write_atomically
+from gcpo_mcore.base.files import remove, sync_folder, write_atomically
 from gcpo_mcore.hf.architecture import Architecture
+from gcpo_mcore.hf.files import copy_model_files
+
+EXPORT_NOTE = "hf_step"  # the file that has the step of the export
+NAME = re.compile(r"step_([0-9]{6,})")  # of a checkpoint's folder
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +39,10 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
 
     def steps(self) -> list[int]:
-        """Steps that have a finished checkpoint folder, newest first."""
-        names = [d.name for d in self.checkpoints.glob("step_*")] if self.checkpoints.is_dir() else []
-        return sorted((int(n.removeprefix("step_")) for n in names), reverse=True)
+        """Steps that have a finished checkpoint folder, newest first. What else lies there is none of ours."""
+        places = self.checkpoints.glob("step_*") if self.checkpoints.is_dir() else []
+        found = {int(match[1]) for place in places if (match := NAME.fullmatch(place.name))}
+        return sorted((step for step in found if self.folder(step).is_dir()), reverse=True)
 
     def folder(self, step: int) -> Path:
         """The folder in which the checkpoint of `step` lies."""
@@ -49,6 +56,15 @@ class RunFolder:
     def export(self) -> Path:
         """The folder in which the Hugging Face export of the last step lies."""
         return self.path / "hf"
+
+    def has_export_of(self, step: int) -> bool:
+        """Whether the export is of `step`: a run that was made longer has that of its former end until its new one."""
+        note = self.path / EXPORT_NOTE
+        return self.export.is_dir() and (not note.is_file() or note.read_text().strip() == str(step))
+
+    def note_export(self, step: int) -> None:
+        """Notes down the step of which the export is."""
+        write_atomically(self.path / EXPORT_NOTE, f"{step}\n")
 
     def state(self, step: int) -> dict[str, Any]:
         """The state that `begin_checkpoint` was given for `step`."""
@@ -118,7 +134,7 @@ class RunFolder:
         """
         for old in self.steps()[keep:]:
             if old not in in_use and not (keep_every and old % keep_every == 0):
-                shutil.rmtree(self.folder(old))
+                remove(self.folder(old))
         for unfinished in self.checkpoints.glob("tmp_step_*"):
             shutil.rmtree(unfinished)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gcpo_mcore.actor.backend import choose_backend
 from gcpo_mcore.actor.layout import Layout, check_layout
 from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.files import check_writable
 from gcpo_mcore.data.dataset import Loaded, load_eval, load_train
 from gcpo_mcore.data.sound import said
 from gcpo_mcore.hf.architecture import Architecture, read_architecture
@@ -104,6 +105,8 @@ def make_plan(config: RunConfig) -> Plan:
             f"has one (data.keys.golden_answer={config.data.keys.golden_answer})"
         )
     folder = RunFolder(os.path.join(config.run.folder, config.run.name))
+    for place in (folder.path, folder.checkpoints, folder.path / "logs"):
+        check_writable(place)
     return Plan(
         config=config,
         resolved=resolved,

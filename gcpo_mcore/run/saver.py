@@ -25,7 +25,7 @@ class Saver:
         self.plan, self.actor, self.phases = plan, actor, phases
         self.settings, self.folder = plan.config.trainer, plan.folder
         self.is_writer = dist.get_rank() == 0
-        self.exports = BackgroundExports(plan.folder, self.settings.hf_every_steps)
+        self.exports = BackgroundExports(plan.folder, self.settings.hf_every_steps, self.settings.gate_exports)
         self._step = 0  # of the checkpoint on its way
         self._files: CheckpointWriter | None = None  # the first stage
         self._naming: Background | None = None  # the second, on rank 0

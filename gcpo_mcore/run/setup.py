@@ -34,15 +34,17 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def process_group(threads: int | None, deadline_s: float) -> Iterator[None]:
+def process_group(threads: int | None, deadline_s: float, is_alone: bool = False) -> Iterator[None]:
     """Starts torch.distributed for this process: as torchrun launched it, or a group of one without torchrun.
+
+    is_alone: a group of one also under torchrun.
 
     A collective that waits longer than `deadline_s` ends the run. UserError if torchrun could not start it again.
     """
     _check_restarts()
     platform.start(threads)
     timeout = timedelta(seconds=deadline_s)
-    if "RANK" in os.environ:
+    if "RANK" in os.environ and not is_alone:
         dist.init_process_group(platform.backend(), timeout=timeout)
     else:
         dist.init_process_group(platform.backend(), store=HashStore(), rank=0, world_size=1, timeout=timeout)

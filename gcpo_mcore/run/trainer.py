@@ -13,7 +13,6 @@ from gcpo_mcore.actor.reference import Reference
 from gcpo_mcore.batch import WeighedBatch
 from gcpo_mcore.data.cursor import Mixture
 from gcpo_mcore.evaluation.held_out import evaluate
-from gcpo_mcore.hf.folder import write_hf
 from gcpo_mcore.monitor.ledger import Ledger
 from gcpo_mcore.monitor.watchdog import Phases
 from gcpo_mcore.rewarding.references import warn_of_doubtful
@@ -151,9 +150,3 @@ class Trainer:
             state = self.plan.folder.state(step)
             self.step, self.actor.version = state["step"], state["version"]
             self.collector.restore(state)
-
-    def export(self) -> None:
-        """Writes the weights as a Hugging Face folder below the run folder."""
-        with self.phases.phase("export"):
-            write_hf(self.actor.export(), self.plan.folder.path / "model", self.plan.folder.export, self.is_writer)
-            dist.barrier()

@@ -15,6 +15,7 @@ from typing import TypedDict
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.files import jsonl, named_when_good, write_atomically
 from gcpo_mcore.base.program import command
+from gcpo_mcore.hf.files import give_modes_of_umask
 from gcpo_mcore.tasks import carry
 
 
@@ -122,6 +123,7 @@ def _make_model(folder: Path, seed: int, shape: Shape) -> str:
     with named_when_good(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
+        give_modes_of_umask(temporary)
     return f"{folder}: {sum(p.numel() for p in model.parameters()):,} parameters"
 
 

@@ -99,7 +99,10 @@ def main(out: str, *cases: str) -> None:
             logp = gather(batch, actor.score(batch))
             if dist.get_rank() == 0:
                 torch.save(logp, f"{out}/{name}.pt")
-            write_hf(actor.export(), Path(model), Path(out) / name, is_writer=dist.get_rank() == 0)
+            if dist.get_rank() == 0:
+                write_hf(actor.export(), Path(model), Path(out) / name)
+            for _ in actor.export() if dist.get_rank() else ():
+                pass  # drawn by every rank in step
             dist.barrier()
             parallel_state.destroy_model_parallel()
 

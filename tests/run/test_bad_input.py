@@ -4,13 +4,14 @@ import json
 import shutil
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.launching import launch
 
 
-def refused(*options: str, processes: int = 1) -> str:
+def refused(*options: str, processes: int = 1, tool: str = "train") -> str:
     """The one line on stderr of a refused run."""
-    done = launch("tools/train.py", *options, processes=processes)
+    done = launch(f"tools/{tool}.py", *options, processes=processes)
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, done.stderr
@@ -134,6 +135,17 @@ def test_truncated_weights(data):
     weights = data[0] / "init/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100_000])
     assert "init/model.safetensors" in refused(*data[1])
+
+
+@pytest.mark.parametrize("tool, stages", [("train", 1), ("train", 3), ("evaluate", 1)])
+def test_weights_that_are_not_finite(tool, stages, data):
+    """Also where the tensor is the last stage's alone."""
+    weights = data[0] / "init/model.safetensors"
+    tensors = load_file(weights)
+    tensors["model.layers.2.mlp.down_proj.weight"][0, 0] = float("nan")
+    save_file(tensors, weights)
+    line = refused(*data[1], f"parallel.pipeline={stages}", processes=stages, tool=tool)
+    assert "init: tensor model.layers.2.mlp.down_proj.weight is not finite: 1 NaN" in line and "rank" not in line
 
 
 def test_unknown_architecture(data):

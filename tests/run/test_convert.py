@@ -151,13 +151,21 @@ def test_other_shape_missing_and_unknown_tensor(sharded):
     assert "tensor model.embed_tokens.weight is missing" in refused(sharded)
 
 
-def test_gate(sharded):
-    """Weights that no comparison can call equal: the conversion runs to its gate and no further."""
+def test_gate(models, checkpoints):
+    """Weights read wrongly are met, also where none of the tokens goes."""
+    out = run(Path(__file__).with_name("gate_worker.py"), str(models["qwen2"]), str(checkpoints["qwen2"])).splitlines()
+    assert out[0] == "True" and len(out) == 4
+    assert out[1].endswith("model.embed_tokens.weight of the checkpoint is not what transformers loads from the folder")
+    assert "model.layers.1.self_attn.q_proj.weight of the checkpoint" in out[2]
+    assert "the logits of checkpoint and folder differ by " in out[3]
+
+
+def test_values_that_are_not_finite(sharded):
     first = sorted(sharded.glob("*.safetensors"))[0]
     tensors = load_file(first)
     tensors["model.embed_tokens.weight"][5] = float("nan")
     save_file(tensors, first)
-    assert "the logits of checkpoint and folder differ by nan" in refused(sharded)
+    assert "tensor model.embed_tokens.weight is not finite: 64 NaN, 0 infinite of 8,384" in refused(sharded)
 
 
 def test_tokenizer_larger_than_the_vocabulary(sharded, carry):

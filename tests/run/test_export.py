@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.launching import ENVIRONMENT, ROOT, launch, run
@@ -31,8 +32,12 @@ def metrics_of(run_folder: Path) -> dict:
 def test_convert_equals_export_and_checks_logits(trained, tmp_path):
     out = run("tools/convert.py", "to-hf", str(trained), str(tmp_path / "out"))
     assert "largest logit difference to the checkpoint" in out
-    exported, converted = (p / "model.safetensors" for p in (trained / "hf", tmp_path / "out"))
-    assert exported.read_bytes() == converted.read_bytes()
+    assert files_of(trained / "hf") == files_of(tmp_path / "out")
+
+
+def files_of(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Content and mode of every file."""
+    return {path.name: (path.read_bytes(), path.stat().st_mode) for path in folder.iterdir()}
 
 
 def test_convert_refuses(trained, tmp_path):
@@ -73,15 +78,16 @@ def test_evaluate_agrees_with_training(trained, carry):
 def test_exports_in_the_background(carry, tmp_path):
     """Every second step's weights, from checkpoints of which only the newest is kept; the last is the final export.
 
-    The run is called as a checkpoint's folder might be.
+    The run is called as a checkpoint's folder might be, and trains in another type than the starter's.
     """
     own = tmp_path / "step_size_ablation"
-    run(
-        "tools/train.py", "algorithm=gcpo", f"prepared={carry}", f"model.path={carry}/init", f"run.folder={tmp_path}",
+    options = [
+        "algorithm=gcpo", f"prepared={carry}", f"model.path={carry}/init", f"run.folder={tmp_path}",
         f"run.name={own.name}", "trainer.steps=4", "trainer.prompts_per_step=4", "trainer.samples_per_prompt=4",
         "trainer.checkpoint_every_steps=2", "trainer.keep_checkpoints=1", "trainer.hf_every_steps=2",
-        "evaluation.every_steps=0", "evaluation.at_start=false",
-    )  # fmt: skip
+        "evaluation.every_steps=0", "evaluation.at_start=false", "model.dtype=bfloat16",
+    ]  # fmt: skip
+    run("tools/train.py", *options)
     weights = {
         name: AutoModelForCausalLM.from_pretrained(own / name).state_dict()
         for name in ("hf_step_000002", "hf_step_000004", "hf")
@@ -90,6 +96,17 @@ def test_exports_in_the_background(carry, tmp_path):
         assert tensor.equal(weights["hf_step_000004"][name]), name
     assert any(not t.equal(weights["hf_step_000002"][n]) for n, t in weights["hf"].items())
     assert [p.name for p in (own / "checkpoints").iterdir()] == ["step_000004"]
+    exported = files_of(own / "hf")
+    assert exported == files_of(own / "hf_step_000004")
+    assert json.loads(exported["config.json"][0])["dtype"] == "bfloat16"
+    assert {tensor.dtype for tensor in load_file(own / "hf/model.safetensors").values()} == {torch.bfloat16}
+    # A launch that died before its export, or after one of a former, nearer end: the next one only exports.
+    (own / "hf").rename(tmp_path / "old")
+    assert "nothing left to train" in run("tools/train.py", *options)
+    (own / "hf/model.safetensors").unlink()
+    (own / "hf_step").write_text("2\n")
+    assert f"Hugging Face export: {own}/hf" in run("tools/train.py", *options)
+    assert files_of(own / "hf") == exported
 
 
 def test_a_model_of_the_hub_is_read_by_name(carry, tmp_path):
