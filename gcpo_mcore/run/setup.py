@@ -94,6 +94,8 @@ def trainer(plan: Plan) -> Iterator[Trainer]:
             settings=config.actor,
         )
         reference = Reference(actor) if config.algorithm.needs_reference else None
+        actor.offload()  # an engine of other processes takes what is free when they start
+        dist.barrier()
         with contextlib.closing(build_engine(config, config.model.path, plan.tokenizer)) as engine:
             report = Report(plan, dist.get_rank())
             yield Trainer(plan, actor, engine, Sampler(engine, grader, config.seed), reference, report)

@@ -124,6 +124,7 @@ class Trainer:
         """Hands the actor's weights to the engine, unless it has them."""
         if self.engine.version != self.actor.version:
             with self.phases.phase("sync"):
+                self.actor.offload(keeps_weights=True)  # room for the engine's
                 self.engine.update_weights(self.actor)
         self.actor.offload()  # what follows is the engine's turn
 
@@ -135,6 +136,7 @@ class Trainer:
 
     def save(self) -> None:
         """Takes a checkpoint of this step."""
+        self.engine.rest()  # an evaluation may have been the last to use it
         self.saver.save(self.step, {"step": self.step, "version": self.actor.version, **self.collector.state()})
 
     def restore(self, step: int) -> None:
@@ -148,6 +150,7 @@ class Trainer:
 
     def export(self) -> None:
         """Writes the weights as a Hugging Face folder below the run folder."""
+        self.engine.rest()
         with self.phases.phase("export"):
             write_hf(self.actor.export(), self.plan.folder.path / "model", self.plan.folder.export, self.is_writer)
             dist.barrier()
