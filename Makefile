@@ -16,6 +16,9 @@ export TOKENIZERS_PARALLELISM := false
 # Nothing here is fetched from a model hub.
 export HF_HUB_OFFLINE := 1
 
+# Both are for the CPU: on a machine with fewer GPUs than processes there is none for each of them.
+quickstart test test-sglang: export CUDA_VISIBLE_DEVICES :=
+
 .PHONY: install quickstart test sglang-cpu test-sglang lint wheel clean
 
 install: $(VENV)/.installed

@@ -124,7 +124,7 @@ def measure(args, folder: str, dtype: str, config) -> dict:
             found["sync_s"] = statistics.median(syncs)
             found["sync_gb_per_s"] = size / found["sync_s"] / 1e9
             found["memory_gib_serving"] = gpu_memory_gib()
-            if config.memory_saver:
+            if config.rests:
                 engine.rest()
                 found["memory_gib_resting"] = gpu_memory_gib()
                 engine.update_weights(FixedWeights(version + 1, weights.items))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from queue import Queue
 from typing import Protocol
 
 from gcpo_mcore.base.errors import UserError
@@ -27,14 +28,44 @@ class Launcher(Protocol):
 
 
 class Local:
-    """Processes of this machine. If the launcher dies, however it dies, they are ended with it (on Linux)."""
+    """Processes of this machine. If the launcher dies, however it dies, they are ended with it (on Linux).
+
+    gpus: of this machine, as CUDA_VISIBLE_DEVICES names them. A cell has `per_cell` of them to itself while it runs.
+    """
+
+    def __init__(self, gpus: Sequence[str] = (), per_cell: int = 1):
+        self.free: Queue[Sequence[str]] = Queue()
+        for first in range(0, len(gpus) - per_cell + 1, per_cell):
+            self.free.put(gpus[first : first + per_cell])
+        self.places = self.free.qsize()
+        if gpus and not self.places:
+            raise UserError(f"a cell of {per_cell} processes needs as many GPUs; this machine has {len(gpus)}")
 
     def start(self, name: str, command: Sequence[str], log: Path) -> Running:
+        """See `Launcher`. Waits for GPUs where there are some and all are in use."""
+        gpus = self.free.get() if self.places else None
+        own = {} if gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
         tied = [sys.executable, "-c", TIED] if sys.platform == "linux" else []
         with open(log, "ab") as file:
-            return subprocess.Popen(
-                [*tied, *command], stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=_environment()
+            child = subprocess.Popen(
+                [*tied, *command], stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=_environment() | own
             )
+        return child if gpus is None else _OnGpus(child, gpus, self.free)
+
+
+class _OnGpus:
+    """A process that gives its GPUs back when it is seen to have ended."""
+
+    def __init__(self, child: subprocess.Popen, gpus: Sequence[str], free: "Queue[Sequence[str]]"):
+        self.child, self.gpus, self.free = child, gpus, free
+        self._is_over = False
+
+    def poll(self) -> int | None:
+        code = self.child.poll()
+        if code is not None and not self._is_over:
+            self._is_over = True
+            self.free.put(self.gpus)
+        return code
 
 
 class Submitit:

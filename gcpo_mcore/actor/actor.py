@@ -72,10 +72,13 @@ class Actor:
 
     # --- memory ------------------------------------------------------------------------------------------------
 
-    def offload(self) -> None:
-        """Moves to host memory what `actor.offload` names, until `onload`. Nothing happens if it is there."""
+    def offload(self, keeps_weights: bool = False) -> None:
+        """Moves to host memory what `actor.offload` names, until `onload`, and gives up the memory that torch keeps.
+
+        With `keeps_weights` all but the weights: those that an engine is to be given, and takes room for.
+        """
         self._gather.end()
-        self._offloader.offload()
+        self._offloader.offload(keeps_weights)
 
     def onload(self) -> None:
         """Moves it back to the device. Nothing happens if it is there; weights under way stay under way."""
@@ -154,10 +157,11 @@ class Actor:
     def export(self) -> Iterator[tuple[str, torch.Tensor]]:
         """(Hugging Face name, full tensor) of every weight, streamed to every rank.
 
-        Brings an offloaded actor back: an engine may ask for the weights again in its own turn.
+        Brings an offloaded actor's weights back, and nothing else: an engine may ask for them again in its own turn.
         """
-        self.onload()
-        return hf_mapping.export(self.stage().chunks, self.arch)
+        self._offloader.onload(only_weights=True)
+        self._gather.end()
+        return hf_mapping.export(self._stage.chunks, self.arch)
 
     def _head(self) -> LogProbHead:
         return LogProbHead(self.arch.vocabulary, self.temperature, self.logits_per_chunk, self._gather)

@@ -4,7 +4,6 @@ What moves is storages: they are emptied and later filled again in place, so tha
 keeps many) stays what it was. Gradients are dropped, not copied: a backward pass starts by zeroing them.
 """
 
-from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -26,42 +25,61 @@ class Offloader:
 
     @property
     def is_away(self) -> bool:
-        """Whether the device's copy is gone."""
+        """Whether something of the device's copy is gone."""
         return bool(self._away or self._dropped)
 
     @torch.no_grad()
-    def offload(self) -> None:
-        """Empties the device's storages. Nothing happens if they are empty, or if `what` is 'none'."""
-        if self.what == "none" or self.is_away:
-            return
-        for buffer in self.stage.gradient_buffers():
-            storage = buffer.untyped_storage()
-            self._dropped.append((buffer, storage.nbytes()))
+    def offload(self, keeps_weights: bool = False) -> None:
+        """Empties the device's storages, but for those of the weights if it `keeps_weights`, and gives away what torch
+        keeps of the device's memory. Of what is empty already nothing happens."""
+        if self.what != "none":
+            for buffer in self.stage.gradient_buffers():
+                self._drop(buffer)
+            weights = self._weights()
+            stays = keeps_weights or self.what == "optimizer"
+            for place, storage in (self._state() | weights).items():
+                if not (stays and place in weights):
+                    self._take_away(storage)
+        platform.free_cached_memory()
+
+    @torch.no_grad()
+    def onload(self, only_weights: bool = False) -> None:
+        """Fills the device's storages again, or only those of the weights. Of what is full nothing happens."""
+        wanted = {storage._cdata for storage in self._weights().values()} if only_weights else None
+        back = [entry for entry in self._away if wanted is None or entry[0]._cdata in wanted]
+        self._away = [entry for entry in self._away if wanted is not None and entry[0]._cdata not in wanted]
+        for storage, host in back:
+            storage.resize_(len(host))
+            _bytes(storage).copy_(host)
+            self._free[len(host)].append(host)
+        if not only_weights:
+            for buffer, size in self._dropped:
+                buffer.untyped_storage().resize_(size)
+                buffer.zero_()
+            self._dropped = []
+
+    def _drop(self, buffer: torch.Tensor) -> None:
+        storage = buffer.untyped_storage()
+        if size := storage.nbytes():
+            self._dropped.append((buffer, size))
             storage.resize_(0)
-        for storage in self._kept():
-            size = storage.nbytes()
+
+    def _take_away(self, storage: torch.UntypedStorage) -> None:
+        if size := storage.nbytes():
             stack = self._free.setdefault(size, [])
             host = stack.pop() if stack else platform.host_buffer(size)
             host.copy_(_bytes(storage))
             self._away.append((storage, host))
             storage.resize_(0)
-        platform.free_cached_memory()
 
-    @torch.no_grad()
-    def onload(self) -> None:
-        """Fills the device's storages again. Nothing happens if they are full."""
-        for storage, host in self._away:
-            storage.resize_(len(host))
-            _bytes(storage).copy_(host)
-            self._free[len(host)].append(host)
-        for buffer, size in self._dropped:
-            buffer.untyped_storage().resize_(size)
-            buffer.zero_()
-        self._away, self._dropped = [], []
+    def _weights(self) -> dict[int, torch.UntypedStorage]:
+        """The storages of the weights, each once, by their identity: an empty one has no address."""
+        storages = [parameter.untyped_storage() for parameter in self.stage.parameters()]
+        return {storage._cdata: storage for storage in storages}
 
-    def _kept(self) -> Iterable[torch.UntypedStorage]:
-        """The storages whose values are needed again, each once. Of fp32 models the main weights are the model's."""
-        weights, optimizers = self.stage.parameters(), self.stage.optimizer.chained_optimizers
+    def _state(self) -> dict[int, torch.UntypedStorage]:
+        """As `_weights`, of what the optimizer needs. Of fp32 models the main weights are the model's."""
+        optimizers = self.stage.optimizer.chained_optimizers
         tensors = [
             value
             for inner in optimizers
@@ -71,11 +89,7 @@ class Offloader:
         ]
         groups = [g for inner in optimizers for g in inner.optimizer.param_groups]
         tensors += [parameter for group in groups for parameter in group["params"]]
-        moved = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in [*tensors, *weights]}
-        if self.what == "optimizer":
-            for weight in weights:
-                moved.pop(weight.untyped_storage().data_ptr(), None)
-        return moved.values()
+        return {tensor.untyped_storage()._cdata: tensor.untyped_storage() for tensor in tensors}
 
 
 def _bytes(storage: torch.UntypedStorage) -> torch.Tensor:

@@ -8,6 +8,7 @@ nothing at all where CUDA is there. Every call into megatron-core stands inside 
 
 import contextlib
 import ctypes
+import functools
 import multiprocessing.dummy
 import os
 import re
@@ -18,7 +19,11 @@ from unittest import mock
 
 import psutil
 import torch
+from torch.distributed import distributed_c10d
 from torch.overrides import TorchFunctionMode
+
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.tied import tied_manager
 
 HAS_CUDA = torch.cuda.is_available()
 _M_MMAP_THRESHOLD = -3  # its number in malloc.h
@@ -39,17 +44,44 @@ def gpus() -> int:
     return torch.cuda.device_count()
 
 
+def visible_gpus() -> list[str]:
+    """The GPUs of this machine that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return named[: gpus()] or [str(number) for number in range(gpus())]
+
+
 def backend() -> str:
     """The torch.distributed backend of the tensors' collectives."""
     return "nccl" if HAS_CUDA else "gloo"
 
 
+def backends() -> str:
+    """The backends of the default group: what is not on a GPU goes by gloo, so that no rank that waits for a message
+    keeps its GPU busy."""
+    return "cpu:gloo,cuda:nccl" if HAS_CUDA else "gloo"
+
+
+def abort_groups() -> None:
+    """Ends all process groups without waiting for anybody: NCCL's own end may wait for what is under way."""
+    if HAS_CUDA:
+        distributed_c10d._abort_process_group()
+    else:
+        torch.distributed.destroy_process_group()
+
+
+def nccl() -> tuple[int, ...] | None:
+    """The version of NCCL; None without a GPU."""
+    return tuple(torch.cuda.nccl.version()) if HAS_CUDA else None
+
+
 def start(threads: int | None) -> None:
     """Sets device, thread count and determinism; once per process, before anything is built.
 
-    `threads` is the number of CPU threads of this rank; None keeps torch's choice.
+    `threads` is the number of CPU threads of this rank; None keeps torch's choice. UserError if there are fewer GPUs
+    than processes.
     """
     if HAS_CUDA:
+        check_gpus(int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1")), gpus())
         torch.cuda.set_device(device())
     else:
         torch.use_deterministic_algorithms(True)
@@ -57,6 +89,15 @@ def start(threads: int | None) -> None:
         setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (its stubs do not know it)
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+def check_gpus(local_rank: int, processes: int, count: int) -> None:
+    """UserError for a rank that finds no GPU left for it, of `count` on this machine."""
+    if local_rank >= count:
+        raise UserError(
+            f"{processes} processes on this machine, {count} GPU{'s' if count > 1 else ''}: start {count} "
+            f"(torchrun --nproc-per-node {count}), or hide the GPUs from a run on the CPU (CUDA_VISIBLE_DEVICES=)"
+        )
 
 
 def memory_gib() -> float:
@@ -104,6 +145,17 @@ def host_buffer(nbytes: int) -> torch.Tensor:
     return torch.empty(nbytes, dtype=torch.uint8, pin_memory=HAS_CUDA)
 
 
+def free_device_bytes() -> int | None:
+    """What nobody holds of this rank's GPU; None without one."""
+    return torch.cuda.mem_get_info(device())[0] if HAS_CUDA else None
+
+
+def collect_handed_over() -> None:
+    """Frees the device memory that was handed to another process, as far as that has let it go."""
+    if HAS_CUDA:
+        torch.cuda.ipc_collect()
+
+
 def free_cached_memory() -> None:
     """Gives the device memory that torch keeps for later to whoever else is on the device."""
     if HAS_CUDA:
@@ -138,9 +190,15 @@ def peak_flops(dtype: str) -> float | None:
 
 @contextlib.contextmanager
 def megatron() -> Iterator[None]:
-    """The scope in which megatron-core is imported and called. A no-op with CUDA; re-entrant."""
-    if HAS_CUDA or _OnCpu.active:
+    """The scope in which megatron-core is imported and called. With CUDA it changes one thing; re-entrant."""
+    if _OnCpu.active:
         yield
+        return
+    if HAS_CUDA:
+        from megatron.core.dist_checkpointing.strategies import filesystem_async
+
+        with mock.patch.object(filesystem_async, "_get_write_results_queue", _results_queue):
+            yield
         return
     with contextlib.ExitStack() as stack:
         _OnCpu.active = True
@@ -164,6 +222,12 @@ def megatron() -> Iterator[None]:
         stack.enter_context(mock.patch.object(token_dispatcher, "maybe_move_tensor_to_cpu", _sizes_on_cpu))
         stack.enter_context(_OnCpu())
         yield
+
+
+@functools.cache
+def _results_queue():
+    """What megatron-core's checkpoint writer collects results in. Its own manager outlives a rank that is killed."""
+    return tied_manager().Queue()
 
 
 class _OnCpu(TorchFunctionMode):

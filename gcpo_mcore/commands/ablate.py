@@ -4,7 +4,8 @@
     python tools/ablate.py algorithm=gcpo algorithm/kl=off,k3 seed=0,1,2   # ad hoc, Hydra's sweep syntax
     python tools/ablate.py report runs/A runs/B [--out DIR]                # of any run folders
 
-Options beside the overrides: parallel_cells=N cells side by side (2), processes=N of each cell, out=DIR
+Options beside the overrides: parallel_cells=N cells side by side (2; on GPUs, each has its own), processes=N of each
+cell, out=DIR
 (runs/ablations/NAME), dry_run=true (print the cells and their plan: layout, sizes, memory, what this machine lacks;
 start nothing), note=TEXT (for the report's head), launcher=slurm (hand the cells to Slurm by submitit;
 submitit.slurm_partition=gpu and so on are its settings). The same command goes on where it was stopped: finished cells
@@ -31,6 +32,7 @@ def ablate(arguments: list[str]) -> int:
     from gcpo_mcore.ablation.report import write_report
     from gcpo_mcore.ablation.runner import cells_folder, run_grid
     from gcpo_mcore.ablation.runs import read_run
+    from gcpo_mcore.base.platform import visible_gpus
     from gcpo_mcore.monitor.tables import GridView
 
     options = OPTIONS | dict(a.split("=", 1) for a in arguments if a.split("=")[0] in OPTIONS)
@@ -41,7 +43,7 @@ def ablate(arguments: list[str]) -> int:
     if options["dry_run"] == "true":
         return preview(grid)
     if options["launcher"] == "local":
-        launcher = Local()
+        launcher = Local(visible_gpus(), max(cell.processes for cell in grid.cells))
     else:
         typed = {name: int(value) if value.isdigit() else value for name, value in settings.items()}
         launcher = Submitit(folder, options["launcher"].removeprefix("submitit-"), typed)

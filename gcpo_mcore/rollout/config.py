@@ -21,12 +21,18 @@ class Sampling(Config):
 class EngineMemory:
     """Bytes of an engine on each of the trainer's GPUs.
 
-    rests: it gives all of it back while the run trains; keeps_cache: if it does not, whether the cache stays too.
+    drawing      exists while it samples only
+    on_the_way   of a sync's weights, beside theirs and its own
+    stays        what it never gives back
+    rests        it gives back weights and cache while the run trains, and its cache for a sync
+    keeps_cache  if it does not rest, whether the cache stays too
     """
 
     weights: int = 0
     cache: int = 0
     drawing: int = 0
+    on_the_way: int = 0
+    stays: int = 0
     rests: bool = False
     keeps_cache: bool = False
 

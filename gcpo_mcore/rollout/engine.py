@@ -21,6 +21,10 @@ class Weights(Protocol):
         """Every (Hugging Face name, full tensor). A collective: every rank draws it to its end, in step."""
         ...
 
+    def offload(self) -> None:
+        """Leaves the device to the engine, as far as it can; `export` brings back what it needs."""
+        ...
+
 
 @dataclass(frozen=True)
 class FixedWeights:
@@ -32,6 +36,9 @@ class FixedWeights:
     def export(self) -> Iterable[tuple[str, torch.Tensor]]:
         """See `Weights`."""
         return self.stream()
+
+    def offload(self) -> None:
+        """See `Weights`: nothing of them is kept on the device."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,8 @@ class Engine(ABC):
         """Takes all weights; samples begun later carry their version. Jobs under way may go on with them: a sample
         then says which of its tokens did.
 
-        It may export them again within `finish`, until the next call.
+        An engine of other processes has `weights` offloaded before it takes the rest of its memory. It may export them
+        again within `finish`, until the next call.
         """
 
     @abstractmethod
@@ -91,7 +99,10 @@ class Engine(ABC):
         return samples
 
     def rest(self) -> None:  # noqa: B027 - not abstract: most engines keep what they have
-        """Frees what it can until it is needed again; if it lets its weights go, `version` says so."""
+        """Frees what it can until it is needed again; if it lets its weights go, `version` says so.
+
+        Nothing may be under way. When it returns on one rank, the device is free on all of them.
+        """
 
     def metrics(self) -> dict[str, float]:
         """What there is to log since the last call, the same on every rank."""

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from yaml import YAMLError
 
+from gcpo_mcore.base import last_words
 from gcpo_mcore.base.errors import EXIT_CODE, UserError, lost_peer, nearest, tell_torchrun
 from gcpo_mcore.base.places import CONFIGS
 from gcpo_mcore.base.program import help_page
@@ -83,15 +84,17 @@ def run_tool(task: Callable[[DictConfig], Any], config_name: str = "train") -> N
             raise error
     except UserError as error:
         rank = int(os.environ.get("RANK", "0"))
-        if rank:  # torchrun ends the others when rank 0 exits; who is still here met a mistake of its own
-            time.sleep(OTHER_RANKS_WAIT_S)
+        if rank and last_words.heard_from_rank_0(str(error), OTHER_RANKS_WAIT_S):
+            time.sleep(OTHER_RANKS_WAIT_S)  # torchrun ends the others when rank 0 exits
         line = f"error: {f'rank {rank}: ' if rank else ''}{error}"
         print(line, file=sys.stderr, flush=True)
         tell_torchrun(line)
+        last_words.told()
         sys.exit(EXIT_CODE)
     except RuntimeError as error:
         if not (how := lost_peer(error)):
             raise
+        last_words.wait_until_told(OTHER_RANKS_WAIT_S)
         print(f"rank {os.environ['RANK']}: another rank has ended ({how})", file=sys.stderr, flush=True)
         sys.exit(1)
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore  # torch.distributed's, which its stubs leave out
+from torch.distributed import distributed_c10d
 
 from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.actor.reference import Reference
-from gcpo_mcore.base import platform
+from gcpo_mcore.base import last_words, platform
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.registry import engines
 from gcpo_mcore.hf.architecture import read_architecture
@@ -45,13 +46,17 @@ def process_group(threads: int | None, deadline_s: float, is_alone: bool = False
     platform.start(threads)
     timeout = timedelta(seconds=deadline_s)
     if "RANK" in os.environ and not is_alone:
-        dist.init_process_group(platform.backend(), timeout=timeout)
+        dist.init_process_group(platform.backends(), timeout=timeout)
     else:
-        dist.init_process_group(platform.backend(), store=HashStore(), rank=0, world_size=1, timeout=timeout)
+        dist.init_process_group(platform.backends(), store=HashStore(), rank=0, world_size=1, timeout=timeout)
     try:
         yield
-    finally:
-        dist.destroy_process_group()
+    except BaseException as error:
+        last_words.keep_store(distributed_c10d._get_default_store(), dist.get_rank())
+        last_words.announce(str(error) if isinstance(error, UserError) else last_words.LOST)
+        platform.abort_groups()  # others may sit in a collective for as long as it is allowed to take
+        raise
+    dist.destroy_process_group()
 
 
 def _check_restarts() -> None:
@@ -101,6 +106,8 @@ def trainer(plan: Plan) -> Iterator[Trainer]:
             shares_prompts=config.trainer.share_prompts,
         )
         reference = Reference(actor) if config.algorithm.needs_reference else None
+        actor.offload()  # an engine of other processes takes what is free when they start
+        dist.barrier()
         with contextlib.closing(build_engine(config, config.model.path, plan.tokenizer)) as engine:
             report = Report(plan, dist.get_rank())
             yield Trainer(plan, actor, engine, Sampler(engine, grader, config.seed), reference, report)

@@ -129,6 +129,7 @@ class Trainer:
         """Hands the actor's weights to the engine, unless it has them."""
         if self.engine.version != self.actor.version:
             with self.phases.phase("sync"):
+                self.actor.offload(keeps_weights=True)  # room for the engine's
                 self.engine.update_weights(self.actor)
         self.actor.offload()  # what follows is the engine's turn
 
@@ -140,6 +141,7 @@ class Trainer:
 
     def save(self) -> None:
         """Takes a checkpoint of this step."""
+        self.engine.rest()  # an evaluation may have been the last to use it
         self.saver.save(self.step, {"step": self.step, "version": self.actor.version, **self.collector.state()})
 
     def restore(self, step: int) -> None:

@@ -19,10 +19,10 @@ from gcpo_mcore.sizing.activations import Pass, activation_bytes, head_bytes, la
 from gcpo_mcore.sizing.buffers import FP32, Static, static_bytes
 
 GIB = 2**30
-PHASES = ("rollout", "score", "update", "optimizer step")
+PHASES = ("rollout", "score", "update", "step", "sync", "checkpoint")
 
 
-InPhase = tuple[int, int, int, int]  # bytes in each of PHASES
+InPhase = tuple[int, int, int, int, int, int]  # bytes in each of PHASES
 
 
 @dataclass(frozen=True)
@@ -110,40 +110,62 @@ def _of_stage(config: RunConfig, arch: Architecture, layout: Layout, stage: int,
     head = [head_bytes(arch, layout, b, p, is_backward) if is_last else 0 for is_backward in (False, True)]
     step = held.stepped * FP32 if with_cuda else 0  # AdamW's square roots, of all parameters at once
     engine = config.rollout.memory(arch, config.data.max_prompt_tokens, b)
+    keeps_cache = engine.keeps_cache and not engine.rests
     away = config.actor.offload
     return Estimate(
         arch=arch,
         layout=layout,
         stage=stage,
         components=[
-            Component("parameters", _always_but(held.parameters, away == "all")),
-            Component("gradients, fp32", _always_but(held.gradients, away != "none")),
-            Component("optimizer state", _always_but(held.optimizer, away != "none")),
+            Component("parameters", _always_but(held.parameters, in_rollout=away != "all")),
+            Component("gradients, fp32", _always_but(held.gradients, away == "none", away == "none")),
+            Component("optimizer state", _always_but(held.optimizer, away == "none", away == "none")),
             # Without a backward pass a layer's activations are gone when the next one starts.
-            Component("activations", (0, whole_layer, activations, 0)),
+            Component("activations", _only(score=whole_layer, update=activations)),
             # The gradients of a layer's activations are as large as these; the last stage starts with the head's.
-            Component("log-probs' logits, gradients on their way", (0, head[0], max(head[1], whole_layer), 0)),
-            Component("optimizer step", (0, 0, 0, step)),
-            Component("engine: weights", _while(engine.weights, not engine.rests)),
-            Component("engine: KV cache", _while(engine.cache, engine.keeps_cache and not engine.rests)),
-            Component("engine: drawing tokens", _while(engine.drawing, False)),
+            Component(
+                "log-probs' logits, gradients on their way", _only(score=head[0], update=max(head[1], whole_layer))
+            ),
+            Component("optimizer step", _only(step=step)),
+            Component("weights on their way", _only(sync=engine.on_the_way + _gathered(arch, layout, b))),
+            Component("engine: weights", _always(engine.weights) if not engine.rests else _turn(engine.weights, True)),
+            Component("engine: KV cache", _always(engine.cache) if keeps_cache else _turn(engine.cache, False)),
+            Component("engine: drawing tokens", _turn(engine.drawing, False)),
+            Component("engine: what stays", _always(engine.stays)),
         ],
         host=_host(config, held),
     )
 
 
-def _always_but(size: int, is_away: bool) -> InPhase:
-    """What the actor holds in every phase, but for the rollout's if it `is_away` then."""
-    return 0 if is_away else size, size, size, size
+def _always_but(size: int, in_rollout: bool = True, in_sync: bool = True) -> InPhase:
+    """What the actor holds in every phase, but for those in which it may be away."""
+    return size if in_rollout else 0, size, size, size, size if in_sync else 0, size
 
 
-def _while(size: int, always: bool) -> InPhase:
-    """What the engine holds: during the rollout only, or always."""
-    return (size, size, size, size) if always else (size, 0, 0, 0)
+def _always(size: int) -> InPhase:
+    return _always_but(size)
+
+
+def _turn(size: int, in_sync: bool) -> InPhase:
+    """What the engine holds in its turn, and at the moment of a sync or not."""
+    return size, 0, 0, 0, size if in_sync else 0, 0
+
+
+def _only(score: int = 0, update: int = 0, step: int = 0, sync: int = 0) -> InPhase:
+    return 0, score, update, step, sync, 0
+
+
+def _gathered(arch: Architecture, layout: Layout, dtype_bytes: int) -> int:
+    """The largest tensor, put together of what the ranks have of it."""
+    is_whole = layout.tensor == layout.pipeline == layout.expert == 1
+    return 0 if is_whole else arch.vocabulary * arch.hidden * dtype_bytes
 
 
 def _host(config: RunConfig, held: Static) -> list[tuple[str, int]]:
-    """What waits there; a reference policy changes places with the weights, so it takes room for both."""
+    """What waits there; a reference policy changes places with the weights, so it takes room for both. A checkpoint
+    that is written while the run goes on is a copy."""
     away = {"none": 0, "optimizer": held.optimizer, "all": held.optimizer + held.parameters}[config.actor.offload]
     reference = 2 * held.parameters if config.algorithm.needs_reference else 0
-    return [(name, size) for name, size in (("reference policy", reference), ("actor", away)) if size]
+    snapshot = held.parameters + held.optimizer if config.trainer.async_checkpoints else 0
+    found = (("reference policy", reference), ("actor", away), ("checkpoint on its way", snapshot))
+    return [(name, size) for name, size in found if size]

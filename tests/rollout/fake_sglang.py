@@ -4,23 +4,33 @@ FAULT: none, 500 (each second reply), slow (3 s each, unless told to stop), held
 FOLDER/go is there), ahead (as held, those with a seed of FOLDER/ahead.json, until it has weights of version 1),
 truncated (each second reply lacks its last log-probs), aborted (each second reply), garbage (no JSON), hang (no reply,
 nor to health checks, after the second), stale (other weights' version), old (0.5.20 on a CPU), ancient (0.5.9), new
-(0.6.0).
-FOLDER/port says where it listens, FOLDER/asked.jsonl what it was asked to generate.
+(0.6.0), compiling (no reply before the third health check while it has requests, the first that is answered).
+FOLDER/port says where it listens, FOLDER/asked.jsonl what it was asked to generate, FOLDER/calls.jsonl every call.
+It is as easily killed as the real one (fake_books.py); what it died of stands in FOLDER/died. A request goes on when
+whoever asked has hung up, until it is aborted.
 """
 
 import contextlib
 import json
+import os
 import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # it is started as a script, from anywhere
+from tests.rollout.fake_books import Books, Gpu
+
 FOLDER, FAULT = Path(sys.argv[1]), sys.argv[2]
 LOCK = threading.Lock()
 ABORTED: dict[str, threading.Event] = {}  # by request, of a server that takes its time
 RELEASES = {"old": "0.5.20", "ancient": "0.5.9", "new": "0.6.0"}
-STATE = {"asked": 0, "version": "default", "updating": False}
+COMPILED = threading.Event()
+STATE = {"asked": 0, "checks": 0, "version": "default", "updating": False}
+GPU = os.environ.get("FAKE_GPU")  # a folder; FAKE_BYTES: what the server holds there, "weights=100 kv_cache=300"
+BYTES = {tag: int(size) for tag, size in (one.split("=") for one in os.environ.get("FAKE_BYTES", "").split())}
+BOOKS = Books(FOLDER, Gpu(Path(GPU)) if GPU else None, BYTES)
 ALREADY_OPEN = "a weight-update session is already open; call end_weight_update() first"
 
 
@@ -63,19 +73,38 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
+        BOOKS.note(self.path)
         if self.path == "/server_info":
             device = "cpu" if FAULT == "old" else "cuda"
             return self.say({"version": RELEASES.get(FAULT, "0.5.23"), "tp_size": 1, "device": device})
         if self.path == "/model_info":
             return self.say({"weight_version": STATE["version"]})
+        if not BOOKS.under_way:  # else it looks at what is under way
+            BOOKS.forward()
         if FAULT == "hang" and STATE["asked"] > 2:
             time.sleep(600)
+        if FAULT == "compiling" and BOOKS.under_way and not COMPILED.is_set():
+            STATE["checks"] += 1
+            if STATE["checks"] < 3:
+                time.sleep(600)
+            COMPILED.set()
         return self.say(None)
 
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.path == "/update_weights_from_disk":
-            STATE["version"] = asked["weight_version"]
+        BOOKS.note(self.path)
+        path, _, query = self.path.partition("?")
+        if path == "/flush_cache":
+            return self.flush(float(query.removeprefix("timeout=") or 0))
+        if path == "/release_memory_occupation":
+            BOOKS.release(asked["tags"])
+            return self.say(None)
+        if path == "/resume_memory_occupation":
+            BOOKS.resume(asked["tags"])
+            return self.say(None)
+        if path.startswith("/update_weights_from"):
+            BOOKS.update(asked["flush_cache"])
+            STATE["version"] = asked["weight_version"] or STATE["version"]
             return self.say(
                 {"success": True, "message": "Succeeded to update model weights.", "num_paused_requests": 0}
             )
@@ -84,35 +113,54 @@ class Handler(BaseHTTPRequestHandler):
             if begins and STATE["updating"]:
                 return self.say({"success": False, "message": ALREADY_OPEN}, status=400)
             STATE["updating"] = begins
-        if self.path == "/abort_request" and asked["rid"] in ABORTED:
-            ABORTED[asked["rid"]].set()
+        if self.path == "/abort_request":
+            for name, told in list(ABORTED.items()):
+                if name.startswith(asked["rid"]):  # as SGLang has it
+                    told.set()
         if self.path != "/generate":
             return self.say({"success": True, "message": "Success"})
+        with BOOKS.request():
+            self.say(*self.generate(asked))
+            time.sleep(0.02)  # with overlapped scheduling a server runs one step more than it answers
+
+    def flush(self, timeout_s: float) -> None:
+        """Waits so long for the server to be idle, then drops its cache or says that it did not."""
+        until = time.monotonic() + timeout_s
+        while BOOKS.under_way and time.monotonic() < until:
+            time.sleep(0.01)
+        if BOOKS.under_way:
+            return self.say("Flush cache failed.", status=400)
+        return self.say("Cache flushed.")
+
+    def generate(self, asked: dict) -> tuple[dict, int]:
+        """The reply and its status."""
         with LOCK, open(FOLDER / "asked.jsonl", "a") as file:
             STATE["asked"] += 1
             count = STATE["asked"]
             file.write(json.dumps(asked) + "\n")
         answer = reply(asked)
         if self.was_told_to_stop(asked):
-            return self.say(cut(answer))
+            return cut(answer), 200
         answer = reply(asked)  # by the weights of now
         if FAULT == "hang" and count > 2:
             time.sleep(600)
         if FAULT == "stale":
             answer["meta_info"]["weight_version"] = "other"
         if FAULT == "500" and count % 2:
-            return self.say({"error": {"message": "internal"}}, status=500)
+            return {"error": {"message": "internal"}}, 500
         if FAULT == "truncated" and count % 2:
             answer["meta_info"]["output_token_logprobs"].pop()
         if FAULT == "aborted" and count % 2:
             cut(answer)
-        return self.say(answer)
+        return answer, 200
 
     def was_told_to_stop(self, asked: dict) -> bool:
         """Waits as FAULT has it; whether the wait was ended by an abort_request."""
         told = ABORTED.setdefault(asked["rid"], threading.Event())
         if FAULT == "slow":
             return told.wait(3)
+        if FAULT == "compiling":
+            COMPILED.wait()
         held = FAULT == "held" or (
             FAULT == "ahead"
             and asked["sampling_params"]["sampling_seed"] in json.loads((FOLDER / "ahead.json").read_text())

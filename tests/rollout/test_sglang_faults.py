@@ -89,7 +89,7 @@ def check(samples, wanted) -> None:
 @pytest.mark.parametrize("fault", ["500", "truncated", "aborted", "garbage", "stale", "hang", "slow"])
 def test_the_good_server_answers_what_the_other_does_not(tmp_path, tiny_models, fault, caplog):
     # The good one is asked how it does within the same time as the one that will not answer.
-    patience = ["rollout.health_deadline_s=10"] if fault == "hang" else []
+    patience = ["rollout.health_deadline_s=4"] if fault == "hang" else []
     with (
         servers(tmp_path, fault, "none") as (bad, good),
         engine(tiny_models["qwen2-tied"], tmp_path, [bad[1], good[1]], *patience) as (made, config),
@@ -109,6 +109,16 @@ def test_the_good_server_answers_what_the_other_does_not(tmp_path, tiny_models, 
         assert len({a["rid"] for a in asked}) == len(asked)
         seeds = {a["sampling_params"]["sampling_seed"] for a in asked}
         assert seeds <= set(range(WANTED)) and all(a["sampling_params"]["stop_token_ids"] == [1] for a in asked)
+
+
+def test_a_server_that_misses_two_health_checks_is_not_lost(tmp_path, tiny_models):
+    """As one whose first passes compile kernels; it answers everything then."""
+    with (
+        servers(tmp_path, "compiling") as (one,),
+        engine(tiny_models["qwen2-tied"], tmp_path, [one[1]], "rollout.health_deadline_s=1") as (made, config),
+    ):
+        check(made.generate(requests(8), config.sampling), requests(8))
+        assert made.metrics()["rollout/servers_lost"] == 0
 
 
 def test_a_killed_server_costs_nothing_but_its_requests(tmp_path, tiny_models):

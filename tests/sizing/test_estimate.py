@@ -127,7 +127,7 @@ def of(folder: Path, processes: int, *overrides: str):
     return estimate_run(load_config([f"model.path={folder}", "model.dtype=bfloat16", *overrides]), processes)
 
 
-def in_phase(estimate) -> dict[str, tuple[int, int, int, int]]:
+def in_phase(estimate) -> dict[str, tuple[int, ...]]:
     return {one.name: one.in_phase for one in estimate.components}
 
 
@@ -148,13 +148,39 @@ def test_what_saves_memory_saves_what_it_should(tmp_path):
     assert found["sharded"]["optimizer state"][0] == pytest.approx(plain["optimizer state"][0] / 4, rel=0.01)
     assert found["pipeline"]["parameters"][0] == pytest.approx(plain["parameters"][0] / 2, rel=0.02)
     away = in_phase(of(folder, 32, "parallel.tensor=8", "actor.offload=all"))
-    for name in ("parameters", "gradients, fp32", "optimizer state"):
-        assert away[name] == (0, *plain[name][1:])
+    assert away["parameters"] == (0, *plain["parameters"][1:])
+    for name in ("gradients, fp32", "optimizer state"):  # away for the sync too
+        size = plain[name][0]
+        assert plain[name] == (size,) * 6 and away[name] == (0, size, size, size, 0, size)
     # By hand: 2 x 60 layers x 8 kv heads x 128 x 2 bytes a token, and a layer's once more while it is joined.
     a_token = 2 * 60 * 8 * 128 * 2
     more = of(folder, 32, "parallel.tensor=8", "rollout.sequences_per_batch=64", "data.max_prompt_tokens=1002")
     cache = in_phase(more)["engine: KV cache"]
-    assert cache == (64 * 1024 * a_token * 61 // 60, 0, 0, 0)
+    assert cache == (64 * 1024 * a_token * 61 // 60, 0, 0, 0, 0, 0)
+    # The largest tensor on its way, whole: the embedding.
+    assert in_phase(more)["weights on their way"] == (0, 0, 0, 0, 64000 * 7168 * 2, 0)
+
+
+def test_servers_on_the_same_gpu_are_counted_as_they_are_started(tmp_path):
+    """Resting: weights in the sync and the rollout, their cache in the rollout only; else both always."""
+    folder = shape(tmp_path / "1.5b", "1.5b")
+    long = ["rollout=sglang", "rollout.sampling.max_response_tokens=2048", "data.max_prompt_tokens=512"]
+    weights, a_token = 2 * SHAPES["1.5b"][1], 2 * 28 * 2 * 128 * 2
+    cache = 256 * 2560 * a_token
+    turn = in_phase(of(folder, 8, *long))
+    assert turn["engine: weights"] == pytest.approx((weights, 0, 0, 0, weights, 0), rel=0.01)
+    assert turn["engine: KV cache"] == (cache, 0, 0, 0, 0, 0)
+    assert turn["weights on their way"] == (0, 0, 0, 0, 2 * 512 * 2**20, 0)
+    assert set(turn["engine: what stays"]) == {3 * 2**29}
+    for more, times in (["rollout.memory_saver=false"], 1), (["rollout.max_staleness=1"], 2):
+        beside = in_phase(of(folder, 8, *long, *more))
+        assert beside["engine: weights"] == pytest.approx((weights,) * 6, rel=0.01)
+        assert beside["engine: KV cache"] == (times * cache,) * 6
+    # A server of more GPUs than the model has heads for keys has one of them on each.
+    spread = in_phase(of(folder, 8, *long, "rollout.tensor_parallel=4"))
+    assert spread["engine: KV cache"] == (cache // 2, 0, 0, 0, 0, 0)
+    # Short ones leave room for one sequence as long as the model allows.
+    assert in_phase(of(folder, 8, "rollout=sglang"))["engine: KV cache"][0] == 32768 * a_token
 
 
 def test_command_line(tmp_path):

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from gcpo_mcore.base import platform
+
 
 @dataclass(frozen=True)
 class Bucket:
@@ -34,6 +36,7 @@ def buckets(weights: Iterable[tuple[str, torch.Tensor]], size: int) -> Iterator[
 def _bucket(tensors: list[tuple[str, torch.Tensor]], is_last: bool) -> Bucket:
     tensors = sorted(tensors, key=lambda item: -item[1].itemsize)  # stable; items of 4 bytes stand before those of 2
     flat = torch.cat([tensor.detach().contiguous().flatten().view(torch.uint8) for _, tensor in tensors])
+    flat = flat.to(platform.device())  # a folder's come from the host: no transport but disk could hand them over
     views, start = [], 0
     for name, tensor in tensors:
         views.append((name, flat[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)))

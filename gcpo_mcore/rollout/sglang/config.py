@@ -4,11 +4,17 @@ from typing import Any
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from gcpo_mcore.base import platform
 from gcpo_mcore.base.config import Free
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.registry import transports
 from gcpo_mcore.rollout.config import EngineMemory, RolloutConfig
 from gcpo_mcore.rollout.sglang.server import is_local
+
+# Of a server's process on each of its GPUs, for good: CUDA's context, CUDA graphs, NCCL's buffers. Not measured.
+CONTEXT_BYTES = 3 * 2**29
+PREFILL_TOKENS = 8192  # that SGLang reads at a time on a large GPU
+LOGIT_BYTES = 12  # of a draw, for each token of the vocabulary: logits, probabilities and their sum, in fp32
 
 
 class SglangConfig(RolloutConfig):
@@ -16,6 +22,8 @@ class SglangConfig(RolloutConfig):
 
     transport: how weights travel, a file in transports/: 'tensor' from process to process on one machine (CUDA IPC on
     GPUs), 'distributed' by a broadcast group, 'disk' through a folder that the servers can read (`weights_folder`).
+
+    memory_saver: servers here leave the GPU to the actor while it trains; None: they do if they do not sample then.
 
     Where the servers are and how they are reached is free: a continuation may have others.
     """
@@ -31,7 +39,8 @@ class SglangConfig(RolloutConfig):
     environment: Free[dict[str, str]]
     restarts: Free[NonNegativeInt]
     start_command: Free[str | None]
-    memory_saver: Free[bool]
+    memory_saver: Free[bool | None]
+    max_prompt_tokens: Free[PositiveInt]
     replay_routing: bool
     transport: Free[str]
     weights_folder: Free[str | None]
@@ -75,23 +84,51 @@ class SglangConfig(RolloutConfig):
             raise UserError("rollout.router needs rollout.servers, the servers behind it: weights go to each of them")
         if self.memory_saver and not self.start_servers:
             raise UserError("rollout.memory_saver is for servers on the trainer's own GPUs (rollout.start_servers)")
+        if self.transport == "distributed" and self.start_servers and platform.HAS_CUDA:
+            raise UserError(
+                "rollout.transport=distributed: NCCL makes no group of two processes on one GPU, and "
+                "rollout.start_servers are on the trainer's own; use tensor"
+            )
         if self.transport == "disk" and not self.weights_folder:
             raise UserError("rollout.transport=disk needs rollout.weights_folder, which the servers can read")
         if self.transport == "tensor" and self.servers and not all(is_local(url) for url in self.servers):
             raise UserError("rollout.transport=tensor works on one machine: use distributed or disk")
         return self
 
-    def memory(self, arch: Any, max_prompt_tokens: int, dtype_bytes: int) -> EngineMemory:
-        """Of a server on the trainer's GPUs: its share of the model, and the cache of all requests under way.
+    @property
+    def rests(self) -> bool:
+        """Whether servers here leave the GPU to the actor while it trains."""
+        if self.memory_saver is None:
+            return self.start_servers > 0 and self.max_staleness == 0
+        return self.memory_saver
 
-        SGLang itself takes a fraction of the GPU (rollout.arguments.mem-fraction-static), which must hold both.
-        """
+    def cache_tokens(self, max_prompt_tokens: int, max_positions: int) -> int:
+        """Tokens that a server's cache has room for: of all requests under way at their longest, and at least of one
+        sequence as long as the model allows (an evaluation may ask for more than the training)."""
+        requests = self.requests_per_server * (1 + self.max_staleness)
+        return max(requests * (max_prompt_tokens + self.sampling.max_response_tokens), max_positions)
+
+    def memory(self, arch: Any, max_prompt_tokens: int, dtype_bytes: int) -> EngineMemory:
+        """Of a server on the trainer's GPUs, which is started with room for so much (process.py)."""
         if not self.start_servers:
             return EngineMemory()
-        cache = self._cache_bytes(arch, max_prompt_tokens, self.requests_per_server, dtype_bytes)
+        heads = -(-arch.kv_heads // self.tensor_parallel)  # a GPU has at least one
+        tokens = self.cache_tokens(max_prompt_tokens, arch.max_positions)
+        bucket = max(self.bucket_mib * 2**20, arch.vocabulary * arch.hidden * dtype_bytes)
         return EngineMemory(
             arch.parameters * dtype_bytes // self.tensor_parallel,
-            cache // self.tensor_parallel,
-            rests=self.memory_saver,
+            tokens * 2 * arch.layers * heads * arch.head_dim * dtype_bytes,
+            drawing=self.working_bytes(arch, dtype_bytes),
+            on_the_way=2 * bucket,  # one is sent while the next is gathered
+            stays=CONTEXT_BYTES,
+            rests=self.rests,
             keeps_cache=True,
         )
+
+    def working_bytes(self, arch: Any, dtype_bytes: int) -> int:
+        """What a server's passes need for a moment on each GPU: by formula, not measured."""
+        tokens = self.arguments.get("chunked-prefill-size") or PREFILL_TOKENS
+        tokens = int(tokens) if int(tokens) > 0 else PREFILL_TOKENS
+        wide = (arch.heads + 2 * arch.kv_heads) * arch.head_dim + 3 * arch.intermediate
+        passes = tokens * (4 * arch.hidden + wide // self.tensor_parallel) * dtype_bytes
+        return passes + self.requests_per_server * arch.vocabulary * LOGIT_BYTES

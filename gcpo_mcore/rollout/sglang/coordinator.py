@@ -77,12 +77,12 @@ class Coordinator:
         for work, asking in list(self.asking.items()):
             if asking.run.exception() is None:  # else `is_answered` raises it
                 self._collect(work)
+        self.fleet.settle()
         self.fleet.wake("weights")
 
     def resume(self) -> None:
         """Goes on with all jobs under way, with the servers that have the new weights."""
         self.fleet.wake("kv_cache", "cuda_graph")
-        self.fleet.resting = []
         if self.router:
             self.router.admit(self.fleet.serving)
         for work in self.under_way:

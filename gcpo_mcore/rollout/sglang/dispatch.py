@@ -19,6 +19,8 @@ from gcpo_mcore.rollout.sglang.server import Server
 from gcpo_mcore.rollout.sglang.server_loop import ServerLoop
 from gcpo_mcore.samples import Sample
 
+MISSED_CHECKS = 3
+
 
 class Dispatch:
     """One call's requests, of which all of `prompts_wanted` prompts need an answer; `ledger` has the answers.
@@ -79,11 +81,17 @@ class Dispatch:
                 await asyncio.gather(*loops, *watchers, return_exceptions=True)
 
     async def _watch(self, http: aiohttp.ClientSession, server: Server) -> None:
-        """Gives the server up when it does not answer its health check within the deadline."""
+        """Gives the server up when it does not answer its health check within the deadline, several times in a row: on
+        a GPU the first passes of a kind may compile kernels for longer."""
+        missed = 0
         while server in self.servers:
             await asyncio.sleep(self.config.health_every_s)
-            if not await server.answers(http, self.config.health_deadline_s):
-                self._give_up(server, f"no answer to its health check within {self.config.health_deadline_s:g} s")
+            missed = 0 if await server.answers(http, self.config.health_deadline_s) else missed + 1
+            if missed == MISSED_CHECKS:
+                reason = (
+                    f"no answer to {missed} health checks in a row, within {self.config.health_deadline_s:g} s each"
+                )
+                self._give_up(server, reason)
 
     def _give_up(self, server: Server, reason: str) -> None:
         """Drops a server, once; the router is none."""

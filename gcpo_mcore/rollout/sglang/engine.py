@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from gcpo_mcore.base import platform
 from gcpo_mcore.base.collectives import from_every_rank, from_rank_0
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.registry import engines, transports
@@ -53,16 +54,18 @@ class SglangEngine(Engine):
         self.times = SyncTimes()
         self.fleet, self.node = self._start_servers(model_folder, dtype)
         self.coordinator = Coordinator(config, self.fleet, self._form) if self.fleet else None
+        self.rest()  # the actor comes back before there are weights to serve
 
     def _start_servers(self, model_folder: str, dtype: str) -> tuple[Fleet | None, NodeServers | None]:
         """On rank 0 the fleet; on the first ranks of the other nodes the servers there."""
         fleet = node = None
         logs = Path(self.config.log_folder)
+        free = from_every_rank(platform.free_device_bytes())  # the actor has left what it can
         if self.config.start_servers and leads_another_node():
-            node = NodeServers(self.config, model_folder, dtype, logs)
+            node = NodeServers(self.config, model_folder, dtype, logs, free)
         kept = from_every_rank(node.addresses() if node else [])
         if dist.get_rank() == 0:
-            fleet = Fleet(self.config, model_folder, dtype, logs, [one for of_rank in kept for one in of_rank])
+            fleet = Fleet(self.config, model_folder, dtype, logs, [one for of_rank in kept for one in of_rank], free)
         if node:
             node.wait()
         dist.barrier()
@@ -79,22 +82,35 @@ class SglangEngine(Engine):
         self._sync()
 
     def _sync(self) -> None:
-        """Hands the weights over; jobs under way pause, and go on with the new ones."""
+        """Hands the weights over; jobs under way pause, and go on with the new ones.
+
+        On a GPU that servers and actor share there is never room for both: first comes the servers' memory for weights,
+        and their cache when the actor's weights have left on every rank.
+        """
         if self.weights is None:
             raise RuntimeError("phase sync: the engine was never given weights")
         if self.coordinator:
             self.coordinator.pause()
         self.version = self.weights.version
+        if self.node:
+            self.node.is_resting = False
         self.times.push(self.weights, self.config, self.transport, self.fleet)
+        self.weights.offload()
+        dist.barrier()
         if self.coordinator:
             self.coordinator.resume()
 
     def rest(self) -> None:
         """With rollout.memory_saver, the servers' weights and KV cache leave the GPU until the next sync."""
-        if self.config.memory_saver:
-            if self.fleet:
-                self.fleet.rest()
-            self.version = -1
+        if not self.config.rests:
+            return
+        if self.node:
+            self.node.rest()
+        dist.barrier()
+        if self.fleet:
+            self.fleet.rest()
+        self.version = -1
+        dist.barrier()
 
     # --- generation: rank 0 asks the servers, in threads; only `begin` and `finish` have collectives ---------------
 

@@ -2,12 +2,16 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
+from gcpo_mcore.base import platform
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.rollout.sglang.config import SglangConfig
-from gcpo_mcore.rollout.sglang.process import POLL_S, ServerProcess
+from gcpo_mcore.rollout.sglang.pairs import check_pair
+from gcpo_mcore.rollout.sglang.process import POLL_S, ServerProcess, free_bytes
 from gcpo_mcore.rollout.sglang.server import Server, ServerLost
 from gcpo_mcore.rollout.sglang.starter import Starter
 
@@ -19,20 +23,25 @@ class Fleet:
 
     Another's server that was lost is looked at again before each sync; one of the run's own is started anew, and
     another's where there is a command for it, up to `restarts` times. Those that the run's other nodes keep alive
-    (`kept`: address and first rank) are servers elsewhere.
+    (`kept`: address and first rank) are servers elsewhere. `free` has every rank's free bytes of its GPU.
     """
 
     def __init__(
-        self, config: SglangConfig, model_folder: str, dtype: str, logs: Path, kept: Sequence[tuple[str, int]] = ()
+        self,
+        config: SglangConfig,
+        model_folder: str,
+        dtype: str,
+        logs: Path,
+        kept: Sequence[tuple[str, int]] = (),
+        free: Sequence[int | None] = (),
     ):
-        self.config, self.model_folder, self.dtype, self.logs = config, model_folder, dtype, logs
+        self.config, self.model_folder, self.dtype, self.logs, self.free = config, model_folder, dtype, logs, free
         self.processes: list[ServerProcess] = []
         self.restarts_left: list[int] = []
         self.kept = [Server(url, config.sync_deadline_s, first_rank) for url, first_rank in kept]
         self.others = [Server(url, config.sync_deadline_s) for url in config.servers] + self.kept
         self.starter = Starter(config.start_command, config.restarts, logs / "start_command.log")
         self.serving: list[Server] = []
-        self.resting: list[Server] = []
         self.lost_count = self.restart_count = 0
         try:
             for number in range(config.start_servers):
@@ -47,7 +56,8 @@ class Fleet:
     def _start(self, number: int) -> ServerProcess:
         self.logs.mkdir(parents=True, exist_ok=True)
         output = self.logs / f"sglang_{number}.log"
-        return ServerProcess(self.config, self.model_folder, self.dtype, number, output)
+        free = free_bytes(self.free, number * self.config.tensor_parallel, self.config.tensor_parallel)
+        return ServerProcess(self.config, self.model_folder, self.dtype, number, output, free_bytes=free)
 
     def lose(self, server: Server, reason: str) -> None:
         """Gives up a server until the next sync; one of the run's own is ended and started anew."""
@@ -92,6 +102,7 @@ class Fleet:
             )
         for server in found:
             info = server.info()
+            check_pair(server, self.config.transport, torch.__version__, platform.nccl())
             if self.config.verify_sync and not info.can_sum_weights:
                 raise UserError(
                     f"rollout.verify_sync: {server} is SGLang {info.release} on a CPU, which cannot sum its weights "
@@ -112,22 +123,42 @@ class Fleet:
         candidates = [p.server for p in self.processes if p.is_alive] + self.others
         return [s for s in candidates if s in self.serving or s.is_up(self.config.health_deadline_s)]
 
-    def rest(self) -> None:
-        """Takes weights and KV cache of all servers off their GPUs."""
+    def settle(self) -> None:
+        """Returns when no serving server has anything under way; one that does not come to an end is lost."""
         for server in list(self.serving):
-            self._call(server, "/release_memory_occupation", ["kv_cache", "weights", "cuda_graph"])
-        self.resting, self.serving = self.serving, []
+            self._or_lose(server, server.settle)
+
+    def rest(self) -> None:
+        """Takes weights and KV cache of all servers off their GPUs, once those that are starting have started."""
+        for number in range(len(self.processes)):
+            self._await_start(number)
+        for server in self._ready_now():
+            self._or_lose(server, server.release)
+        self.serving = []
+
+    def _await_start(self, number: int) -> None:
+        """Returns when that server is not starting: it is up, or there are no restarts left."""
+        while (process := self.processes[number]).is_alive and not process.server.released:
+            if process.server in self.serving:
+                return
+            try:
+                return process.wait()
+            except UserError as error:
+                self.lose(process.server, str(error))
 
     def wake(self, *tags: str) -> None:
         """Brings back the memory that `tags` name to the servers that rest; of weights, without their contents."""
-        for server in list(self.resting):
-            self._call(server, "/resume_memory_occupation", list(tags))
+        for server in self.servers():
+            self._or_lose(server, server.resume, *tags)
 
-    def _call(self, server: Server, path: str, tags: list[str]) -> None:
+    def servers(self) -> list[Server]:
+        """All there are, whether they can be used or not."""
+        return [process.server for process in self.processes] + self.others
+
+    def _or_lose(self, server: Server, call: Callable[..., None], *arguments: str) -> None:
         try:
-            server.call(path, {"tags": tags})
+            call(*arguments)
         except ServerLost as error:
-            self.resting = [s for s in self.resting if s is not server]
             self.lose(server, str(error))
 
     def metrics(self) -> dict[str, float]:

@@ -8,16 +8,22 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+import torch
 
 from gcpo_mcore.base import platform
 from gcpo_mcore.base.background import child_environment
 from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.rollout.sglang import guard
-from gcpo_mcore.rollout.sglang.config import SglangConfig
+from gcpo_mcore.rollout.sglang.config import CONTEXT_BYTES, SglangConfig
 from gcpo_mcore.rollout.sglang.server import Server
 
 POLL_S = 0.5
+TRAINER_BYTES = 2**30  # NCCL's buffers, which come with the first messages
+SMALLEST_FRACTION = 0.1  # with less a server does not start, and says so
 # What the trainer's own environment sets: SGLang may have another.
 NOT_INHERITED = ("PYTHONPATH", "VIRTUAL_ENV", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
 
@@ -25,7 +31,8 @@ NOT_INHERITED = ("PYTHONPATH", "VIRTUAL_ENV", "PYTORCH_CUDA_ALLOC_CONF", "PYTORC
 class ServerProcess:
     """One `sglang.launch_server`, number `number` of this node, on GPUs of its own; its output goes to `log`.
 
-    It listens at `host` and `port` (None: a free one). `first_rank` is the run's rank on its first GPU.
+    It listens at `host` and `port` (None: a free one). `first_rank` is the run's rank on its first GPU. It gets the
+    memory that SglangConfig.memory counts, of the `free_bytes` that each of its GPUs has; None: it is not known.
     Its end comes with that of the thread that starts it, which should last.
     """
 
@@ -39,11 +46,13 @@ class ServerProcess:
         host: str = "127.0.0.1",
         port: int | None = None,
         first_rank: int | None = None,
+        free_bytes: int | None = None,
     ):
         self.config, self.number, self.log = config, number, log
         self.port = port or _free_port()
         self.first_rank = number * config.tensor_parallel if first_rank is None else first_rank
         self.server = Server(f"http://{host}:{self.port}", config.sync_deadline_s, self.first_rank)
+        arch = read_architecture(model_folder)
         options = {
             "model-path": model_folder,
             "dtype": dtype,
@@ -53,8 +62,10 @@ class ServerProcess:
             "tp-size": config.tensor_parallel,
             "base-gpu-id": number * config.tensor_parallel if platform.HAS_CUDA else None,
             "random-seed": number,
-            "skip-server-warmup": True,
-            "enable-memory-saver": config.memory_saver,
+            "skip-server-warmup": not platform.HAS_CUDA,  # there the first passes compile kernels
+            "enable-memory-saver": config.rests,
+            "max-total-tokens": config.cache_tokens(config.max_prompt_tokens, arch.max_positions),
+            "mem-fraction-static": _fraction(config.working_bytes(arch, _bytes_of(dtype)), free_bytes),
             "enable-return-routed-experts": config.replay_routing,
             **config.arguments,
         }
@@ -106,6 +117,26 @@ class ServerProcess:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def free_bytes(free: Sequence[int | None], first_rank: int, gpus: int) -> int | None:
+    """The least that is free on a server's GPUs, of what is free on every rank's; None if that is not known."""
+    of_server = free[first_rank : first_rank + gpus]
+    known = [size for size in of_server if size is not None]
+    return min(known) if known and len(known) == gpus else None
+
+
+def _fraction(working_bytes: int, free_bytes: int | None) -> float | None:
+    """The part of what is free that a server may take for weights and cache: all but what its passes need, and what
+    the trainer's process on that GPU still takes later. (SGLang's own default fills the GPU.)"""
+    if free_bytes is None:
+        return None
+    left = 1 - (working_bytes + CONTEXT_BYTES + TRAINER_BYTES) / free_bytes
+    return int(max(left, SMALLEST_FRACTION) * 1000) / 1000
+
+
+def _bytes_of(dtype: str) -> int:
+    return torch.finfo(getattr(torch, dtype)).bits // 8
 
 
 def _free_port() -> int:

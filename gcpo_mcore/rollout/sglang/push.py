@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch.distributed as dist
 
+from gcpo_mcore.base import platform
 from gcpo_mcore.base.collectives import from_rank_0
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.rollout.engine import Weights
@@ -70,6 +71,7 @@ def _try(
             failure = failure or _failure_of(sent.result)
         dist.barrier()
         del under_way
+    platform.collect_handed_over()
     if is_sender and failure is None:
         failure = _failure_of(_finish, transport, servers, weights.version, sums)
     return failure, size

@@ -16,6 +16,8 @@ FIRST_KNOWN, LAST_KNOWN = (0, 5, 17), (0, 5, 23)
 FIRST_WITH_UPDATE_SESSION = (0, 5, 21)  # tensor and distributed updates stand between begin and end since then
 FIRST_WITH_CPU_CHECKSUMS = (0, 5, 23)  # before it, a server sums its weights on CUDA only
 
+MEMORY = ("kv_cache", "weights", "cuda_graph")  # the tags of what a server can give back of a GPU
+
 log = logging.getLogger(__name__)
 
 
@@ -74,6 +76,7 @@ class Server:
         self.url, self.deadline_s, self.first_rank = url.rstrip("/"), deadline_s, first_rank
         self.losses = 0  # how often it was given up
         self.is_updating = False
+        self.released: set[str] = set()  # of MEMORY, what it gave back and did not get again
         self._info: ServerInfo | None = None
 
     @property
@@ -109,9 +112,11 @@ class Server:
         return self._read(older_path, older_path)
 
     def is_up(self, timeout_s: float) -> bool:
-        """Whether it can generate now."""
+        """Whether it can generate now. One that has released memory is only asked for its settings: the health check
+        runs a forward pass, which would kill it."""
+        path = "/server_info" if self.released else "/health_generate"
         try:
-            get(self.url + "/health_generate", timeout_s, may_be_empty=True)
+            get(self.url + path, timeout_s, may_be_empty=True)
         except HttpFailure:
             return False
         return True
@@ -132,12 +137,36 @@ class Server:
             log.warning("rollout: %s is SGLang %s; 0.5.17 to 0.5.23 are known", self.url, info.release)
         return info
 
+    # --- memory ------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Returns when it has nothing under way; its cache is empty then. ServerLost if it does not come to an end.
+
+        Only then can it release memory or be given weights: a busy one would die of it. That every request has its
+        reply is not enough, as a scheduler may run a step more.
+        """
+        self.call(f"/flush_cache?timeout={self.deadline_s / 2:g}")
+
+    def release(self) -> None:
+        """It gives back its memory of the GPU, weights and all, but for what it gave back before."""
+        if tags := [tag for tag in MEMORY if tag not in self.released]:
+            self.settle()
+            self.released.update(tags)
+            self.call("/release_memory_occupation", {"tags": tags})
+
+    def resume(self, *tags: str) -> None:
+        """It takes back what `tags` name of the memory that it gave; of weights without their contents."""
+        if wanted := [tag for tag in tags if tag in self.released]:
+            self.call("/resume_memory_occupation", {"tags": wanted})
+            self.released.difference_update(wanted)
+
     # --- weights -----------------------------------------------------------------------------------------------
 
     def forget(self) -> None:
         """It was given up: what comes back at this address may be another server."""
         self.losses += 1
         self._info, self.is_updating = None, False
+        self.released.clear()
 
     def begin_update(self) -> None:
         """Opens an update of tensors, where the version asks for it; one that was left half-finished is closed."""

@@ -1,6 +1,7 @@
 """One server's part in a dispatch: keeps as many requests under way on it as it takes."""
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import aiohttp
@@ -13,6 +14,7 @@ from gcpo_mcore.rollout.sglang.server import Server, ServerLost
 from gcpo_mcore.samples import Sample
 
 FAILURES_IN_A_ROW = 3  # of a server that answers but not as it should, before it is given up
+ABORT_EVERY_S = 1.0
 
 
 class ServerLoop:
@@ -69,15 +71,15 @@ class ServerLoop:
             while not (self._is_stopped or self.ledger.is_done or self._rests()):
                 self._changed.clear()
                 if self._is_to_call_off:
-                    await self._call_off()
+                    await self._call_off(http)
                 self._ask_more(http)
                 await self._until_something_happens()
                 for task in [task for task in self._running if task.done()]:
                     self._settle(task)
-            if self._keeps_parts() and not self._is_stopped:
-                await self._collect_parts(http)
+            if not self._is_stopped:
+                await self._call_off(http)
         finally:
-            await self._call_off()
+            await self._drop()
 
     def _rests(self) -> bool:
         """Whether a pause ends the loop: it is not to wait for what is under way, or there is nothing."""
@@ -126,17 +128,29 @@ class ServerLoop:
         if self.ledger.failures_in_a_row(self.server.url) >= FAILURES_IN_A_ROW:
             self.give_up(self.server, str(error))
 
-    async def _collect_parts(self, http: aiohttp.ClientSession) -> None:
-        """Ends what is under way on the servers: the ledger gets what they have of it, and what was whole."""
-        names = [self._name(number) for number in self._running.values()]
-        await asyncio.gather(*(server.abort(http, name) for server in self.holders for name in names))
-        if self._running:
-            await asyncio.wait(self._running, timeout=self.config.health_deadline_s)
-        for task in [task for task in self._running if task.done() and task.exception() is None]:
-            self._answer(self._running.pop(task), task.result())
-
-    async def _call_off(self) -> None:
+    async def _call_off(self, http: aiohttp.ClientSession) -> None:
+        """Ends what is under way, here and on the servers. What was whole by then is taken if it is wanted still, and
+        with rollout.partial what they have of the rest."""
         self._is_to_call_off = False
+        try:
+            await self._abort(http)
+            if self._keeps_parts() or not self.ledger.is_ending:
+                for task in [task for task in self._running if task.done() and task.exception() is None]:
+                    self._answer(self._running.pop(task), task.result())
+        finally:
+            await self._drop()
+
+    async def _abort(self, http: aiohttp.ClientSession) -> None:
+        """Has the servers end what is under way, and waits for it: one that only hears no more from us would go on,
+        and die of what comes next. Told again and again: a server knows of no request that has not reached it yet."""
+        until = time.monotonic() + self.config.health_deadline_s
+        while (open_ := [task for task in self._running if not task.done()]) and time.monotonic() < until:
+            names = [self._name(self._running[task]) for task in open_]
+            await asyncio.gather(*(server.abort(http, name) for server in self.holders for name in names))
+            await asyncio.wait(open_, timeout=ABORT_EVERY_S)
+
+    async def _drop(self) -> None:
+        """Waits for nothing of what is under way."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -161,4 +175,5 @@ class ServerLoop:
     def _name(self, number: int) -> str:
         """The id of the request in its latest try."""
         seed = self.ledger.requests[number].seed % 2**32
-        return f"{self.form.version}_{number}_{self.ledger.tries(number)}_{seed}"
+        # To end one is to end all whose names begin with its name: none does, with the dot.
+        return f"{self.form.version}_{number}_{self.ledger.tries(number)}_{seed}."
