@@ -10,7 +10,7 @@ import pytest
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 
 from gcpo_mcore.actor.backend import choose_backend
-from gcpo_mcore.actor.hf_mapping import hf_names, rules
+from gcpo_mcore.actor.hf_mapping import hf_shapes, rules
 from gcpo_mcore.base import platform
 from gcpo_mcore.base.errors import UserError
 from tests.actor.test_layout_checks import DENSE, EXPERTS
@@ -45,4 +45,4 @@ def test_fused_norms_have_the_hugging_face_names_of_the_plain_ones(arch):
     for own, fused in known.items():
         assert table[f"{layer}{fused}weight"] == table[f"{layer}{own}weight"]
     # A Hugging Face folder has as many tensors as before.
-    assert len(hf_names(arch)) == 3 - arch.tied_embeddings + arch.layers * (9 + 3 * arch.qkv_bias + 2 * arch.qk_norm)
+    assert len(hf_shapes(arch)) == 3 - arch.tied_embeddings + arch.layers * (9 + 3 * arch.qkv_bias + 2 * arch.qk_norm)
