@@ -19,6 +19,7 @@ from unittest import mock
 
 import psutil
 import torch
+from torch.cuda import nccl as torch_nccl
 from torch.distributed import distributed_c10d
 from torch.overrides import TorchFunctionMode
 
@@ -71,7 +72,7 @@ def abort_groups() -> None:
 
 def nccl() -> tuple[int, ...] | None:
     """The version of NCCL; None without a GPU."""
-    return tuple(torch.cuda.nccl.version()) if HAS_CUDA else None
+    return tuple(torch_nccl.version()) if HAS_CUDA else None
 
 
 def start(threads: int | None) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gcpo_mcore.rollout.engine import FixedWeights
-from gcpo_mcore.rollout.sglang.process import free_bytes
+from gcpo_mcore.rollout.sglang.process import free_bytes, static_fraction
 from tests.launching import run
 from tests.rollout.own import calls, deaths, environment, own_engine, weights_of
 from tests.rollout.test_sglang_faults import check, requests
@@ -118,3 +118,10 @@ GIB = 2**30
 )
 def test_what_is_free_on_all_gpus_of_a_server(free, first_rank, gpus, expected):
     assert free_bytes(free, first_rank, gpus) == expected
+
+
+def test_the_part_of_a_gpu_that_is_for_weights_and_cache():
+    """All of what is free but what passes need, what the server's process keeps (1.5 GiB) and the trainer's (1 GiB)."""
+    assert static_fraction(2 * GIB, 45 * GIB) == 0.9
+    assert static_fraction(2 * GIB, 4 * GIB) == 0.1  # too little: it will not start, and says so
+    assert static_fraction(2 * GIB, None) is None  # SGLang's own choice

@@ -65,7 +65,7 @@ class ServerProcess:
             "skip-server-warmup": not platform.HAS_CUDA,  # there the first passes compile kernels
             "enable-memory-saver": config.rests,
             "max-total-tokens": config.cache_tokens(config.max_prompt_tokens, arch.max_positions),
-            "mem-fraction-static": _fraction(config.working_bytes(arch, _bytes_of(dtype)), free_bytes),
+            "mem-fraction-static": static_fraction(config.working_bytes(arch, _bytes_of(dtype)), free_bytes),
             "enable-return-routed-experts": config.replay_routing,
             **config.arguments,
         }
@@ -126,7 +126,7 @@ def free_bytes(free: Sequence[int | None], first_rank: int, gpus: int) -> int | 
     return min(known) if known and len(known) == gpus else None
 
 
-def _fraction(working_bytes: int, free_bytes: int | None) -> float | None:
+def static_fraction(working_bytes: int, free_bytes: int | None) -> float | None:
     """The part of what is free that a server may take for weights and cache: all but what its passes need, and what
     the trainer's process on that GPU still takes later. (SGLang's own default fills the GPU.)"""
     if free_bytes is None:

@@ -106,17 +106,20 @@ def _handles(tensors: Named) -> str:
         if not tensor.is_cuda:  # its handle would be a file descriptor, of which the server dies
             raise RuntimeError(f"phase sync: {name} is on the {tensor.device.type}, not on a GPU")
     out = io.BytesIO()
-    pickler = ForkingPickler(out)
-    pickler.dispatch_table = pickler.dispatch_table.new_child({torch.Tensor: _reduce})
-    pickler.dump(tensors)
+    HandlePickler(out).dump(tensors)
     return base64.b64encode(out.getvalue()).decode()
 
 
-def _reduce(tensor: torch.Tensor) -> tuple[Any, tuple]:
-    """As torch reduces a tensor on a GPU, with the GPU's UUID for its number: the server may see others (SGLang's
+class HandlePickler(ForkingPickler):
+    """Pickles tensors on a GPU as torch does, with the GPU's UUID for its number: the server may see others (SGLang's
     patch_torch.py takes both)."""
-    rebuild, arguments = reductions.reduce_tensor(tensor)
-    return rebuild, by_uuid(arguments, str(torch.cuda.get_device_properties(arguments[DEVICE]).uuid))
+
+    def reducer_override(self, obj: Any) -> Any:
+        """See pickle.Pickler."""
+        if not isinstance(obj, torch.Tensor):
+            return NotImplemented
+        rebuild, arguments = reductions.reduce_tensor(obj)
+        return rebuild, by_uuid(arguments, str(torch.cuda.get_device_properties(obj.device).uuid))
 
 
 def by_uuid(arguments: tuple, uuid: str) -> tuple:
