@@ -7,9 +7,9 @@ Two sizes of random weights, 1 and 2 threads. The two take turns within one run,
 everything from sampling to the optimizer. Tokens are those of prompts and responses that a step samples and trains on;
 responses end at the end token or at the limit, in both. The ratio is ours to TRL's, of the medians of the steps.
 TRL has what is fastest on a CPU: its default attention and fused AdamW, no gradient checkpointing, one micro-batch,
-a log line only at the end. Ours shares prompts, which is off by default. `--ours` adds options to our side. `limit_tokens_per_s`: what there would be
-if nothing took time but the products of a step's matrices, each prompt once, at the rate of a large product measured in
-the same run.
+a log line only at the end. Ours shares prompts, which is off by default; `--ours` adds options to our side.
+`limit_tokens_per_s`: what there would be if nothing took time but the products of a step's matrices, each prompt once,
+at the rate of a large product measured in the same run.
 """
 
 import argparse
