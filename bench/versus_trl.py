@@ -7,7 +7,9 @@ Two sizes of random weights, 1 and 2 threads. The two take turns within one run,
 everything from sampling to the optimizer. Tokens are those of prompts and responses that a step samples and trains on;
 responses end at the end token or at the limit, in both. The ratio is ours to TRL's, of the medians of the steps.
 TRL has what is fastest on a CPU: its default attention and fused AdamW, no gradient checkpointing, one micro-batch,
-a log line only at the end. `--ours` adds options to our side (for example trainer.tokens_per_microbatch=2048).
+a log line only at the end. Ours shares prompts, which is off by default; `--ours` adds options to our side.
+`limit_tokens_per_s`: what there would be if nothing took time but the products of a step's matrices, each prompt once,
+at the rate of a large product measured in the same run.
 """
 
 import argparse
@@ -70,11 +72,12 @@ def ours(folder: Path, size: dict, threads: int, more: list[str]) -> dict:
         "evaluation.at_start=false", f"rollout.sampling.max_response_tokens={size['response_tokens']}",
         "rollout.sequences_per_batch=256", "optimizer.lr=1e-6", f"parallel.threads={threads}", "~reward.parts",
         f"+reward.parts.format={{weight: 1.0, gate: null, settings: {{pattern: '{PATTERN}'}}}}",
-        "reward.accuracy=format", *more,
+        "reward.accuracy=format", "trainer.share_prompts=true", *more,
     ]  # fmt: skip
-    subprocess.run(
-        command, cwd=ROOT, env=environment(threads), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    done = subprocess.run(command, cwd=ROOT, env=environment(threads), capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"training failed:
+{done.stderr[-4000:]}")
     newest = max((folder / "runs").iterdir(), key=lambda path: path.stat().st_mtime)
     lines = [json.loads(line) for line in (newest / "metrics.jsonl").read_text().splitlines()][WARM_UP_STEPS:]
     prompt_tokens = size["prompts"] * SAMPLES * size["prompt_tokens"]
@@ -134,6 +137,29 @@ def train_with_trl(folder: Path, size: dict) -> None:
     print(json.dumps({"s": seconds, "tokens": tokens}))
 
 
+def product_flops_per_s(threads: int) -> float:
+    """Operations per second of a product of two large fp32 matrices: the best of several."""
+    code = (
+        "import torch, time\na, b = torch.randn(2, 1536, 1536)\nbest = 9e9\n"
+        "for _ in range(15):\n s = time.perf_counter()\n a @ b\n best = min(best, time.perf_counter() - s)\n"
+        "print(2 * 1536**3 / best)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(threads), check=True, capture_output=True)
+    return float(done.stdout)
+
+
+def limit_tokens_per_s(folder: Path, size: dict, tokens: float, threads: int) -> float:
+    """`tokens` of a step by the seconds of its matrix products: one forward pass to sample, three to train."""
+    from gcpo_mcore.hf.architecture import read_architecture
+    from gcpo_mcore.hf.flops import forward_flops
+
+    arch, prompt = read_architecture(str(folder / "model")), size["prompt_tokens"]
+    rows = size["prompts"] * SAMPLES
+    each = round(tokens / rows)
+    flops = forward_flops(arch, [each] * rows) - forward_flops(arch, [prompt] * (rows - size["prompts"]))
+    return tokens / (4 * flops / product_flops_per_s(threads))
+
+
 def figures(parts: list[dict]) -> dict:
     """Of all steps of the rounds: seconds and tokens/s, the median with the least and the most."""
     seconds = [s for part in parts for s in part["s"]]
@@ -157,7 +183,10 @@ def compare(name: str, threads: int, rounds: int, more: list[str]) -> dict:
         for _ in range(rounds):
             trl.append(theirs(Path(folder), size, threads))
             own.append(ours(Path(folder), size, threads, more))
+        tokens = statistics.mean(n for part in own for n in part["tokens"])
+        limit = limit_tokens_per_s(Path(folder), size, tokens, threads)
     result = {"size": name, "threads": threads, "gcpo_mcore": figures(own), "trl": figures(trl)}
+    result["limit_tokens_per_s"] = round(limit)
     result["gcpo_mcore"]["phases_s"] = own[-1]["phases_s"]
     of = {who: result[who]["tokens_per_s"]["median"] for who in ("gcpo_mcore", "trl")}
     result["tokens_per_s_ratio"] = round(of["gcpo_mcore"] / of["trl"], 3)
