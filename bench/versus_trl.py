@@ -76,8 +76,7 @@ def ours(folder: Path, size: dict, threads: int, more: list[str]) -> dict:
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, env=environment(threads), capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"training failed:
-{done.stderr[-4000:]}")
+        raise SystemExit(f"training failed:\n{done.stderr[-4000:]}")
     newest = max((folder / "runs").iterdir(), key=lambda path: path.stat().st_mtime)
     lines = [json.loads(line) for line in (newest / "metrics.jsonl").read_text().splitlines()][WARM_UP_STEPS:]
     prompt_tokens = size["prompts"] * SAMPLES * size["prompt_tokens"]

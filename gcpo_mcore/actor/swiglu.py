@@ -3,13 +3,14 @@
 import torch
 import torch.nn.functional as F
 from megatron.core.transformer import TransformerConfig
+from megatron.core.transformer.module import MegatronModule
 
 
-class SwiGLU(torch.nn.Module):
+class SwiGLU(MegatronModule):
     """Maps what the first linear layer projected, [..., 2 m] with the gate before the up, to [..., m]."""
 
     def __init__(self, config: TransformerConfig):
-        super().__init__()
+        super().__init__(config=config)
         assert config.gated_linear_unit and config.activation_func is F.silu
 
     def forward(self, projected: torch.Tensor) -> torch.Tensor:
