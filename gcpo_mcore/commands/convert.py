@@ -30,6 +30,7 @@ def to_hf(run: Path, out: Path, step: int | None, dtype: str | None, shard_bytes
     from omegaconf import OmegaConf
 
     from gcpo_mcore.run.folder import RunFolder, check
+    from gcpo_mcore.run.manifest import named_versions
     from gcpo_mcore.run.setup import process_group
 
     given = run
@@ -48,7 +49,8 @@ def to_hf(run: Path, out: Path, step: int | None, dtype: str | None, shard_bytes
     with process_group(threads=None, deadline_s=DEADLINE_S):
         from gcpo_mcore.convert.convert import checkpoint_to_hf
 
-        difference = checkpoint_to_hf(checkpoint, folder.path / "model", own, out, dtype or own, shard_bytes)
+        with named_versions(checkpoint):
+            difference = checkpoint_to_hf(checkpoint, folder.path / "model", own, out, dtype or own, shard_bytes)
     print(f"{checkpoint} -> {out}  (largest logit difference to the checkpoint: {difference:.1e})")
 
 
