@@ -5,6 +5,7 @@
 The distributed optimizer's state was gathered whole on every rank ('fully_reshardable').
 """
 
+import inspect
 import multiprocessing.dummy
 import warnings
 from pathlib import Path
@@ -38,7 +39,9 @@ def write_as_before(actor: Actor, folder: Path) -> None:
                 _keep_padding(inner)
         optimizer = stage.optimizer.sharded_state_dict(_of(stage.chunks), metadata=SHARDING)
         state = {"model": _of(stage.chunks), "optimizer": optimizer}
-        dist_checkpointing.save(state, str(shards), content_metadata=SHARDING)
+        has_choice = "async_strategy" in inspect.signature(dist_checkpointing.save).parameters  # 0.17 and later
+        options = {"async_strategy": "mcore"} if has_choice else {}
+        dist_checkpointing.save(state, str(shards), content_metadata=SHARDING, **options)
 
 
 def _of(chunks) -> dict:
