@@ -20,7 +20,7 @@ from gcpo_mcore.base import platform
 from gcpo_mcore.base.sums import Sum
 from gcpo_mcore.hf.architecture import Architecture
 from gcpo_mcore.shards.piece import Piece
-from gcpo_mcore.shards.reading import Reading
+from gcpo_mcore.shards.reading import Reading, read_index
 from gcpo_mcore.shards.writing import write_file, write_index
 
 ONE_PROCESS = ParallelConfig(
@@ -42,7 +42,7 @@ class ShardReader:
     """`reader(name)` is the whole Megatron parameter of that name, read from `shards` at each call."""
 
     def __init__(self, shards: Path, model: GPTModel):
-        self.shards = shards
+        self.shards, self.index = shards, read_index(shards)
         with platform.megatron():
             self.places = model.sharded_state_dict(prefix="")
 
@@ -51,7 +51,7 @@ class ShardReader:
         whole = torch.empty(place.data.shape, dtype=place.data.dtype)
         with platform.megatron():
             wanted = list(pieces(place, whole.view(-1)))
-        Reading(self.shards, wanted).fill()
+        Reading(self.shards, wanted, self.index).fill()
         return whole
 
 

@@ -32,11 +32,14 @@ class _Copy(NamedTuple):
 
 
 class Reading:
-    """`pieces`, to be read from `shards`. UserError if these do not have them all, or cannot be read."""
+    """`pieces`, to be read from `shards`. UserError if these do not have them all, or cannot be read.
 
-    def __init__(self, shards: Path, pieces: Iterable[Piece]):
+    index: what `read_index` returned, for many readings of the same shards.
+    """
+
+    def __init__(self, shards: Path, pieces: Iterable[Piece], index: Metadata | None = None):
         self.shards = shards
-        self._index = read_index(shards)
+        self._index = index or read_index(shards)
         self._copies: dict[MetadataIndex, list[_Copy]] = defaultdict(list)  # of each stored piece
         self._padded: list[torch.Tensor] = []
         for piece in pieces:

@@ -13,6 +13,7 @@ from unittest import mock
 import torch
 from megatron.core import optimizer as megatron_optimizer
 from megatron.core import parallel_state
+from megatron.core.optimizer import distrib_optimizer
 
 from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.checkpoint import load_actor
@@ -54,7 +55,11 @@ def counts(actor: Actor) -> list[int]:
 def main(model: str, out: str, folder: str) -> None:
     result, algorithm = {}, gcpo()
     fused = {"Adam": GroupCountingAdam, "USING_PYTORCH_OPTIMIZER": False}
-    with process_group(threads=1, deadline_s=900), mock.patch.multiple(megatron_optimizer, **fused):
+    with (
+        process_group(threads=1, deadline_s=900),
+        mock.patch.multiple(megatron_optimizer, **fused),
+        mock.patch.object(distrib_optimizer, "Adam", GroupCountingAdam),
+    ):
         for name, options in CASES.items():
             whole = build_actor(model, options)
             batch, checkpoint = deal(whole), Path(folder) / name

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import xxhash
 from safetensors.torch import load_file
 
 from gcpo_mcore.monitor.metrics import read_metrics
@@ -64,6 +65,17 @@ def checkpoints(folder: Path) -> list[str]:
 def test_some_checkpoints_are_kept_for_good(whole_folder):
     """The newest one and every second step's."""
     assert checkpoints(whole_folder) == ["step_000002", "step_000004", "step_000005"]
+
+
+def test_every_file_has_its_sum(whole_folder):
+    """Those that were taken while the files were written, against what lies there now."""
+    for step in (whole_folder / "r/checkpoints").iterdir():
+        files = json.loads((step / "manifest.json").read_text())["files"]
+        there = {str(path.relative_to(step)): path.read_bytes() for path in step.rglob("*") if path.is_file()}
+        assert there.keys() - files.keys() == {"manifest.json", "manifest.sum"}
+        for name, said in files.items():
+            of = xxhash.xxh3_128(there[name]).hexdigest()
+            assert said == {"bytes": len(there[name]), "algorithm": "xxh3_128", "sum": of}, name
 
 
 def test_golden_answers_went_in(whole):
