@@ -1,13 +1,12 @@
-"""The actor's state on disk, through megatron-core's dist_checkpointing: it loads at any layout. checkpoint_writer.py
-writes it.
+"""The actor's state on disk: it loads at any layout. checkpoint_writer.py writes it.
 
-FOLDER/shards/    model and optimizer, sharded
+FOLDER/shards/    model and optimizer, in pieces (gcpo_mcore/shards): of rank 3, __3_0.distcp weights, __3_1 state
 FOLDER/rank_*.pt  random-number states, one file per rank
 """
 
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,22 @@ import torch.distributed as dist
 from megatron.core.models.gpt import GPTModel
 
 from gcpo_mcore.actor.actor import Actor
-from gcpo_mcore.actor.optimizer_state import load_optimizer
-from gcpo_mcore.actor.sharded import load_sharded, sharded_chunks
+from gcpo_mcore.actor.optimizer_state import main_name, set_common_state, stepped_by
+from gcpo_mcore.actor.sharded import pieces, places, values
 from gcpo_mcore.base import platform
+from gcpo_mcore.base.collectives import from_every_rank
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.sums import Sum, damage
+from gcpo_mcore.shards.piece import Piece
+from gcpo_mcore.shards.reading import Reading, read_common
+from gcpo_mcore.shards.writing import COMMON, INDEX
 
-# Stored by parameter, not by rank: the only form of the distributed optimizer that loads at another layout.
-SHARDING = {"distrib_optim_sharding_type": "fully_reshardable", "chained_optim_avoid_prefix": True}
+SHARDS = "shards"
+Sums = Mapping[str, Sum]  # of a checkpoint's files, by their path in it
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint of which a file is not what was written, in words that name rank and file."""
 
 
 def random_states_file(folder: Path) -> Path:
@@ -30,34 +39,66 @@ def random_states_file(folder: Path) -> Path:
 
 
 def load_weights(chunks: Sequence[GPTModel], folder: Path) -> None:
-    """Reads only the weights of a checkpoint, into a stage's `chunks` at any layout. A collective over all ranks."""
+    """Reads only the weights of a checkpoint, into a stage's `chunks` at any layout, and compares no sums."""
     with platform.megatron(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        _load_weights(chunks, folder / "shards")
+        wanted = _weights(chunks)
+    Reading(folder / SHARDS, wanted).fill()
 
 
-def load_actor(actor: Actor, folder: Path) -> None:
+def load_actor(actor: Actor, folder: Path, sums: Sums) -> None:
     """Restores what a CheckpointWriter wrote, whatever the layout it was written at. A collective over all ranks.
 
-    Brings an offloaded actor back to the device. Random-number states come back only if this rank existed then.
+    Every rank compares the files that it reads with `sums` first; those that have none are not compared. Brings an
+    offloaded actor back to the device. Random-number states come back only if this rank existed then.
+
+    On every rank, before anything was changed, with what the first rank that met something saw: DamagedCheckpoint, or
+    UserError if the files are what was written, but not what this actor can read.
     """
     actor.onload()
     stage = actor.stage()
     with platform.megatron(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        _load_weights(stage.chunks, folder / "shards")
-        load_optimizer(stage.optimizer, sharded_chunks(stage.chunks), folder / "shards")
-    states_file = random_states_file(folder)
-    if states_file.is_file():
-        states = torch.load(states_file, weights_only=False)
-        torch.set_rng_state(states["torch"])
-        np.random.set_state(states["numpy"])
-        random.setstate(states["python"])
-        if platform.HAS_CUDA and "cuda" in states:
-            torch.cuda.set_rng_state(states["cuda"])
+        weights, stepped = _weights(stage.chunks), stepped_by(stage.optimizer, stage.chunks)
+        problem, reading, common = None, None, {}
+        try:
+            _compare(folder, sums, [f"{SHARDS}/{COMMON}", f"{SHARDS}/{INDEX}"])
+            common = read_common(folder / SHARDS)
+            states = [piece for one in stepped for piece in one.states(main_name(common))]
+            reading = Reading(folder / SHARDS, [*weights, *states])
+            own = random_states_file(folder)
+            _compare(folder, sums, sorted(f"{SHARDS}/{name}" for name in reading.files))
+            _compare(folder, sums, [own.name] if own.is_file() or own.name in sums else [])
+        except UserError as error:
+            problem = (type(error), str(error))
+    for rank, seen in enumerate(from_every_rank(problem)):
+        if seen:
+            raise seen[0](f"rank {rank}: {seen[1]}")
+    assert reading is not None  # nobody saw a problem
+    reading.fill()
+    set_common_state(stage.optimizer, common)
+    _set_random_states(random_states_file(folder))
 
 
-def _load_weights(chunks: Sequence[GPTModel], shards: Path) -> None:
-    state = load_sharded({"model": sharded_chunks(chunks)}, shards, is_whole=True)["model"]
-    for number, chunk in enumerate(chunks):
-        chunk.load_state_dict(state[str(number)])
+def _weights(chunks: Sequence[GPTModel]) -> list[Piece]:
+    """The pieces of every weight of a stage's chunks. Runs inside `platform.megatron()`."""
+    return [piece for place in places(chunks) for piece in pieces(place, values(place).view(-1))]
+
+
+def _compare(folder: Path, sums: Sums, names: Iterable[str]) -> None:
+    """DamagedCheckpoint for the first file that is not what its sum says."""
+    for name in names:
+        if name in sums and (problem := damage(folder / name, sums[name])):
+            raise DamagedCheckpoint(f"{name} {problem}")
+
+
+def _set_random_states(file: Path) -> None:
+    """Restores this rank's random-number states, if the checkpoint has any."""
+    if not file.is_file():
+        return
+    states = torch.load(file, weights_only=False)
+    torch.set_rng_state(states["torch"])
+    np.random.set_state(states["numpy"])
+    random.setstate(states["python"])
+    if platform.HAS_CUDA and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"])

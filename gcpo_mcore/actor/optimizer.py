@@ -1,15 +1,14 @@
 """AdamW as megatron-core builds it, its learning-rate schedule, and the guard against non-finite gradients."""
 
 import math
-from typing import Any
 
 import torch
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import ChainedOptimizer, get_megatron_optimizer
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
-from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 
 from gcpo_mcore.actor.config import OptimizerConfig, ParallelConfig
+from gcpo_mcore.actor.optimizer_state import counts_in_groups
 from gcpo_mcore.base import platform
 from gcpo_mcore.base.errors import UserError
 
@@ -36,9 +35,6 @@ def build_optimizer(
             [*chunks],
         )
     assert isinstance(optimizer, ChainedOptimizer)  # of one or two: experts have their own
-    for inner in optimizer.chained_optimizers:
-        if isinstance(inner, DistributedOptimizer):
-            _keep_padding(inner)
     with platform.megatron():
         allocate_state(optimizer)
     return optimizer
@@ -96,34 +92,6 @@ def allocate_state(optimizer: ChainedOptimizer) -> None:
     """
     for inner in optimizer.chained_optimizers:
         inner.init_state_fn(inner.optimizer, inner.config)
-        if isinstance(inner.optimizer, torch.optim.AdamW):  # fused ones count per group
+        if not counts_in_groups(inner.optimizer):
             for state in inner.optimizer.state.values():
                 state.setdefault("step", torch.zeros(()))
-
-
-def _keep_padding(optimizer: DistributedOptimizer) -> None:
-    """Repairs megatron-core 0.16: a checkpoint's tensors are found in the gradient buffer by places that count the
-    padding between its buckets, but the buffer is gathered without it. Tied embeddings over pipeline stages have a
-    bucket of their own: what lies behind it was shifted, with a warning at most.
-    """
-    original = optimizer.get_parameter_state_dp_zero
-
-    def with_padding(*args, **kwargs):
-        state: dict[Any, Any] | None = original(*args, **kwargs)
-        if state is None:  # another rank's to gather
-            return None
-        for number, buffer in enumerate(optimizer.buffers):
-            for tensors in state[number].values():
-                tensors |= {k: _padded(v, buffer) for k, v in tensors.items() if torch.is_tensor(v)}
-        return state
-
-    optimizer.get_parameter_state_dp_zero = with_padding
-
-
-def _padded(flat: torch.Tensor, buffer) -> torch.Tensor:
-    """[numel] a buffer's values with the padding between its buckets, from `flat` without it."""
-    out = flat.new_zeros(buffer.numel)
-    by_bucket = flat.split([bucket.numel_unpadded for bucket in buffer.buckets])
-    for bucket, values in zip(buffer.buckets, by_bucket, strict=True):
-        out[bucket.offset : bucket.offset + len(values)] = values
-    return out

@@ -9,12 +9,10 @@ nothing at all where CUDA is there. Every call into megatron-core stands inside 
 import contextlib
 import ctypes
 import functools
-import multiprocessing.dummy
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from unittest import mock
 
 import psutil
@@ -211,12 +209,6 @@ def megatron() -> Iterator[None]:
 
         stack.enter_context(mock.patch.object(random, "_set_cuda_rng_state", _set_rng_state))
         stack.enter_context(mock.patch.object(random, "_get_cuda_rng_state", _get_rng_state))
-        # Its checkpoint writer forks, which is no longer safe in a process with gloo's threads, and starts a
-        # manager process that takes seconds; threads write small shards as well.
-        from megatron.core.dist_checkpointing.strategies import filesystem_async
-
-        threads = SimpleNamespace(get_context=lambda method: multiprocessing.dummy)
-        stack.enter_context(mock.patch.object(filesystem_async, "mp", threads))
         # all_to_all wants its sizes as lists; megatron makes lists of tensors that come from a GPU only.
         from megatron.core.transformer.moe import token_dispatcher
 

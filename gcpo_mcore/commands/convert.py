@@ -32,6 +32,7 @@ UNGATED = (
 def to_hf(run: Path, out: Path, step: int | None, dtype: str | None, shard_bytes: int, is_gated: bool) -> None:
     """Writes `out` from the checkpoint. UserError if there is none, or `out` exists."""
     from gcpo_mcore.run.folder import RunFolder, check
+    from gcpo_mcore.run.manifest import named_versions
 
     given = run
     run, step = _run_and_step(run, step)
@@ -48,7 +49,8 @@ def to_hf(run: Path, out: Path, step: int | None, dtype: str | None, shard_bytes
     from gcpo_mcore.convert.convert import ExportSettings, checkpoint_to_hf
 
     settings = ExportSettings(dtype, shard_bytes, is_gated)
-    difference = checkpoint_to_hf(folder, int(checkpoint.name.removeprefix("step_")), out, settings)
+    with named_versions(checkpoint):
+        difference = checkpoint_to_hf(folder, int(checkpoint.name.removeprefix("step_")), out, settings)
     print(f"{checkpoint} -> {out}  ({_said(difference, 'checkpoint')})")
 
 

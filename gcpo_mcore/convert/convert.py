@@ -79,8 +79,8 @@ def hf_to_checkpoint(hf_folder: Path, dtype: str, out: Path, is_gated: bool = Tr
         folder.begin_checkpoint(0, {"step": 0, "version": 0})
         shards = folder.temporary(0) / "shards"
         shards.mkdir()
-        write_shards(shards, model, megatron_reader(model, arch, weights, rounded))
-        folder.finish_checkpoint(0, arch)
+        sums = write_shards(shards, model, megatron_reader(model, arch, weights, rounded))
+        folder.finish_checkpoint(0, arch, {f"shards/{name}": each for name, each in sums.items()})
         if is_gated:
             return compare(arch, ShardReader(folder.folder(0) / "shards", model), hf_folder, rounded, out)
 

@@ -4,16 +4,14 @@ runs/NAME/config.yaml            the resolved configuration
 runs/NAME/model/                 config.json and tokenizer of the model (what an export needs besides weights)
 runs/NAME/metrics.jsonl, tb/     numbers;  rollouts/ the samples of each step;  logs/ the console's lines
 runs/NAME/hf/, hf_step           the last export, and the step that it is of
-runs/NAME/checkpoints/step_000020/{shards/, rank_*.pt, state.json, manifest.json}
+runs/NAME/checkpoints/step_000020/{shards/, rank_*.pt, state.json, manifest.json, manifest.sum}
 """
 
-import hashlib
 import json
 import logging
 import re
 import shutil
-from collections.abc import Collection
-from dataclasses import asdict
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +20,17 @@ from omegaconf import OmegaConf
 from gcpo_mcore.base.config import flat, is_below
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.files import remove, sync_folder, write_atomically
+from gcpo_mcore.base.sums import Sum, damage, size_damage, sum_file
 from gcpo_mcore.hf.architecture import Architecture
 from gcpo_mcore.hf.files import copy_model_files
+from gcpo_mcore.run.manifest import read_manifest, write_manifest
 
 EXPORT_NOTE = "hf_step"  # the file that has the step of the export
 NAME = re.compile(r"step_([0-9]{6,})")  # of a checkpoint's folder
 
 log = logging.getLogger(__name__)
+
+STATE = "state.json"
 
 
 class RunFolder:
@@ -68,12 +70,14 @@ class RunFolder:
 
     def state(self, step: int) -> dict[str, Any]:
         """The state that `begin_checkpoint` was given for `step`."""
-        return json.loads((self.folder(step) / "state.json").read_text())
+        return json.loads((self.folder(step) / STATE).read_text())
 
-    def newest_good(self) -> Path | None:
-        """The newest checkpoint whose files are all there and unchanged; a warning for each bad one."""
+    def newest_good(self, below: int | None = None, reads_all: bool = True) -> Path | None:
+        """The newest checkpoint, of a step below that one, that `check` finds good; a warning for each bad one."""
         for step in self.steps():
-            problem = check(self.folder(step))
+            if below is not None and step >= below:
+                continue
+            problem = check(self.folder(step), reads_all)
             if problem is None:
                 return self.folder(step)
             log.warning("checkpoint %s is left out: %s", self.folder(step), problem)
@@ -115,14 +119,15 @@ class RunFolder:
         temporary = self.temporary(step)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        write_atomically(temporary / "state.json", json.dumps(state))
+        write_atomically(temporary / STATE, json.dumps(state))
 
-    def finish_checkpoint(self, step: int, arch: Architecture) -> None:
-        """Adds the manifest, makes it durable, and gives the folder its name."""
+    def finish_checkpoint(self, step: int, arch: Architecture, sums: Mapping[str, Sum]) -> None:
+        """Adds the manifest, makes it durable, and gives the folder its name.
+
+        sums: of what was written into it since `begin_checkpoint`, by path. None of it is read again.
+        """
         temporary = self.temporary(step)
-        files = {str(p.relative_to(temporary)): _sum(p) for p in sorted(temporary.rglob("*")) if p.is_file()}
-        manifest = {"step": step, "architecture": asdict(arch), "files": files}
-        write_atomically(temporary / "manifest.json", json.dumps(manifest, indent=1))
+        write_manifest(temporary, step, arch, {STATE: sum_file(temporary / STATE), **sums})
         shutil.rmtree(self.folder(step), ignore_errors=True)
         temporary.rename(self.folder(step))
         sync_folder(self.checkpoints)
@@ -139,33 +144,25 @@ class RunFolder:
             shutil.rmtree(unfinished)
 
 
-def check(checkpoint: Path) -> str | None:
-    """The words for what is wrong with a checkpoint folder, or None. Reads every byte: the sums are in its manifest."""
+def check(checkpoint: Path, reads_all: bool = True) -> str | None:
+    """The words for what is wrong with a checkpoint folder, or None: its files and their sums are in its manifest.
+
+    reads_all: read every byte. Otherwise only the manifest and the loop's state, and the files' sizes: whoever loads
+    the others compares them.
+    """
     try:
-        manifest = json.loads((checkpoint / "manifest.json").read_text())
-    except (OSError, ValueError):
-        return "it has no readable manifest.json"
-    for name, (size, digest) in manifest["files"].items():
-        path = checkpoint / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if [size, digest] != _sum(path):
-            return f"{name} is damaged"
+        manifest = read_manifest(checkpoint)
+    except UserError as error:
+        return str(error)
+    for name, expected in manifest.files.items():
+        compare = damage if reads_all or name == STATE else size_damage
+        if problem := compare(checkpoint / name, expected):
+            return f"{name} {problem}"
     return None
-
-
-def read_manifest(checkpoint: Path) -> dict[str, Any]:
-    """The manifest of a good checkpoint."""
-    return json.loads((checkpoint / "manifest.json").read_text())
 
 
 def check_architecture(checkpoint: Path, arch: Architecture) -> None:
     """Raises a UserError if the checkpoint holds another model than `arch`."""
-    difference = arch.difference(read_manifest(checkpoint)["architecture"])
+    difference = arch.difference(read_manifest(checkpoint).architecture)
     if difference:
         raise UserError(f"{checkpoint} is a checkpoint of another model: {difference}")
-
-
-def _sum(path: Path) -> list[int | str]:
-    with open(path, "rb") as f:
-        return [path.stat().st_size, hashlib.file_digest(f, "sha256").hexdigest()]

@@ -152,7 +152,7 @@ def _find_checkpoint(config: RunConfig, folder: RunFolder, resolved: dict, arch:
         return 0
     if config.run.resume == "never":
         raise UserError(f"run.resume=never, but {folder.path} has checkpoints; choose another run.name, or remove it")
-    newest = folder.newest_good()
+    newest = folder.newest_good(reads_all=False)
     if newest is None:
         raise UserError(f"{folder.path}: no checkpoint is good; remove the folder to start anew")
     check_architecture(newest, arch)

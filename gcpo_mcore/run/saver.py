@@ -7,7 +7,6 @@ import torch.distributed as dist
 
 from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.checkpoint_writer import CheckpointWriter
-from gcpo_mcore.base.background import Background
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.monitor.watchdog import Phases
 from gcpo_mcore.run.exports import BackgroundExports
@@ -17,8 +16,8 @@ from gcpo_mcore.run.plan import Plan
 class Saver:
     """Writes a run's checkpoints. Every method is a collective over all ranks.
 
-    A checkpoint passes two stages: every rank's files are written; rank 0 sums them up and gives the folder its name.
-    In between it is `tmp_step_*`, which nothing reads. One at a time is on its way.
+    Every rank writes and sums its own files; when all are whole, rank 0 collects the sums and names the folder. Until
+    then it is `tmp_step_*`, which nothing reads. One at a time is on its way.
     """
 
     def __init__(self, plan: Plan, actor: Actor, phases: Phases):
@@ -27,8 +26,7 @@ class Saver:
         self.is_writer = dist.get_rank() == 0
         self.exports = BackgroundExports(plan.folder, self.settings.hf_every_steps, self.settings.gate_exports)
         self._step = 0  # of the checkpoint on its way
-        self._files: CheckpointWriter | None = None  # the first stage
-        self._naming: Background | None = None  # the second, on rank 0
+        self._files: CheckpointWriter | None = None
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Takes a checkpoint of the actor and `state` as they are now. Returns when it has its name, or at once if
@@ -52,24 +50,16 @@ class Saver:
             self.wait()
 
     def poll(self) -> None:
-        """Takes the checkpoint on its way to its next stage if it is ready. UserError if it failed."""
-        if self._naming and not self._naming.is_running:
-            self._end_naming(self._naming)
+        """Ends the checkpoint on its way if all its files are written. UserError if it failed."""
         if self._files and self._files.is_done():
             with self.phases.phase("checkpoint"):
-                self._begin_naming(self._files)
+                self._finish(self._files)
 
     def wait(self) -> None:
         """Returns when no checkpoint is on its way. UserError if it failed."""
-        if not (self._files or self._naming) and not self.settings.async_checkpoints:
-            return
-        with self.phases.phase("checkpoint"):
-            if self._files:
-                self._begin_naming(self._files)
-            if self._naming:
-                self._naming.wait()
-                self._end_naming(self._naming)
-            dist.barrier()
+        if self._files:
+            with self.phases.phase("checkpoint"):
+                self._finish(self._files)
 
     def close(self) -> None:
         """Waits for the checkpoint and the exports on their way."""
@@ -78,24 +68,21 @@ class Saver:
             self.exports.close()
             self._drop_old()
 
-    def _begin_naming(self, files: CheckpointWriter) -> None:
-        """Ends the first stage."""
+    def _finish(self, files: CheckpointWriter) -> None:
+        """Waits for every rank's files and gives the checkpoint its name."""
         self._files = None
         try:
-            files.finish()
+            sums = files.finish()
         except UserError as error:
             raise UserError(f"phase checkpoint: {error}; earlier checkpoints are intact") from error
         if self.is_writer:
-            step = self._step
-            self._naming = Background(lambda: self.folder.finish_checkpoint(step, self.plan.arch), "checkpoint naming")
-
-    def _end_naming(self, naming: Background) -> None:
-        """Ends the second stage."""
-        self._naming = None
-        if naming.error:
-            raise self._failure(self.folder.temporary(self._step), naming.error) from naming.error
-        self.exports.after_checkpoint(self._step)
-        self._drop_old()
+            try:
+                self.folder.finish_checkpoint(self._step, self.plan.arch, sums)
+            except (OSError, UserError) as error:
+                raise self._failure(self.folder.temporary(self._step), error) from error
+            self.exports.after_checkpoint(self._step)
+            self._drop_old()
+        dist.barrier()
 
     def _drop_old(self) -> None:
         self.folder.drop_old(self.settings.keep_checkpoints, self.settings.keep_every_steps, self.exports.reading)

@@ -8,7 +8,6 @@ import time
 import torch.distributed as dist
 
 from gcpo_mcore.actor.actor import Actor
-from gcpo_mcore.actor.checkpoint import load_actor
 from gcpo_mcore.actor.reference import Reference
 from gcpo_mcore.batch import WeighedBatch
 from gcpo_mcore.data.cursor import Mixture
@@ -24,6 +23,7 @@ from gcpo_mcore.run.golden_check import GoldenCount, count_golden
 from gcpo_mcore.run.old_logprobs import needs_pass, old_logprobs
 from gcpo_mcore.run.plan import Plan
 from gcpo_mcore.run.report import Report
+from gcpo_mcore.run.restoring import restore
 from gcpo_mcore.run.saver import Saver
 
 
@@ -145,10 +145,8 @@ class Trainer:
         self.saver.save(self.step, {"step": self.step, "version": self.actor.version, **self.collector.state()})
 
     def restore(self, step: int) -> None:
-        """Goes on from the checkpoint of `step`."""
+        """Goes on from the checkpoint of `step`, or an older one if that is damaged."""
         with self.phases.phase("restore"):
-            folder = self.plan.folder.folder(step)
-            load_actor(self.actor, folder)
-            state = self.plan.folder.state(step)
+            state = restore(self.actor, self.plan.folder, step)
             self.step, self.actor.version = state["step"], state["version"]
             self.collector.restore(state)

@@ -99,7 +99,7 @@ def train(model: str, options: dict[str, str], offload: str, folder: Path) -> di
     result["reference"] = float((reference.score(batch) - before).abs().max())
     weights = {name: tensor.clone() for name, tensor in actor.export()}
     again = build(model, options, offload)
-    load_actor(again, folder)
+    load_actor(again, folder, sums={})
     again.update(rows, algorithm.loss, 2, 3)
     result["resumed"] = max(float((t - weights[n]).abs().max()) for n, t in again.export())
     return result | {"weights": weights}

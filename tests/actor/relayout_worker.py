@@ -2,8 +2,9 @@
 
 A case is NAME:MODEL[@CHECKPOINT][:tensor=2:...]. Without a checkpoint it takes two updates and saves OUT/NAME; with
 one (the name of an earlier case) it loads that and saves what it has then. Either takes one more update. OUT/NAME.pt
-has the checkpoint's tensors, whole, and the weights after that update. break=1 leaves out the repair of the distributed
-optimizer; late=1 takes a second checkpoint, OUT/NAME late, at the same moment, and writes it after that update.
+has the checkpoint's tensors, whole, as megatron-core's own loader reads them, and the weights after that update. old=1
+saves as the project did before it had a writer of its own; late=1 takes a second checkpoint, OUT/NAME late, at the same
+moment, and writes it after that update.
 """
 
 import json
@@ -14,31 +15,25 @@ import torch
 import torch.distributed as dist
 from megatron.core import dist_checkpointing, parallel_state
 
-from gcpo_mcore.actor import optimizer as optimizer_module
 from gcpo_mcore.actor.checkpoint import load_actor
 from gcpo_mcore.actor.checkpoint_writer import CheckpointWriter, save_actor
 from gcpo_mcore.base import platform
 from gcpo_mcore.run.setup import process_group
+from tests.actor.old_checkpoint import write_as_before
 from tests.actor.worker import build_actor, deal, gcpo, take_update
 
 
 def main(out: str, models: str, *cases: str) -> None:
-    folders, algorithm, folder, repair = (
-        json.loads(Path(models).read_text()),
-        gcpo(),
-        Path(out),
-        optimizer_module._keep_padding,
-    )
+    folders, algorithm, folder = json.loads(Path(models).read_text()), gcpo(), Path(out)
     with process_group(threads=1, deadline_s=900):
         for case in cases:
             name, model, *options = case.split(":")
             model, _, checkpoint = model.partition("@")
             layout = dict(option.split("=") for option in options)
-            optimizer_module._keep_padding = (lambda optimizer: None) if "break" in layout else repair
             actor = build_actor(folders[model], layout)
             batch = deal(actor)
             if checkpoint:
-                load_actor(actor, folder / checkpoint)
+                load_actor(actor, folder / checkpoint, sums={})
             else:
                 for update in range(2):
                     take_update(actor, algorithm, batch, update)
@@ -48,7 +43,8 @@ def main(out: str, models: str, *cases: str) -> None:
                 late.mkdir()
             dist.barrier()
             writer = CheckpointWriter(actor, late, is_snapshot=True) if "late" in layout else None
-            save_actor(actor, folder / name)
+            write = write_as_before if "old" in layout else save_actor
+            write(actor, folder / name)
             with platform.megatron():
                 state = dist_checkpointing.load_plain_tensors(str(folder / name / "shards"))
             take_update(actor, algorithm, batch, 2)

@@ -151,7 +151,7 @@ def main(model: str, out: str, *options: str) -> None:
         first = int(o.get("after", 0)) if "load" in o else 0
         result: dict = {"logp": gather(batch, actor.score(batch)).tolist(), "metrics": []}
         if "load" in o:
-            load_actor(actor, Path(o["load"]))
+            load_actor(actor, Path(o["load"]), sums={})
         for update in range(first, int(o.get("updates", 3))):
             result["metrics"].append(take_update(actor, algorithm, batch, update))
             if "save" in o and update + 1 == int(o["after"]):

@@ -14,7 +14,7 @@ from tests.launching import ROOT
 # Lowest first. A room imports rooms of lower floors only: none of its own floor, none above.
 FLOORS = [
     ("the ground: config base, registry, errors, files, platform", ["base"]),
-    ("a prompt and a sample; what a Hugging Face folder is", ["samples", "hf"]),
+    ("a prompt and a sample; what a Hugging Face folder and a folder of shards are", ["samples", "hf", "shards"]),
     ("a batch of samples; what a run tells; how answers are graded", ["batch", "monitor", "rewarding"]),
     ("what an update optimises, who trains, who samples, what prompts there are",
      ["objective", "actor", "rollout", "data"]),

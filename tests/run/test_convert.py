@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from gcpo_mcore.base.sums import sum_folder
 from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.run.folder import RunFolder
 from tests.actor.families import make_model
@@ -99,7 +100,9 @@ def test_trained_checkpoint_of_another_layout(models, tmp_path):
         "tests/actor/worker.py", str(models["qwen3-moe"]), f"{tmp_path}/out.json", "updates=1", "after=1",
         f"save={folder.temporary(1)}", f"weights={tmp_path}/w.pt", "expert=2", "pipeline=2", processes=4,
     )  # fmt: skip
-    folder.finish_checkpoint(1, read_architecture(str(models["qwen3-moe"])))
+    sums = sum_folder(folder.temporary(1))
+    (folder.temporary(1) / "state.json").write_text("{}")
+    folder.finish_checkpoint(1, read_architecture(str(models["qwen3-moe"])), sums)
     folder.write_config({"model": {"dtype": "float32"}})
     folder.keep_model_files(str(models["qwen3-moe"]))
     run("tools/convert.py", "to-hf", str(folder.path), str(tmp_path / "hf"))

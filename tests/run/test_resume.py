@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import xxhash
 from safetensors.torch import load_file
 
 from gcpo_mcore.monitor.metrics import read_metrics
@@ -66,6 +67,17 @@ def test_some_checkpoints_are_kept_for_good(whole_folder):
     assert checkpoints(whole_folder) == ["step_000002", "step_000004", "step_000005"]
 
 
+def test_every_file_has_its_sum(whole_folder):
+    """Those that were taken while the files were written, against what lies there now."""
+    for step in (whole_folder / "r/checkpoints").iterdir():
+        files = json.loads((step / "manifest.json").read_text())["files"]
+        there = {str(path.relative_to(step)): path.read_bytes() for path in step.rglob("*") if path.is_file()}
+        assert there.keys() - files.keys() == {"manifest.json", "manifest.sum"}
+        for name, said in files.items():
+            of = xxhash.xxh3_128(there[name]).hexdigest()
+            assert said == {"bytes": len(there[name]), "algorithm": "xxh3_128", "sum": of}, name
+
+
 def test_golden_answers_went_in(whole):
     assert all(line["groups/golden_injected"] == 4 for line in whole[1])
     assert all(line["mismatch/logp_abs_diff_max"] < 1e-4 for line in whole[1])
@@ -115,10 +127,8 @@ def test_kill_in_a_checkpoint_and_resume_is_bitwise(carry, tmp_path, whole, whol
             for folder in (tmp_path, whole_folder)
         )
         assert mine.keys() == expected.keys()
-        # But for megatron's index, which names its folder, and the states of Python's and numpy's global generators,
-        # which nothing uses.
-        different = [name for name in mine if mine[name] != expected[name]]
-        assert set(different) <= {"shards/.metadata", "rank_00000.pt"}
+        # But for the states of Python's and numpy's global generators, which nothing uses.
+        assert {name for name in mine if mine[name] != expected[name]} <= {"rank_00000.pt"}
 
 
 def test_stop_fail_and_resume_is_bitwise(carry, tmp_path, whole):
@@ -137,16 +147,33 @@ def test_stop_fail_and_resume_is_bitwise(carry, tmp_path, whole):
     assert_same(outcome(tmp_path), whole)
 
 
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content))
+
+
 def test_damaged_checkpoint_is_left_out(carry, tmp_path, whole):
     run(TRAIN, *options(carry, tmp_path, 5, "trainer.stop_at_step=4"))
     shard = max((tmp_path / "r/checkpoints/step_000004/shards").glob("*.distcp"), key=lambda p: p.stat().st_size)
-    content = bytearray(shard.read_bytes())
-    content[len(content) // 2] ^= 1
-    shard.write_bytes(bytes(content))
+    flip_a_bit(shard)
     done = launch(TRAIN, *options(carry, tmp_path, 5))
     assert done.returncode == 0
-    assert f"step_000004 is left out: shards/{shard.name} is damaged" in done.stderr
+    assert f"step_000004 is left out: rank 0: shards/{shard.name} is damaged" in done.stderr
     assert_same(outcome(tmp_path), whole)
+
+
+def test_the_rank_that_reads_the_damage_names_it(carry, tmp_path):
+    """Each of two ranks has an optimizer state of its own; when no checkpoint is good, the line is the last word."""
+    two = "parallel.distributed_optimizer=true", "trainer.keep_checkpoints=2"
+    run(TRAIN, *options(carry, tmp_path, 5, "trainer.stop_at_step=4", *two), processes=2)
+    steps = tmp_path / "r/checkpoints"
+    flip_a_bit(steps / "step_000004/shards/__1_1.distcp")
+    flip_a_bit(steps / "step_000002/rank_00001.pt")
+    done = launch(TRAIN, *options(carry, tmp_path, 5, *two), processes=2)
+    assert done.returncode != 0
+    assert "step_000004 is left out: rank 1: shards/__1_1.distcp is damaged" in done.stderr
+    assert "step_000002: rank 1: rank_00001.pt is damaged; no older checkpoint is good" in done.stderr
 
 
 def test_resume_at_another_layout(carry, tmp_path, whole):
