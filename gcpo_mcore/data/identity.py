@@ -15,8 +15,7 @@ from gcpo_mcore.data.readers import HUB, files_of, load_hub
 
 MIB = 2**20
 ROOMS = ("base", "data", "hf", "rewarding", "samples.py")  # where the code that makes a prompt can be, by the floors
-SETTINGS = {"keys", "system_prompt", "prompt_suffix", "chat_template", "chat_template_kwargs",
-            "max_prompt_tokens", "overlong_prompts"}  # fmt: skip
+NOT_OF_ROWS = {"name", "train", "eval", "curriculum", "cache", "golden_checked_rows"}  # every other key may be
 
 
 def size_mib(path: str) -> float:
@@ -40,7 +39,7 @@ def name_of(
         source,
         _content(path),
         max_rows,
-        config.model_dump(mode="json", include=SETTINGS),
+        config.model_dump(mode="json", exclude=NOT_OF_ROWS),
         _of_rows(curriculum),
         _tokenizer(tokenizer),
         vocabulary,

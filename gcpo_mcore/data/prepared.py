@@ -83,7 +83,8 @@ class Prepared(Prompts):
         """See `Prompts`."""
         import pyarrow.compute as pc
 
-        tokens = pc.fill_null(pc.list_value_length(self._table.column("golden_ids")), 0).to_numpy().copy()
+        lengths = pc.call_function("list_value_length", [self._table.column("golden_ids")])  # made when pyarrow loads
+        tokens = pc.fill_null(lengths, 0).to_numpy().copy()
         tokens[self._golden_end :] = 0
         return tokens
 
