@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 CONFIGS = Path(str(files("gcpo_mcore.configs")))  # the Hydra groups
+PACKAGE = Path(__file__).parents[1]  # the rooms
 SHAPES = CONFIGS / "shapes"  # HUB/NAME/config.json of known models
 
 

@@ -4,6 +4,7 @@
     python tools/prepare.py --seed 1 --out here   # another split and another model
     python tools/prepare.py --skip-starter        # data and the untrained model only, in seconds
     python tools/prepare.py check [DATA ...]      # instead: look for what is wrong with data (check --help)
+    python tools/prepare.py prompts [key=value]   # instead: tokenise large data before a run does (prompts --help)
     python tools/prepare.py reasoning TASK        # instead: rows of a task of reasoning-gym (reasoning --help)
     python tools/prepare.py champ                 # instead: competition problems with human solutions (champ --help)
     python tools/prepare.py teacher               # beside them: a larger model that knows the hard problems too
@@ -18,6 +19,8 @@ Every part appears whole or not at all, and a second call reuses the parts that 
 
 import argparse
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from gcpo_mcore.base import program
@@ -74,6 +77,57 @@ def check(arguments: list[str]) -> int:
     write_atomically(given.bad, "".join(f.line() + "\n" for f in findings))
     print(f"{len(findings)} problems, in {given.bad}" if findings else "nothing is wrong")
     return 1 if findings else 0
+
+
+def prompts(arguments: list[str]) -> int:
+    """Prepare the prompts of the config's large sources in the cache, so that a run starts with them at once."""
+    parser = argparse.ArgumentParser(
+        prog=f"{program.name()} prompts",
+        description="Tokenise the sources above data.cache.above_mib into data.cache.folder, where a run finds them.",
+    )
+    parser.add_argument("settings", nargs="*", metavar="key=value", help=f"as for {program.command('train')}")
+    parser.add_argument("--processes", type=int, default=1, help="that share the work (default: %(default)s)")
+    given = parser.parse_intermixed_args(arguments)
+
+    from gcpo_mcore.monitor.tables import print_results
+
+    with ProcessPoolExecutor(max(given.processes - 1, 1), get_context("spawn")) as pool:
+        others = [pool.submit(_prepared, given.settings) for _ in range(given.processes - 1)]
+        rows = _prepared(given.settings)
+        for other in others:
+            other.result()
+    print_results("prompts", ["source", "rows", "prompts", "with golden", "in"], rows)
+    return 0
+
+
+def _prepared(settings: list[str]) -> list[dict[str, object]]:
+    """Loads all sources as a run does; a row of the report for each."""
+    from gcpo_mcore.data.dataset import load_eval, load_train
+    from gcpo_mcore.data.prepared import Prepared
+    from gcpo_mcore.hf.architecture import read_architecture
+    from gcpo_mcore.hf.hub import local_folder
+    from gcpo_mcore.run.load import load_config
+    from gcpo_mcore.run.plan import load_tokenizer
+
+    config = load_config(settings)
+    folder = local_folder(config.model.path)
+    arch = read_architecture(folder)
+    tokenizer = load_tokenizer(folder, arch)
+    found = [
+        (kind, source)
+        for kind, load in (("train", load_train), ("eval", load_eval))
+        for source in load(config.data, tokenizer, arch.vocabulary).values()
+    ]
+    return [
+        {
+            "source": f"{kind} {one.source}",
+            "rows": one.rows,
+            "prompts": len(one.prompts),
+            "with golden": one.with_golden,
+            "in": str(one.prompts.folder) if isinstance(one.prompts, Prepared) else "memory, at each start",
+        }
+        for kind, one in found
+    ]
 
 
 def reasoning(arguments: list[str]) -> int:
@@ -139,7 +193,7 @@ def _is_path(word: str) -> bool:
 
 @log_to_stderr()
 def main() -> int:
-    instead = {"check": check, "reasoning": reasoning, "champ": champ, "teacher": teacher}
+    instead = {"check": check, "prompts": prompts, "reasoning": reasoning, "champ": champ, "teacher": teacher}
     if chosen := instead.get("".join(sys.argv[1:2])):
         try:
             return chosen(sys.argv[2:])

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
 from gcpo_mcore.base.config import Config, Free
 from gcpo_mcore.data.curriculum import Curriculum
@@ -36,6 +36,13 @@ class Keys(Config):
     golden_answer: str | None
 
 
+class CacheConfig(Config):
+    """Where prepared prompts are kept (null: in the user's cache), and the size of a source from which on they are."""
+
+    folder: str | None
+    above_mib: NonNegativeFloat
+
+
 class DataConfig(Config):
     """Where the prompts come from and how a row becomes token ids."""
 
@@ -43,6 +50,7 @@ class DataConfig(Config):
     train: Annotated[dict[str, TrainSource], Field(min_length=1)]
     eval: Free[dict[str, EvalSource]]
     curriculum: Curriculum
+    cache: Free[CacheConfig]
     keys: Keys
     system_prompt: str | None
     prompt_suffix: str

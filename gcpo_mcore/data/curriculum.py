@@ -4,16 +4,18 @@ An order is a pure function of prompts, key and epoch. What is passed over depen
 group, which the collector keeps in the checkpoint. Either way a resumed run goes on with the same prompts.
 """
 
+import json
 import math
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
 from gcpo_mcore.base.choice import Choice
 from gcpo_mcore.base.errors import UserError, nearest
-from gcpo_mcore.data.cursor import shuffled
+from gcpo_mcore.data.cursor import Order, shuffled
 from gcpo_mcore.data.files import Row, value_at
-from gcpo_mcore.samples import Prompt
+from gcpo_mcore.data.prompts import Prompts
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 
@@ -27,8 +29,12 @@ class Curriculum(Choice, kind="curriculum"):
     def check(self, row: Row) -> None:
         """UserError, naming file, row and column, if the row has not what this curriculum needs."""
 
-    def order(self, prompts: list[Prompt], key: str, epoch: int) -> list[int]:
-        """The places of `prompts` in the order of an epoch (from 0); `key` is of the seed and the source."""
+    def number(self, columns: dict[str, Any]) -> float | None:
+        """The number that `order` goes by, of a row's columns; it is kept with prepared prompts. None: no number."""
+        return None
+
+    def order(self, prompts: Prompts, key: str, epoch: int) -> np.ndarray:
+        """[n] the places of `prompts` in the order of an epoch (from 0); `key` is of the seed and the source."""
         return shuffled(prompts, key, epoch)
 
     def skips(self, last_accuracy: float | None, epoch: int) -> bool:
@@ -60,17 +66,16 @@ class EasiestFirst(Curriculum, option="easiest_first"):
         if _number(found) is None:
             raise UserError(f"{row.where}: column '{self.column}' is {found!r}, not a number (data.curriculum.column)")
 
-    def order(self, prompts: list[Prompt], key: str, epoch: int) -> list[int]:
+    def number(self, columns: dict[str, Any]) -> float | None:
+        """The column's; `check` refuses rows without one."""
+        return _number(value_at(columns, self.column))
+
+    def order(self, prompts: Prompts, key: str, epoch: int) -> np.ndarray:
         places = shuffled(prompts, key, epoch)
         if self.epochs is not None and epoch >= self.epochs:
             return places
         sign = {"lowest": 1, "highest": -1}[self.easiest]
-        return sorted(places, key=lambda i: sign * self._number_of(prompts[i]))
-
-    def _number_of(self, prompt: Prompt) -> float:
-        number = _number(value_at(prompt.columns, self.column))
-        assert number is not None  # `check` refuses rows without one
-        return number
+        return places[np.argsort(sign * prompts.numbers(self.number)[places], kind="stable")]
 
 
 class ByPassRate(Curriculum, option="by_pass_rate"):
@@ -104,6 +109,17 @@ class DropSolved(Curriculum, option="drop_solved"):
 
     def skips(self, last_accuracy: float | None, epoch: int) -> bool:
         return last_accuracy is not None and last_accuracy >= self.solved_at
+
+
+def kept_order(curriculum: Curriculum) -> Order:
+    """The curriculum's order, worked out once where prompts are prepared."""
+    settings = json.dumps(curriculum.plain(), sort_keys=True)
+
+    def order(prompts: Prompts, key: str, epoch: int) -> np.ndarray:
+        name = f"{settings}/{key}/{epoch}"
+        return prompts.order(name, lambda: np.asarray(curriculum.order(prompts, key, epoch), np.int64))
+
+    return order
 
 
 def _number(value: Any) -> float | None:

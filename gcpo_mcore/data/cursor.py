@@ -5,48 +5,62 @@ function of (seed, source name, epoch) and the rows: the state is a few counters
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sized
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+
 from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.data.prompts import Listed, Prompts
 from gcpo_mcore.samples import Prompt
 
-Order = Callable[[list[Prompt], str, int], list[int]]  # prompts, key, epoch -> their places in that epoch's order
+Order = Callable[[Prompts, str, int], np.ndarray]  # prompts, key, epoch -> [n] their places in that epoch's order
 Skip = Callable[[Prompt, int], bool]  # prompt, epoch of its source -> whether it is passed over
 
 
-def permutation(key: str, n: int) -> list[int]:
-    """The numbers 0..n-1 in an order that only `key` decides.
+def permutation(key: str, n: int) -> np.ndarray:
+    """[n] int64, the numbers 0..n-1 in an order that only `key` decides.
 
     Sorting by a hash, rather than a library's shuffle: the same on every machine and in every version.
     """
-    return sorted(range(n), key=lambda i: hashlib.blake2b(f"{key}/{i}".encode(), digest_size=8).digest())
+    hashes = b"".join(hashlib.blake2b(f"{key}/{i}".encode(), digest_size=8).digest() for i in range(n))
+    return np.argsort(np.frombuffer(hashes, ">u8"), kind="stable")
 
 
-def fingerprint(prompts: list[Prompt]) -> str:
-    """A digest, 16 hex digits, that changes when a prompt, its answer, its tokens or the order changes."""
+def order_digest(places: np.ndarray) -> str:
+    """16 hex digits that change when the order does."""
+    return hashlib.blake2b(np.asarray(places, "<i8").tobytes(), digest_size=8).hexdigest()
+
+
+def whole_fingerprint(prompts: Iterable[Prompt]) -> str:
+    """What stands for prompts, in an order, in checkpoints of version 0.1.0."""
     digest = hashlib.blake2b(digest_size=8)
     for prompt in prompts:
         digest.update(repr((prompt.id, prompt.token_ids, prompt.answer, *prompt.other_answers)).encode())
     return digest.hexdigest()
 
 
-def shuffled(prompts: list[Prompt], key: str, epoch: int) -> list[int]:
-    """The places of `prompts` in an order that only their number, `key` and the epoch decide."""
+def shuffled(prompts: Sized, key: str, epoch: int) -> np.ndarray:
+    """[n] the places of `prompts` in an order that only their number, `key` and the epoch decide."""
     return permutation(f"{key}/{epoch}", len(prompts))
 
 
 class _Stream:
     """One source, endlessly: each epoch shows every prompt once, in an order of its own."""
 
-    def __init__(self, name: str, prompts: list[Prompt], weight: float, seed: int, order: Order):
+    def __init__(self, name: str, prompts: Prompts, weight: float, seed: int, order: Order):
         self.name, self.prompts, self.seed, self.order = name, prompts, seed, order
         self.weight = Fraction(str(weight))  # as written: 0.1 and 0.3 tie where their binary floats would not
-        self.fingerprint = fingerprint(prompts)
         self.taken = 0
         self.seek(epoch=0, offset=0)
-        self.first_order = fingerprint([prompts[i] for i in self._places])
+        self.first_places = self._places
+        self.contents = {  # what a checkpoint says of them
+            "weight": str(self.weight),
+            "rows": len(prompts),
+            "fingerprint": prompts.fingerprint,
+            "order": order_digest(self.first_places),
+        }
 
     def seek(self, epoch: int, offset: int) -> None:
         self.epoch, self.offset = epoch, offset
@@ -57,11 +71,19 @@ class _Stream:
         for _ in range(len(self.prompts)):
             if self.offset == len(self.prompts):
                 self.seek(self.epoch + 1, 0)
-            prompt = self.prompts[self._places[self.offset]]
+            prompt = self.prompts[int(self._places[self.offset])]
             self.offset += 1
             if not skip(prompt, self.epoch):
                 break
         return prompt
+
+    def is_same(self, field: str, then: Any) -> bool:
+        """Whether a checkpoint's word of the contents is still true; also in the words of version 0.1.0."""
+        if then == self.contents[field]:
+            return True
+        if field == "fingerprint":
+            return then == whole_fingerprint(self.prompts)
+        return field == "order" and then == whole_fingerprint(self.prompts[int(i)] for i in self.first_places)
 
 
 class Mixture:
@@ -77,18 +99,25 @@ class Mixture:
     of its source, which may begin in the middle of a `take`.
     """
 
-    def __init__(self, sources: dict[str, list[Prompt]], weights: dict[str, float], seed: int, order: Order = shuffled):
+    def __init__(
+        self,
+        sources: Mapping[str, Prompts | list[Prompt]],
+        weights: dict[str, float],
+        seed: int,
+        order: Order = shuffled,
+    ):
         if not sources:
             raise UserError("the mixture has no source")
         if sources.keys() != weights.keys():
             raise UserError(f"the mixture has sources {sorted(sources)} but weights for {sorted(weights)}")
         for name, prompts in sources.items():
-            if not prompts:
+            if not len(prompts):
                 raise UserError(f"source '{name}' has no prompt")
             if not 0 < weights[name] < float("inf"):
                 raise UserError(f"source '{name}' has weight {weights[name]}; it must be above 0 and finite")
         self.seed = seed
-        self._streams = [_Stream(name, prompts, weights[name], seed, order) for name, prompts in sources.items()]
+        prompts_of = {name: Listed(given) if isinstance(given, list) else given for name, given in sources.items()}
+        self._streams = [_Stream(name, prompts, weights[name], seed, order) for name, prompts in prompts_of.items()]
         self._given_back: list[Prompt] = []
 
     def take(self, n: int, skip: Skip = lambda prompt, epoch: False) -> list[Prompt]:
@@ -107,16 +136,7 @@ class Mixture:
     def state(self) -> dict[str, Any]:
         """The place where the stream stands, in plain json values: counters, and what `restore` compares."""
         sources = {
-            s.name: {
-                "epoch": s.epoch,
-                "offset": s.offset,
-                "taken": s.taken,
-                "weight": str(s.weight),
-                "rows": len(s.prompts),
-                "fingerprint": s.fingerprint,
-                "order": s.first_order,
-            }
-            for s in self._streams
+            s.name: {"epoch": s.epoch, "offset": s.offset, "taken": s.taken, **s.contents} for s in self._streams
         }
         return {"seed": self.seed, "sources": sources, "given_back": [prompt.id for prompt in self._given_back]}
 
@@ -127,15 +147,16 @@ class Mixture:
         saved, now = state["sources"], self.state()["sources"]
         if saved.keys() != now.keys():
             raise UserError(f"the data cursor was saved with sources {sorted(saved)}, this run has {sorted(now)}")
-        for name in now:
-            for field, then in saved[name].items():
-                if field in ("weight", "rows", "fingerprint", "order") and then != now[name][field]:
+        for stream in self._streams:
+            for field, then in saved[stream.name].items():
+                if field in stream.contents and not stream.is_same(field, then):
                     raise UserError(
-                        f"source '{name}' has {field} {now[name][field]}, the data cursor was saved with {then}"
+                        f"source '{stream.name}' has {field} {stream.contents[field]}, "
+                        f"the data cursor was saved with {then}"
                     )
         ids = state.get("given_back", [])
-        by_id = {prompt.id: prompt for s in self._streams for prompt in s.prompts} if ids else {}
-        self._given_back = [by_id[name] for name in ids]
+        by_id = {id_: prompt for s in self._streams for id_, prompt in s.prompts.by_id(set(ids)).items()} if ids else {}
+        self._given_back = [by_id[id_] for id_ in ids]
         for stream in self._streams:
             stream.taken = saved[stream.name]["taken"]
             stream.seek(saved[stream.name]["epoch"], saved[stream.name]["offset"])

@@ -1,13 +1,24 @@
 """Rows and a tokenizer become prompts; data/encoder.py turns their text into token ids."""
 
-from collections.abc import Callable, Collection
+import os
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from gcpo_mcore.base.errors import UserError
-from gcpo_mcore.data.config import DataConfig
+from gcpo_mcore.data.config import CacheConfig, DataConfig
+from gcpo_mcore.data.curriculum import Curriculum
 from gcpo_mcore.data.encoder import Encoder, Text
-from gcpo_mcore.data.files import Row, prompt_of, read_rows
+from gcpo_mcore.data.files import Row, prompt_of, unread_rows
+from gcpo_mcore.data.identity import name_of, size_mib
 from gcpo_mcore.data.messages import Message
+from gcpo_mcore.data.prepared import Prepared
+from gcpo_mcore.data.preparing import Made, prepare
+from gcpo_mcore.data.prompts import Listed, Prompts
 from gcpo_mcore.data.shapes import Columns, columns_of
 from gcpo_mcore.samples import Prompt
 
@@ -19,18 +30,22 @@ class Loaded:
     source: str
     path: str
     shape: str
-    prompts: list[Prompt]
+    prompts: Prompts
     rows: int
-    dropped: int
+
+    @property
+    def dropped(self) -> int:
+        """The number of rows that were left out as overlong."""
+        return self.rows - len(self.prompts)
 
     @property
     def with_golden(self) -> int:
         """The number of prompts that have a golden answer."""
-        return sum(p.golden_ids is not None for p in self.prompts)
+        return int(np.count_nonzero(self.prompts.golden_tokens()))  # each has its end token at least
 
     def golden_over(self, tokens: int) -> int:
         """The number of golden answers that are longer than that, and so never injected."""
-        return sum(p.golden_ids is not None and len(p.golden_ids) > tokens for p in self.prompts)
+        return int(np.count_nonzero(self.prompts.golden_tokens() > tokens))
 
 
 def load_train(
@@ -40,7 +55,7 @@ def load_train(
     sources = {name: source for name, source in config.train.items() if source.weight > 0}
     return {
         name: load(
-            name, s.path, config, tokenizer, s.max_rows, s.max_golden_rows, config.curriculum.check, vocabulary, end_ids
+            name, s.path, config, tokenizer, s.max_rows, s.max_golden_rows, config.curriculum, vocabulary, end_ids
         )
         for name, s in sources.items()
     }
@@ -63,34 +78,93 @@ def load(
     tokenizer,
     max_rows: int | None = None,
     max_golden_rows: int | None = None,
-    check: Callable[[Row], None] = lambda row: None,
+    curriculum: Curriculum | None = None,
     vocabulary: int | None = None,
     end_ids: Collection[int] = (),
 ) -> Loaded:
-    """Reads one source and tokenises it; rows from number `max_golden_rows` on lose their golden answer.
+    """Reads one source and tokenises it; prompts from place `max_golden_rows` on lose their golden answer.
 
-    `check` may refuse a row with a UserError. `vocabulary` and `end_ids` are the model's, as in Encoder.
+    `curriculum` may refuse a row; None: no order is needed. `vocabulary` and `end_ids` are the model's, as in Encoder.
+    A source of more than `config.cache.above_mib` is made once for all processes that call this.
 
     UserError, one line with file and row, for a row that cannot become a prompt, and if all rows were dropped.
     """
     if tokenizer.eos_token_id is None:
         raise UserError("the tokenizer has no end-of-sequence token; golden answers and sampling need one")
-    rows = read_rows(path, max_rows)
-    columns = columns_of(rows[0], config.keys)
-    for row in rows:
-        check(row)
-    encoder = Encoder(tokenizer, vocabulary, end_ids)
-    made = [prompt_from(row, columns, source, config, encoder) for row in rows]
-    prompts = [p for p in made if p is not None]
+    maker = Maker(source, path, config, tokenizer, max_rows, curriculum, vocabulary, tuple(sorted(end_ids)))
+    if size_mib(path) > config.cache.above_mib:
+        loaded = _prepared(maker, config.cache, max_golden_rows)
+    else:
+        loaded = _listed(maker, max_golden_rows)
+    if not len(loaded.prompts):
+        raise UserError(f"{path}: all {loaded.rows} prompts are longer than {config.max_prompt_tokens} tokens")
+    return loaded
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes the prompts of a source from its rows; the parameters are those of `load`."""
+
+    source: str
+    path: str
+    config: DataConfig
+    tokenizer: Any
+    max_rows: int | None
+    curriculum: Curriculum | None
+    vocabulary: int | None
+    end_ids: tuple[int, ...]
+
+    def rows(self) -> Iterator[Callable[[], Row]]:
+        """The source from its beginning: for each row what reads it."""
+        return unread_rows(self.path, self.max_rows)
+
+    @cached_property
+    def columns(self) -> Columns:
+        """The places in the rows, by the first of them."""
+        return columns_of(next(self.rows())(), self.config.keys)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Makes text token ids."""
+        return Encoder(self.tokenizer, self.vocabulary, self.end_ids)
+
+    def make(self, row: Row) -> Made | None:
+        """The prompt of a row; None if it is left out."""
+        if self.curriculum is not None:
+            self.curriculum.check(row)
+        prompt = prompt_from(row, self.columns, self.source, self.config, self.encoder)
+        number = self.curriculum.number(row.values) if self.curriculum is not None else None
+        return Made(prompt, row.number, number) if prompt is not None else None
+
+
+def _listed(maker: Maker, max_golden_rows: int | None) -> Loaded:
+    made = [maker.make(read()) for read in maker.rows()]
+    prompts = [one.prompt for one in made if one is not None]
     if max_golden_rows is not None:
         prompts = [_without_golden(p) if i >= max_golden_rows else p for i, p in enumerate(prompts)]
-    if not prompts:
-        raise UserError(f"{path}: all {len(rows)} prompts are longer than {config.max_prompt_tokens} tokens")
-    return Loaded(source, path, columns.shape, prompts, len(rows), len(rows) - len(prompts))
+    return Loaded(maker.source, maker.path, maker.columns.shape, Listed(prompts), len(made))
 
 
 def _without_golden(prompt: Prompt) -> Prompt:
     return replace(prompt, golden_ids=None, golden_text=None)
+
+
+def _prepared(maker: Maker, cache: CacheConfig, max_golden_rows: int | None) -> Loaded:
+    name = name_of(
+        maker.source, maker.path, maker.max_rows, maker.config, maker.curriculum, maker.tokenizer, maker.vocabulary,
+        maker.end_ids,
+    )  # fmt: skip
+    folder = cache_folder(cache) / name
+    prepare(folder, maker.rows, maker.make, lambda: maker.columns.shape)
+    prompts = Prepared(folder, maker.source, max_golden_rows)
+    return Loaded(maker.source, maker.path, prompts.meta["shape"], prompts, prompts.meta["rows"])
+
+
+def cache_folder(cache: CacheConfig) -> Path:
+    """Where prepared prompts are: the configured folder, or the one in the user's cache."""
+    if cache.folder is not None:
+        return Path(cache.folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gcpo_mcore"
 
 
 def prompt_from(row: Row, columns: Columns, source: str, config: DataConfig, encoder: Encoder) -> Prompt | None:

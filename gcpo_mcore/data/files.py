@@ -5,14 +5,15 @@ A column is named as it is; 'extra_info.answer' is also the key 'answer' of the 
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from gcpo_mcore.base.errors import UserError, nearest
 from gcpo_mcore.data.messages import Message, messages_in, problem_in_messages
-from gcpo_mcore.data.readers import Located, located_rows
+from gcpo_mcore.data.readers import Located, Values, located_rows
 from gcpo_mcore.data.sound import Fault, problem_in, shown
 
 
@@ -36,19 +37,28 @@ class BadRow:
 
 def read_rows(path: str, max_rows: int | None = None) -> list[Row]:
     """The first `max_rows` rows (None: all) of a file, a folder or hf:NAME; at least one, all good, or a UserError."""
-    return good_rows(located_rows(path), path, max_rows)
+    return [read() for read in unread_rows(path, max_rows)]
 
 
-def good_rows(located: Iterable[Located], path: str, max_rows: int | None = None) -> list[Row]:
-    """The first `max_rows` (None: all) of rows that were read elsewhere; at least one, all good, or a UserError."""
-    rows = []
-    for row in itertools.islice(_each_row(located), max_rows):
-        if isinstance(row, BadRow):
-            raise UserError(f"{row.where}: {row.problem}")
-        rows.append(row)
-    if not rows:
+def unread_rows(path: str, max_rows: int | None = None) -> Iterator[Callable[[], Row]]:
+    """For each of the rows of `read_rows`, in order, what reads it; passing one over costs little."""
+    return unread(located_rows(path), path, max_rows)
+
+
+def unread(located: Iterable[Located], path: str, max_rows: int | None = None) -> Iterator[Callable[[], Row]]:
+    """The same of rows that are located elsewhere."""
+    number = -1
+    for number, (where, read) in enumerate(itertools.islice(located, max_rows)):
+        yield partial(_good_row, number, where, read)
+    if number < 0:
         raise UserError(f"{path}: there are no rows")
-    return rows
+
+
+def _good_row(number: int, where: str, read: Callable[[], Values]) -> Row:
+    row = _row(number, where, read())
+    if isinstance(row, BadRow):
+        raise UserError(f"{row.where}: {row.problem}")
+    return row
 
 
 def sift_rows(path: str) -> tuple[list[Row], list[BadRow]]:
@@ -56,7 +66,8 @@ def sift_rows(path: str) -> tuple[list[Row], list[BadRow]]:
     good: list[Row] = []
     bad: list[BadRow] = []
     try:
-        for row in _each_row(located_rows(path)):
+        for number, (where, read) in enumerate(located_rows(path)):
+            row = _row(number, where, read())
             if isinstance(row, Row):
                 good.append(row)
             else:
@@ -66,14 +77,12 @@ def sift_rows(path: str) -> tuple[list[Row], list[BadRow]]:
     return good, bad
 
 
-def _each_row(located: Iterable[Located]) -> Iterator[Row | BadRow]:
-    for number, (where, values) in enumerate(located):
-        if isinstance(values, Fault):
-            yield BadRow(where, values.problem, None)
-        elif problem := problem_in(values):
-            yield BadRow(where, problem, values)
-        else:
-            yield Row(number, where, values)
+def _row(number: int, where: str, values: Values) -> Row | BadRow:
+    if isinstance(values, Fault):
+        return BadRow(where, values.problem, None)
+    if problem := problem_in(values):
+        return BadRow(where, problem, values)
+    return Row(number, where, values)
 
 
 def prompt_of(row: Row, column: str) -> str | list[Message]:

@@ -1,14 +1,16 @@
 """The rows of a file, of a folder of files, or of a Hugging Face data set, each with the place where it stands.
 
 jsonl and csv are located by their line, from 1, as editors count; json, parquet and Hugging Face rows by their number,
-from 0, as pandas and pyarrow count. A row that cannot be read is a `Fault`, so that those behind it still can be; what
-makes the rest of a file unreadable is a `UserError` of one line with the place.
+from 0, as pandas and pyarrow count. Its values are made when they are asked for, so that rows can be passed over
+quickly. A row that cannot be read is a `Fault`, so that those behind it still can be; what makes the rest of a file
+unreadable is a `UserError` of one line with the place.
 """
 
 import codecs
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -16,7 +18,8 @@ from urllib.parse import parse_qsl
 from gcpo_mcore.base.errors import UserError, nearest
 from gcpo_mcore.data.sound import Fault, from_json, said, shown
 
-Located = tuple[str, dict[str, Any] | Fault]  # where, values by column (some may be a Fault)
+Values = dict[str, Any] | Fault  # by column; some of them may be a Fault
+Located = tuple[str, Callable[[], Values]]  # where, what reads the values
 HUB = "hf:"
 HUB_OPTIONS = ("config", "split", "revision")
 MAX_CSV_FIELD_CHARS = 2**31 - 1
@@ -42,19 +45,23 @@ def located_rows(path: str) -> Iterator[Located]:
 
 
 def _read_path(path: str) -> Iterator[Located]:
+    for file in files_of(path):
+        yield from READERS[file.suffix](str(file))
+
+
+def files_of(path: str) -> list[Path]:
+    """The file that `path` is, or those that a folder holds, in their order. UserError if there is none to read."""
     if Path(path).is_dir():
-        for file in _files_of(path):
-            yield from READERS[file.suffix](str(file))
-    elif Path(path).is_file():
-        ending = Path(path).suffix
-        if ending not in READERS:
-            raise UserError(f"{path}: unknown ending '{ending}'; known: {', '.join(READERS)}")
-        yield from READERS[ending](path)
-    else:
+        return _files_in(path)
+    if not Path(path).is_file():
         raise UserError(f"{path}: there is no such file or folder")
+    ending = Path(path).suffix
+    if ending not in READERS:
+        raise UserError(f"{path}: unknown ending '{ending}'; known: {', '.join(READERS)}")
+    return [Path(path)]
 
 
-def _files_of(folder: str) -> list[Path]:
+def _files_in(folder: str) -> list[Path]:
     """The data files that lie in the folder itself, not below it: there, another split may lie."""
     entries = [p for p in Path(folder).iterdir() if p.suffix in READERS and not p.name.startswith(".")]
     files = sorted(p for p in entries if not p.is_dir())
@@ -77,7 +84,7 @@ def _read_jsonl(path: str) -> Iterator[Located]:
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                yield f"{path}, line {number}", _row_of(line)
+                yield f"{path}, line {number}", partial(_row_of, line)
 
 
 def _row_of(line: bytes) -> dict[str, Any] | Fault:
@@ -87,6 +94,10 @@ def _row_of(line: bytes) -> dict[str, Any] | Fault:
         return Fault(f"not valid JSON: {error.msg} at character {error.pos + 1}")
     except UnicodeDecodeError as error:
         return Fault(f"not UTF-8 at byte {error.start + 1}")
+
+
+def _as_is(values: Values) -> Values:
+    return values
 
 
 def _object(value: Any) -> dict[str, Any] | Fault:
@@ -115,7 +126,7 @@ def _read_json(path: str) -> Iterator[Located]:
     if not isinstance(content, list):
         raise UserError(f"{path}: not a list of rows but {type(content).__name__}")
     for number, values in enumerate(content):
-        yield f"{path}, row {number}", _object(values)
+        yield f"{path}, row {number}", partial(_object, values)
 
 
 def _read_csv(path: str) -> Iterator[Located]:
@@ -130,9 +141,10 @@ def _read_csv(path: str) -> Iterator[Located]:
             for fields in reader:
                 if len(fields) == len(header):
                     values = {name: value or None for name, value in zip(header, fields, strict=True)}
-                    yield f"{path}, line {line}", values
+                    yield f"{path}, line {line}", partial(_as_is, values)
                 elif fields:
-                    yield f"{path}, line {line}", Fault(f"{len(fields)} fields, the header has {len(header)}")
+                    fault = Fault(f"{len(fields)} fields, the header has {len(header)}")
+                    yield f"{path}, line {line}", partial(_as_is, fault)
                 line = reader.line_num + 1  # a value may have several lines: the row is where it begins
         except UnicodeDecodeError:  # of a whole buffer, ahead of the row
             raise UserError(f"{path}, line {_first_not_utf8(path)}") from None
@@ -175,14 +187,29 @@ def _read_parquet(path: str) -> Iterator[Located]:
             names = file.schema_arrow.names
             _refuse_doubled(path, names)
             for batch in file.iter_batches(batch_size=1024):
-                for cells in zip(*(_cells(column) for column in batch.columns), strict=True):
-                    yield f"{path}, row {number}", dict(zip(names, cells, strict=True))
+                cells = _Cells(names, batch.columns)
+                for place in range(batch.num_rows):
+                    yield f"{path}, row {number}", partial(cells.row, place)
                     number += 1
     except UserError:
         raise
     except Exception as error:  # damage ends in a dozen kinds, of pyarrow and of Python
         place = f", after row {number - 1}" if number else ""
         raise UserError(f"{path}{place}: not a readable parquet file: {said(error)}") from None
+
+
+class _Cells:
+    """The values of a batch of pyarrow columns, made when the first row is asked for."""
+
+    def __init__(self, names: list[str], columns):
+        self.names, self.columns = names, columns
+
+    @cached_property
+    def values(self) -> list[list[Any]]:
+        return [_cells(column) for column in self.columns]
+
+    def row(self, place: int) -> dict[str, Any]:
+        return {name: column[place] for name, column in zip(self.names, self.values, strict=True)}
 
 
 def _cells(column) -> list[Any]:
@@ -204,7 +231,20 @@ def _cell(scalar) -> Any:
 
 
 def _read_hub(path: str) -> Iterator[Located]:
-    """Rows of hf:NAME?split=train[&config=main][&revision=TAG]; NAME may be a folder of files as well."""
+    yield from hub_rows(load_hub(path), path)
+
+
+def hub_rows(found: Any, where: str) -> Iterator[Located]:
+    """Every row of a data set as the package `datasets` has loaded it; `where` is its name in messages."""
+    for number in range(len(found)):
+        yield f"{where}, row {number}", partial(_hub_row, found, number)
+
+
+def load_hub(path: str):
+    """The datasets.Dataset of hf:NAME?split=train[&config=main][&revision=TAG]; NAME may be a folder of files as well.
+
+    UserError if there is none.
+    """
     name, _, query = path.removeprefix(HUB).partition("?")
     given = dict(parse_qsl(query, keep_blank_values=True))
     for key in given:
@@ -219,18 +259,11 @@ def _read_hub(path: str) -> Iterator[Located]:
     except ImportError:
         raise UserError(f"{path}: needs the package 'datasets' (pip install 'gcpo-mcore[hub]')") from None
     try:
-        found = datasets.load_dataset(
+        return datasets.load_dataset(
             name, given.get("config"), split=given["split"], revision=given.get("revision"), streaming=False
         )
     except Exception as error:  # the library raises a dozen kinds: no network, no such name, split or config
         raise UserError(f"{path}: {said(error)}") from None
-    yield from hub_rows(found, path)
-
-
-def hub_rows(found: Any, where: str) -> Iterator[Located]:
-    """Every row of a data set as the package `datasets` has loaded it; `where` is its name in messages."""
-    for number in range(len(found)):
-        yield f"{where}, row {number}", _hub_row(found, number)
 
 
 def _hub_row(found, number: int) -> dict[str, Any]:

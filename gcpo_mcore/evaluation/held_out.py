@@ -13,7 +13,7 @@ def evaluate(sampler: Sampler, sources: dict[str, Loaded], settings: EvaluationC
     k = settings.samples_per_prompt
     metrics = {}
     for name, loaded in sources.items():
-        fragments = sampler.generate(loaded.prompts, k, settings.sampling, f"val|{name}")
+        fragments = sampler.generate(list(loaded.prompts), k, settings.sampling, f"val|{name}")
         groups, _ = sampler.grade(fragments, store=[])
         metrics[f"val/{name}/avg@{k}"] = sum(g.accuracy for g in groups) / len(groups)
     return metrics

@@ -7,7 +7,7 @@ from typing import Any
 
 from gcpo_mcore.base.errors import UserError, nearest
 from gcpo_mcore.data.encoder import Encoder, Text
-from gcpo_mcore.data.files import good_rows, read_rows
+from gcpo_mcore.data.files import read_rows, unread
 from gcpo_mcore.data.readers import hub_rows
 from gcpo_mcore.evaluation.config import Benchmark
 from gcpo_mcore.samples import Prompt
@@ -60,7 +60,8 @@ def _rows(name: str, benchmark: Benchmark) -> Iterator[tuple[str, dict[str, Any]
             f"benchmark {name}: {hub.name} could not be fetched ({' '.join(str(error).split())[:200]}); "
             f"save {page} ({which}) as {path} by hand"
         ) from None
-    for row in good_rows(hub_rows(rows, f"{hub.name} ({which})"), hub.name, benchmark.max_problems):
+    for read in unread(hub_rows(rows, f"{hub.name} ({which})"), hub.name, benchmark.max_problems):
+        row = read()
         yield row.where, row.values
 
 

@@ -1,13 +1,23 @@
 """Reference answers that the run's reward takes as text only: said before the run trains, with the rows."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from gcpo_mcore.rewarding.config import RewardConfig
 from gcpo_mcore.samples import Prompt
 
 log = logging.getLogger(__name__)
 SHOWN = 5
+LOOKED_AT = 10_000  # of a source, spread over it evenly
+
+
+class PromptsByPlace(Protocol):
+    """Prompts that are there, or are made, when they are asked for by their place."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int, /) -> Prompt: ...
 
 
 def doubter(config: RewardConfig) -> Callable[[Prompt], str | None]:
@@ -17,12 +27,18 @@ def doubter(config: RewardConfig) -> Callable[[Prompt], str | None]:
     return lambda prompt: next(filter(None, map(doubt, (prompt.answer, *prompt.other_answers))), None)
 
 
-def warn_of_doubtful(config: RewardConfig, sources: Mapping[str, Iterable[Prompt]]) -> None:
-    """One line of warning for each source that has any: how many, the first of the reasons, and the first rows."""
+def warn_of_doubtful(config: RewardConfig, sources: Mapping[str, PromptsByPlace], looked_at: int = LOOKED_AT) -> None:
+    """One line of warning for each source that has any: how many, the first of the reasons, and the first rows.
+
+    Of a source with more than `looked_at` prompts so many are looked at, and the line says it.
+    """
     doubt = doubter(config)
     for name, prompts in sources.items():
-        found = [(prompt, said) for prompt in prompts if (said := doubt(prompt)) is not None]
+        number = min(len(prompts), looked_at)
+        places = (i * len(prompts) // number for i in range(number))
+        found = [(prompt, said) for prompt in (prompts[i] for i in places) if (said := doubt(prompt)) is not None]
         if found:
             rows = ", ".join(f"{prompt.id} ({prompt.answer[:40]!r})" for prompt, _ in found[:SHOWN])
             more = ", ..." if len(found) > SHOWN else ""
-            log.warning("%s: %d reference answers are %s: %s%s", name, len(found), found[0][1], rows, more)
+            share = "" if number == len(prompts) else f" (of {number:,} looked at, of {len(prompts):,})"
+            log.warning("%s: %d reference answers%s are %s: %s%s", name, len(found), share, found[0][1], rows, more)

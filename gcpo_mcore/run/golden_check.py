@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch.distributed as dist
 
 from gcpo_mcore.base.collectives import from_every_rank
@@ -44,8 +45,10 @@ def count_golden(
 
 
 def _count(loaded: Loaded, grader: Grader, longest: int, max_rows: int | None) -> GoldenCount:
-    chosen = [p for p in loaded.prompts if p.golden_ids is not None and len(p.golden_ids) <= longest][:max_rows]
-    mine = [(p, p.golden_sample()) for p in chosen[dist.get_rank() :: dist.get_world_size()]]
+    tokens = loaded.prompts.golden_tokens()
+    chosen = np.flatnonzero((tokens > 0) & (tokens <= longest))[:max_rows].tolist()
+    prompts = [loaded.prompts[place] for place in chosen[dist.get_rank() :: dist.get_world_size()]]
+    mine = [(p, p.golden_sample()) for p in prompts]
     grader.grade(mine)
     rejected = from_every_rank(sum(not sample.is_accurate for _, sample in mine))
     return GoldenCount(loaded.with_golden, loaded.golden_over(longest), len(chosen), sum(rejected))

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.reference import Reference
 from gcpo_mcore.batch import WeighedBatch
+from gcpo_mcore.data.curriculum import kept_order
 from gcpo_mcore.data.cursor import Mixture
 from gcpo_mcore.evaluation.held_out import evaluate
 from gcpo_mcore.monitor.ledger import Ledger
@@ -50,7 +51,7 @@ class Trainer:
             {name: loaded.prompts for name, loaded in plan.train.items()},
             {name: plan.config.data.train[name].weight for name in plan.train},
             plan.config.seed,
-            plan.config.data.curriculum.order,
+            kept_order(plan.config.data.curriculum),
         )
         self.collector = Collector(plan.config, cursor, sampler, self.phases, self.sync)
         self.dealer = Dealer(plan.layout, dist.get_rank(), actor.peers, plan.arch)

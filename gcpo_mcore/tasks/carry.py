@@ -161,4 +161,4 @@ def _step(carry: int, x: int, y: int) -> str:
 
 
 def _shuffle(rows: list, key: str) -> list:
-    return [rows[i] for i in permutation(key, len(rows))]
+    return [rows[i] for i in permutation(key, len(rows)).tolist()]

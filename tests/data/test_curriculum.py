@@ -147,4 +147,4 @@ def test_a_column_inside_a_column(tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     curriculum = easiest(column="extra_info.level")
     loaded = load_train(config(str(path), curriculum=curriculum), carry.make_tokenizer())["easy"]
-    assert curriculum.order(loaded.prompts, "0/easy", 0) == [1, 2, 0]
+    assert curriculum.order(loaded.prompts, "0/easy", 0).tolist() == [1, 2, 0]

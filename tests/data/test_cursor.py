@@ -50,7 +50,8 @@ def test_every_epoch_shows_every_row_once_in_another_order():
 
 
 def test_the_order_is_fixed_by_seed_source_and_epoch():
-    assert permutation("0/easy/0", 8) == [5, 4, 1, 6, 0, 2, 3, 7]  # whatever the machine, the version, the process
+    fixed = [5, 4, 1, 6, 0, 2, 3, 7]  # whatever the machine, the version, the process
+    assert permutation("0/easy/0", 8).tolist() == fixed
     assert ids(mixture(seed=0).take(40)) == ids(mixture(seed=0).take(40)) != ids(mixture(seed=1).take(40))
 
 

@@ -38,6 +38,7 @@ def config(path="unused", **changes):
     """The config of configs/data/carry.yaml, so that the file is tested too, with `changes`."""
     values = yaml.safe_load(CARRY_YAML.read_text())
     values["curriculum"] = {"name": "none"}
+    values["cache"] = {"folder": None, "above_mib": 16}
     values["train"] = {"easy": {"path": path, "weight": 1}}
     values["eval"] = {"easy": {"path": path, "max_rows": 1}}
     return DataConfig(**{**values, **changes})

@@ -31,6 +31,15 @@ def test_the_count_and_the_rows_of_references_compared_as_text(caplog):
     )
 
 
+def test_a_sample_of_a_large_source_is_looked_at_and_it_is_said(caplog):
+    config = load_config(["reward=math_verify"]).reward
+    prompts = [prompt(n, r"12\text{ if } n \text{ is odd}" if n % 4 == 0 else "42") for n in range(40)]
+    with caplog.at_level(logging.WARNING):
+        warn_of_doubtful(config, {"train": prompts}, looked_at=20)  # every second
+    (said,) = caplog.messages
+    assert said.startswith("train: 10 reference answers (of 20 looked at, of 40) are compared as text only")
+
+
 @pytest.mark.parametrize("reward", ["exact_match", "remote", "numeric"])
 def test_a_reward_without_doubts_has_none(reward):
     assert doubter(load_config([f"reward={reward}"]).reward)(prompt(0, "anything")) is None

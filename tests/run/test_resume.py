@@ -58,6 +58,15 @@ def whole(whole_folder):
     return outcome(whole_folder)
 
 
+def test_prepared_prompts_are_the_same_run(carry, whole, tmp_path):
+    """Every source from memory maps for three steps; then as usual."""
+    prepared = ["data.cache.above_mib=0", f"data.cache.folder={tmp_path}/cache", "trainer.stop_at_step=3"]
+    run(TRAIN, *options(carry, tmp_path, 5, *prepared))
+    assert len(list((tmp_path / "cache").glob("*/prepared.json"))) == 4  # two to train on, two held out
+    run(TRAIN, *options(carry, tmp_path, 5))
+    assert_same(outcome(tmp_path), whole)
+
+
 def checkpoints(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "r/checkpoints").iterdir())
 
