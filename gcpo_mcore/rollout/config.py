@@ -21,12 +21,13 @@ class Sampling(Config):
 class EngineMemory:
     """Bytes of an engine on each of the trainer's GPUs.
 
+    working: beside weights and cache, at the most: a prefill's activations or the logits of a draw.
     rests: it gives all of it back while the run trains; keeps_cache: if it does not, whether the cache stays too.
     """
 
     weights: int = 0
     cache: int = 0
-    drawing: int = 0
+    working: int = 0
     rests: bool = False
     keeps_cache: bool = False
 

@@ -126,7 +126,7 @@ def _of_stage(config: RunConfig, arch: Architecture, layout: Layout, stage: int,
             Component("optimizer step", (0, 0, 0, step)),
             Component("engine: weights", _while(engine.weights, not engine.rests)),
             Component("engine: KV cache", _while(engine.cache, engine.keeps_cache and not engine.rests)),
-            Component("engine: drawing tokens", _while(engine.drawing, False)),
+            Component("engine: prompts or draws at work", _while(engine.working, False)),
         ],
         host=_host(config, held),
     )

@@ -150,11 +150,16 @@ def test_what_saves_memory_saves_what_it_should(tmp_path):
     away = in_phase(of(folder, 32, "parallel.tensor=8", "actor.offload=all"))
     for name in ("parameters", "gradients, fp32", "optimizer state"):
         assert away[name] == (0, *plain[name][1:])
-    # By hand: 2 x 60 layers x 8 kv heads x 128 x 2 bytes a token, and a layer's once more while it is joined.
+    # By hand: 2 x 60 layers x 8 kv heads x 128 x 2 bytes a token.
     a_token = 2 * 60 * 8 * 128 * 2
     more = of(folder, 32, "parallel.tensor=8", "rollout.sequences_per_batch=64", "data.max_prompt_tokens=1002")
-    cache = in_phase(more)["engine: KV cache"]
-    assert cache == (64 * 1024 * a_token * 61 // 60, 0, 0, 0)
+    assert in_phase(more)["engine: KV cache"] == (64 * 1024 * a_token, 0, 0, 0)
+    # Prompts are read 8,192 tokens at a time: two hidden states of 7,168, gate and up of 20,480, 2 bytes each. That is
+    # more than 64 draws from a vocabulary of 64,000.
+    prompts = 8192 * (2 * 7168 + 2 * 20480) * 2
+    assert in_phase(more)["engine: prompts or draws at work"] == (prompts, 0, 0, 0)
+    few = of(folder, 32, "parallel.tensor=8", "rollout.sequences_per_batch=1", "data.max_prompt_tokens=10")
+    assert in_phase(few)["engine: prompts or draws at work"] == (64000 * 22, 0, 0, 0)
 
 
 def test_command_line(tmp_path):
