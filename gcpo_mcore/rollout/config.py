@@ -21,7 +21,7 @@ class Sampling(Config):
 class EngineMemory:
     """Bytes of an engine on each of the trainer's GPUs.
 
-    drawing      exists while it samples only
+    working      beside weights and cache, while it samples: a prefill's activations or the logits of a draw
     on_the_way   of a sync's weights, beside theirs and its own
     stays        what it never gives back
     rests        it gives back weights and cache while the run trains, and its cache for a sync
@@ -30,7 +30,7 @@ class EngineMemory:
 
     weights: int = 0
     cache: int = 0
-    drawing: int = 0
+    working: int = 0
     on_the_way: int = 0
     stays: int = 0
     rests: bool = False

@@ -1,11 +1,11 @@
 """The embedded engine: the whole model inside this process, with a KV cache, on CPU or GPU.
 
-It is transformers' own implementation of the architecture, fed by the actor's export at every sync; so its
-log-probs check the actor's at each step. Every rank holds a copy: for models that fit. Larger ones are for
-SGLang.
+Its model (decoder.py) owes nothing to the actor's but the weights, which it gets from the export at every sync; so its
+log-probs check the actor's at each step. Every rank holds a copy: for models that fit. Larger ones are for SGLang.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -15,14 +15,17 @@ from gcpo_mcore.base import platform
 from gcpo_mcore.base.config import Free
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.registry import engines
-from gcpo_mcore.hf.tensors import tensors_on_disk
+from gcpo_mcore.rollout.cache import Cache
 from gcpo_mcore.rollout.config import EngineMemory, RolloutConfig, Sampling
+from gcpo_mcore.rollout.decoder import Decoder
+from gcpo_mcore.rollout.decoding import Decoding
 from gcpo_mcore.rollout.engine import Engine, Job, Request, Weights
-from gcpo_mcore.rollout.sampling import draw, uniforms
 from gcpo_mcore.samples import Sample
 
-# Of a draw, for each token of the vocabulary: logits as they come and in fp32, log-probs, the cumulative sum in fp64.
-DRAW_BYTES = 36
+# Of a draw, for each token of the vocabulary: logits as they come, in fp32, by the temperature and cut, and weights
+# twice; for top-p, sorted with their order and three sums of the same size.
+DRAW_BYTES, DRAW_BYTES_TOP_P = 22, 38
+PREFILL_TOKENS = 8192  # at a time; a longer prompt by itself
 
 
 class EmbeddedConfig(RolloutConfig):
@@ -46,15 +49,21 @@ class EmbeddedConfig(RolloutConfig):
 
     def memory(self, arch: Any, max_prompt_tokens: int, dtype_bytes: int) -> EngineMemory:
         """A whole model of its own, and the cache of a batch."""
-        cache = self._cache_bytes(arch, max_prompt_tokens, self.sequences_per_batch, dtype_bytes)
-        cache += cache // arch.layers  # a step's keys and values are joined to a layer's by copying them
-        drawing = self.sequences_per_batch * arch.vocabulary * DRAW_BYTES
-        return EngineMemory(arch.parameters * dtype_bytes, cache, drawing)
+        rows = self.sequences_per_batch
+        cache = self._cache_bytes(arch, max_prompt_tokens, rows, dtype_bytes)
+        drawing = rows * arch.vocabulary * (DRAW_BYTES_TOP_P if self.sampling.top_p < 1 else DRAW_BYTES)
+        tokens = max(min(PREFILL_TOKENS, rows * max_prompt_tokens), max_prompt_tokens)
+        mlp = 2 * arch.intermediate
+        if moe := arch.moe:
+            mlp = moe.per_token * (2 * moe.intermediate + arch.hidden)
+        attention = 3 * (arch.heads + 2 * arch.kv_heads) * arch.head_dim  # mixed, turned, and in order for the kernel
+        prefill = tokens * (2 * arch.hidden + max(mlp, attention)) * dtype_bytes
+        return EngineMemory(arch.parameters * dtype_bytes, cache, max(drawing, prefill))
 
 
 @engines.register
 class EmbeddedEngine(Engine):
-    """Batched decoding of requests, longest prompts first; finished rows leave the batch.
+    """Batched decoding of requests, longest prompts first; equal prompts are computed once, finished rows leave.
 
     The same request at the same weights gives the same sample, on whichever rank.
     """
@@ -69,27 +78,23 @@ class EmbeddedEngine(Engine):
         stop_token_ids: list[int],
         decode: Callable[[list[int]], str],
     ):
-        from transformers import AutoConfig, AutoModelForCausalLM  # not at the top: reading a configuration comes here
-
         self.config = config
         self.decode = decode
         self.device = platform.device()
         self.stop = torch.tensor(sorted(set(stop_token_ids)), device=self.device)
         self.version = -1
-        hf = AutoConfig.from_pretrained(model_folder)
-        self.model = AutoModelForCausalLM.from_config(hf, dtype=getattr(torch, dtype), attn_implementation="sdpa")
-        self.model.to(self.device).eval().requires_grad_(False)
+        self.decoder = Decoder(model_folder, dtype, self.device)
 
     def update_weights(self, weights: Weights) -> None:
         """Copies the weights in. RuntimeError if a tensor is unknown, misshapen or left out."""
-        mine = tensors_on_disk(self.model)
+        mine = dict(self.decoder.tensors)
         for name, tensor in weights.export():
             if name not in mine:
                 raise RuntimeError(f"phase sync: the engine's model has no tensor {name}, or got it twice")
             target = mine.pop(name)
-            if tensor.shape != target.shape:  # copy_ would broadcast it
+            if tensor.shape != target.shape:
                 raise RuntimeError(f"phase sync: {name} has shape {[*tensor.shape]}, not {[*target.shape]}")
-            target.copy_(tensor)
+            target.fill(tensor)
         if mine:
             raise RuntimeError(f"phase sync: the engine never received {sorted(mine)[0]}")
         self.version = weights.version
@@ -101,86 +106,48 @@ class EmbeddedEngine(Engine):
     @torch.inference_mode()
     def finish(self, job: Job) -> list[Sample]:
         """See `Engine.finish`."""
-        requests, sampling = job.requests, job.sampling
-        order = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt.token_ids))
+        asked, size = job.requests, self.config.sequences_per_batch
+        order = sorted(range(len(asked)), key=lambda i: (-len(asked[i].prompt.token_ids), asked[i].prompt.token_ids))
         samples: dict[int, Sample] = {}
-        size = self.config.sequences_per_batch
         for start in range(0, len(order), size):
             chunk = order[start : start + size]
-            for i, sample in zip(chunk, self._decode_batch([requests[i] for i in chunk], sampling), strict=True):
-                samples[i] = sample
-        return [samples[i] for i in range(len(requests))]
+            samples |= zip(chunk, self._decode([asked[i] for i in chunk], job.sampling), strict=True)
+        return [samples[i] for i in range(len(asked))]
 
-    def _decode_batch(self, requests: list[Request], sampling: Sampling) -> list[Sample]:
-        from transformers import DynamicCache
+    def _decode(self, requests: list[Request], sampling: Sampling) -> list[Sample]:
+        """Samples of requests that stand by prompt, the longest first."""
+        prompts = [request.prompt.token_ids for request in requests]
+        lengths = torch.tensor([len(ids) for ids in prompts], device=self.device)
+        cache = self.decoder.cache(lengths, sampling.max_response_tokens)
+        decoding = Decoding(requests, sampling, self.stop, cache)
+        goes_on = decoding.draw(self._prefill(prompts, cache))
+        while goes_on:
+            goes_on = decoding.draw(self.decoder.step(*decoding.next_tokens(), cache))
+        return decoding.samples(self.decode, self.version)
 
-        count, limit = len(requests), sampling.max_response_tokens
-        width = max(len(r.prompt.token_ids) for r in requests)
-        tokens = torch.zeros(count, width, dtype=torch.int64)
-        attention = torch.zeros(count, width, dtype=torch.int64)
-        for row, request in enumerate(requests):  # padded on the left: every row's next token is at the same place
-            ids = request.prompt.token_ids
-            tokens[row, width - len(ids) :] = torch.tensor(ids)
-            attention[row, width - len(ids) :] = 1
-        tokens, attention = tokens.to(self.device), attention.to(self.device)
-        positions = (attention.cumsum(1) - 1).clamp(min=0)
-        draws = torch.stack([torch.from_numpy(uniforms(r.seed, limit)) for r in requests]).to(self.device)
-
-        out_ids = torch.zeros(count, limit, dtype=torch.int64, device=self.device)
-        model_logp = torch.zeros(count, limit, device=self.device)
-        drawn_logp = torch.zeros(count, limit, device=self.device)
-        length = torch.full((count,), limit, device=self.device)
-        stopped = torch.zeros(count, dtype=torch.bool, device=self.device)
-        rows = torch.arange(count, device=self.device)  # which request each line of the live batch belongs to
-        cache = DynamicCache()
-        for t in range(limit):
-            logits = self.model(
-                input_ids=tokens,
-                attention_mask=attention,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
-            token, logp, drawn = draw(logits.float(), draws[rows, t], sampling)
-            out_ids[rows, t], model_logp[rows, t], drawn_logp[rows, t] = token, logp, drawn
-            ended = rows[torch.isin(token, self.stop) & ~stopped[rows]]
-            stopped[ended] = True
-            length[ended] = t + 1
-            live = (~stopped[rows]).nonzero().squeeze(1)
-            if len(live) == 0:
-                break
-            tokens, attention, positions = token.unsqueeze(1), _grow(attention), positions[:, -1:] + 1
-            # A finished row decodes on, past its length, until half of the batch is finished: compacting
-            # copies the whole cache, which costs more than a few idle rows.
-            if len(live) <= len(rows) // 2:
-                cache.batch_select_indices(live)
-                tokens, attention, positions, rows = tokens[live], attention[live], positions[live], rows[live]
-        return self._samples(requests, out_ids, model_logp, drawn_logp, length, stopped)
-
-    def _samples(self, requests, out_ids, model_logp, drawn_logp, length, stopped) -> list[Sample]:
-        out_ids = out_ids.to(torch.int32).cpu().numpy()
-        model_logp, drawn_logp = model_logp.cpu().numpy(), drawn_logp.cpu().numpy()
-        samples = []
-        for row, (request, n, is_stopped) in enumerate(zip(requests, length.tolist(), stopped.tolist(), strict=True)):
-            ids = out_ids[row, :n].copy()
-            samples.append(
-                Sample(
-                    index=request.index,
-                    response_ids=ids,
-                    response_text=self.decode(ids.tolist()),
-                    truncated=not is_stopped,
-                    rollout_logp=model_logp[row, :n].copy(),
-                    sampling_logp=drawn_logp[row, :n].copy(),
-                    weight_version=self.version,
-                )
-            )
-        return samples
+    def _prefill(self, prompts: list[list[int]], cache: Cache) -> torch.Tensor:
+        """Logits [rows, v] after each row's prompt; one that several rows have is computed once."""
+        logits, row = [], 0
+        for chunk in _chunks([(ids, len(list(same))) for ids, same in groupby(prompts)]):
+            different, copies = zip(*chunk, strict=True)
+            found = self.decoder.prefill(different, copies, row, cache)
+            logits.append(found.repeat_interleave(torch.tensor(copies, device=self.device), dim=0))
+            row += sum(copies)
+        return torch.cat(logits)
 
     def close(self) -> None:
         """Drops the model."""
-        del self.model
+        del self.decoder
 
 
-def _grow(attention: torch.Tensor) -> torch.Tensor:
-    return torch.cat([attention, attention.new_ones(len(attention), 1)], dim=1)
+def _chunks(prompts: list[tuple[list[int], int]]) -> Iterator[list[tuple[list[int], int]]]:
+    """The prompts in turn, at most PREFILL_TOKENS at a time but where one is longer."""
+    chunk: list[tuple[list[int], int]] = []
+    tokens = 0
+    for each in prompts:
+        if chunk and tokens + len(each[0]) > PREFILL_TOKENS:
+            yield chunk
+            chunk, tokens = [], 0
+        chunk.append(each)
+        tokens += len(each[0])
+    yield chunk

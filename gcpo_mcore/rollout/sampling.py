@@ -1,11 +1,14 @@
 """Drawing tokens: the sampling distribution, and random numbers that belong to a request."""
 
 import hashlib
+import math
 
 import numpy as np
 import torch
 
 from gcpo_mcore.rollout.config import Sampling
+
+BLOCK = 128  # weights that are summed in fp32
 
 
 def request_seed(*names) -> int:
@@ -28,16 +31,46 @@ def draw(
     """
     if sampling.temperature == 0:
         token = logits.argmax(1)
-        return token, _pick(logits.log_softmax(1), token), torch.zeros_like(uniform, dtype=logits.dtype)
-    scaled = logits / sampling.temperature
-    model_logp = scaled.log_softmax(1)
+        return token, -_weights(logits).sum(1).log(), torch.zeros_like(uniform, dtype=logits.dtype)
+    scaled = logits if sampling.temperature == 1 else logits / sampling.temperature
     kept = _truncate(scaled, sampling)
-    drawn_logp = model_logp if kept is scaled else kept.log_softmax(1)
-    cumulative = drawn_logp.double().exp().cumsum(1)
-    # below the last value even when rounding leaves it under 1; 'right' skips tokens of probability 0
-    point = (uniform * cumulative[:, -1]).unsqueeze(1)
-    token = torch.searchsorted(cumulative, point, right=True).squeeze(1).clamp(max=logits.shape[1] - 1)
-    return token, _pick(model_logp, token), _pick(drawn_logp, token)
+    weights = _weights(kept)
+    token = _invert(weights, uniform)
+    weight = _pick(weights, token)
+    drawn_logp = (weight / weights.sum(1)).log()
+    model_logp = drawn_logp if kept is scaled else (weight / _weights(scaled).sum(1)).log()
+    return token, model_logp, drawn_logp
+
+
+def _weights(scaled: torch.Tensor) -> torch.Tensor:
+    """Probabilities of a row up to a factor: that of its most likely token is 1."""
+    return (scaled - scaled.amax(1, keepdim=True)).exp_()
+
+
+def _invert(weights: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """Where the cumulative sum of `weights` [b, v] first exceeds the fraction `uniform` of the whole.
+
+    It looks for the block, then within the block: float64 for a few sums in place of a whole vocabulary.
+    """
+    size = math.gcd(weights.shape[1], BLOCK)
+    blocks = weights.unflatten(1, (-1, size))
+    sums = blocks.sum(2).double().cumsum(1)
+    block, beyond = _search(sums, uniform * sums[:, -1])
+    if size == 1:
+        return block
+    inside = blocks[torch.arange(len(block), device=block.device), block].double().cumsum(1)
+    return block * size + _search(inside, beyond)[0]
+
+
+def _search(cumulative: torch.Tensor, point: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first index at which `cumulative` [b, n] exceeds `point` [b], and how far `point` is from the sum before it.
+
+    A point that rounding has put at the end counts as below it: no index that adds nothing is ever found.
+    """
+    point = torch.minimum(point, cumulative[:, -1].nextafter(point.new_zeros(()))).unsqueeze(1)
+    index = torch.searchsorted(cumulative, point, right=True).clamp(max=cumulative.shape[1] - 1)  # none exceeds nan
+    before = cumulative.gather(1, (index - 1).clamp(min=0)).where(index > 0, 0)
+    return index.squeeze(1), (point - before).squeeze(1)
 
 
 def _truncate(scaled: torch.Tensor, sampling: Sampling) -> torch.Tensor:

@@ -8,7 +8,9 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
 from gcpo_mcore.base.registry import engines
+from gcpo_mcore.rollout import embedded
 from gcpo_mcore.rollout.config import Sampling
+from gcpo_mcore.rollout.decoding import CHECK_EVERY_TOKENS
 from gcpo_mcore.rollout.embedded import EmbeddedConfig
 from gcpo_mcore.rollout.engine import FixedWeights, Request
 from gcpo_mcore.rollout.sampling import request_seed
@@ -150,15 +152,45 @@ def test_a_sample_does_not_depend_on_its_batch(tmp_path, family):
     assert tokens_of(engine.generate(asked[3:8], sampling(1.2))) == tokens_of(whole)[3:8]
 
 
-def test_finished_rows_leave_the_batch(tmp_path):
-    made, widths = Made(tmp_path, stop=(STOP, 4, 5, 6)), []
-    made.engine.model.register_forward_pre_hook(
-        lambda _, args, kwargs: widths.append(len(kwargs["input_ids"])), with_kwargs=True
-    )
-    made.engine.generate(requests(8), sampling(1.5))
-    assert widths[0] == 48 and widths == sorted(widths, reverse=True)
-    assert len(set(widths)) > 2, "never compacted"
-    assert all(b == a or b <= a // 2 for a, b in pairwise(widths))
+def watch(monkeypatch, engine, name):
+    """Notes the arguments of each call of the decoder's method `name`."""
+    calls, method = [], getattr(engine.decoder, name)
+    monkeypatch.setattr(engine.decoder, name, lambda *args: calls.append(args) or method(*args))
+    return calls
+
+
+def test_finished_rows_leave_the_batch(tmp_path, monkeypatch):
+    made = Made(tmp_path, stop=(STOP, 4, 5, 6))
+    steps = watch(monkeypatch, made.engine, "step")
+    samples = made.engine.generate(requests(8), sampling(1.5))
+    lengths = [len(s.response_ids) for s in samples]
+    assert [len(tokens) for tokens, _, _ in steps] == [sum(n > t for n in lengths) for t in range(1, max(lengths))]
+
+
+def test_rows_leave_later_where_a_look_is_dear(tmp_path, monkeypatch):
+    """As on a GPU: finished rows decode on for a while, and what they draw is not told."""
+    made, asked = Made(tmp_path, stop=(STOP, 4, 5, 6)), requests(8)
+    expected = made.engine.generate(asked, sampling(1.5))
+    monkeypatch.setitem(CHECK_EVERY_TOKENS, made.engine.device.type, 5)
+    steps = watch(monkeypatch, made.engine, "step")
+    samples = made.engine.generate(asked, sampling(1.5))
+    widths = [len(tokens) for tokens, _, _ in steps]
+    assert len(set(widths)) > 1 and all(a == b for t, (a, b) in enumerate(pairwise(widths), 2) if t % 5)
+    assert tokens_of(samples) == tokens_of(expected)
+    assert [s.truncated for s in samples] == [s.truncated for s in expected]
+
+
+def test_a_prompt_is_computed_once_for_all_its_samples(tmp_path, monkeypatch):
+    made = Made(tmp_path)
+    prefills = watch(monkeypatch, made.engine, "prefill")
+    asked = requests(4)
+    whole = made.engine.generate(asked[::2] + asked[1::2], sampling(1.5))
+    ((prompts, copies, row, _),) = prefills
+    assert sorted(prompts) == sorted(PROMPTS) and set(copies) == {4} and row == 0
+    monkeypatch.setattr(embedded, "PREFILL_TOKENS", 5)  # several prompts, one, and one that is longer
+    prefills.clear()
+    assert tokens_of(made.engine.generate(asked[::2] + asked[1::2], sampling(1.5))) == tokens_of(whole)
+    assert [[len(ids) for ids in prompts] for prompts, *_ in prefills] == [[7], [4], [3, 2], [1, 1]]
 
 
 def test_other_seeds_give_other_samples(tmp_path):
@@ -180,6 +212,15 @@ def test_new_weights_change_what_is_generated(tmp_path):
     assert made.engine.version == 8 and all(s.weight_version == 8 for s in after)
     made.engine.update_weights(FixedWeights(9, lambda: weights_of(made.model)))
     assert tokens_of(made.engine.generate(asked, sampling())) == before
+
+
+def test_weights_may_be_those_of_a_model_in_training(tmp_path):
+    made, asked = Made(tmp_path), requests(4)
+    before = tokens_of(made.engine.generate(asked, sampling()))
+    made.model.requires_grad_()
+    made.engine.update_weights(FixedWeights(8, lambda: weights_of(made.model)))
+    assert tokens_of(made.engine.generate(asked, sampling())) == before
+    assert not any(target.view.requires_grad for target in made.engine.decoder.tensors.values())
 
 
 def test_weights_are_copied_not_shared(tmp_path):

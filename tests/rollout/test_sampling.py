@@ -68,6 +68,33 @@ def test_each_uniform_maps_to_its_token(case):
         assert b == pytest.approx(math.log(drawn[i]), abs=1e-4)
 
 
+@pytest.mark.parametrize("vocabulary", [127, 128, 640, 1000, 2048])
+def test_a_vocabulary_of_many_blocks(vocabulary):
+    """The same tokens and log-probs as a sum over the whole vocabulary in float64, but for uniforms at an edge."""
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = torch.randn(1, vocabulary, generator=generator) * 3
+    logits[0, vocabulary // 3 : vocabulary // 2] = float("-inf")
+    u = torch.rand(4000, dtype=torch.float64, generator=generator)
+    exact = logits[0].double().log_softmax(0)
+    edges = exact.exp().cumsum(0)
+    u = u[(edges - u[:, None]).abs().amin(1) > 1e-6]
+    assert len(u) > 2000
+    token, model_logp, _ = draw(logits.repeat(len(u), 1), u, sampling())
+    assert torch.equal(token, torch.searchsorted(edges, u, right=True))
+    torch.testing.assert_close(model_logp.double(), exact[token], rtol=1e-6, atol=1e-6)
+
+
+def test_no_end_of_the_stream_finds_a_token_without_probability():
+    logits = torch.tensor([[0.0, 1.0, float("-inf"), float("-inf")]]).repeat(2, 1)
+    token, logp, _ = draw(logits, torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64), sampling())
+    assert token.tolist() == [0, 1] and logp.isfinite().all()
+
+
+def test_diverged_weights_still_give_tokens_of_the_vocabulary():
+    token, logp, _ = draw(torch.full((3, 256), torch.nan), torch.rand(3, dtype=torch.float64), sampling())
+    assert ((token >= 0) & (token < 256)).all() and logp.isnan().all()
+
+
 def test_whole_distribution_has_one_log_prob():
     logits = torch.randn(50, 9, generator=torch.Generator().manual_seed(0))
     _, model_logp, drawn_logp = draw(logits, torch.rand(50, dtype=torch.float64), sampling(0.7))

@@ -152,13 +152,19 @@ def test_what_saves_memory_saves_what_it_should(tmp_path):
     for name in ("gradients, fp32", "optimizer state"):  # away for the sync too
         size = plain[name][0]
         assert plain[name] == (size,) * 6 and away[name] == (0, size, size, size, 0, size)
-    # By hand: 2 x 60 layers x 8 kv heads x 128 x 2 bytes a token, and a layer's once more while it is joined.
+    # By hand: 2 x 60 layers x 8 kv heads x 128 x 2 bytes a token.
     a_token = 2 * 60 * 8 * 128 * 2
     more = of(folder, 32, "parallel.tensor=8", "rollout.sequences_per_batch=64", "data.max_prompt_tokens=1002")
     cache = in_phase(more)["engine: KV cache"]
-    assert cache == (64 * 1024 * a_token * 61 // 60, 0, 0, 0, 0, 0)
+    assert cache == (64 * 1024 * a_token, 0, 0, 0, 0, 0)
     # The largest tensor on its way, whole: the embedding.
     assert in_phase(more)["weights on their way"] == (0, 0, 0, 0, 64000 * 7168 * 2, 0)
+    # Prompts are read 8,192 tokens at a time: two hidden states of 7,168, gate and up of 20,480, 2 bytes each. That is
+    # more than 64 draws from a vocabulary of 64,000.
+    prompts = 8192 * (2 * 7168 + 2 * 20480) * 2
+    assert in_phase(more)["engine: prompts or draws at work"] == (prompts, 0, 0, 0, 0, 0)
+    few = of(folder, 32, "parallel.tensor=8", "rollout.sequences_per_batch=1", "data.max_prompt_tokens=10")
+    assert in_phase(few)["engine: prompts or draws at work"] == (64000 * 22, 0, 0, 0, 0, 0)
 
 
 def test_servers_on_the_same_gpu_are_counted_as_they_are_started(tmp_path):

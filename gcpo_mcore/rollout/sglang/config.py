@@ -118,7 +118,7 @@ class SglangConfig(RolloutConfig):
         return EngineMemory(
             arch.parameters * dtype_bytes // self.tensor_parallel,
             tokens * 2 * arch.layers * heads * arch.head_dim * dtype_bytes,
-            drawing=self.working_bytes(arch, dtype_bytes),
+            working=self.working_bytes(arch, dtype_bytes),
             on_the_way=2 * bucket,  # one is sent while the next is gathered
             stays=CONTEXT_BYTES,
             rests=self.rests,
