@@ -1,6 +1,8 @@
 """Servers on the run's own GPUs: they rest while it trains, and nothing kills them on the way."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,21 @@ def test_called_off_requests_are_at_their_end_before_anything_else(tmp_path, tin
     for call in calls(tmp_path):
         if call["path"].startswith(("/release", "/resume", "/update")):
             assert call["under_way"] == 0
+
+
+def test_a_server_that_hangs_is_started_again_and_rests_before_the_actor_comes_back(tmp_path, tiny_models):
+    model = tiny_models[MODEL]
+    with own_engine(model, tmp_path, "rollout.memory_saver=true", "rollout.sync_deadline_s=10") as made:
+        made.update_weights(weights_of(model, 3))
+        first = made.fleet.processes[0]
+        os.killpg(first.process.pid, signal.SIGSTOP)
+        made.rest()
+        second = made.fleet.processes[0]
+        assert second is not first and second.is_alive and second.server.released
+        assert made.metrics()["rollout/servers_lost"] == 1
+        made.update_weights(weights_of(model, 4))
+        assert made.fleet.serving == [second.server]
+    assert deaths(tmp_path) == []
 
 
 def test_actor_and_servers_never_need_more_than_the_gpu_has(tmp_path, carry):

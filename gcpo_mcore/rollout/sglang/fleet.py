@@ -130,11 +130,16 @@ class Fleet:
 
     def rest(self) -> None:
         """Takes weights and KV cache of all servers off their GPUs, once those that are starting have started."""
+        self._release()
+        while any(process.is_alive and not process.server.released for process in self.processes):
+            self._release()  # one that was lost on the way has been started again
+        self.serving = []
+
+    def _release(self) -> None:
         for number in range(len(self.processes)):
             self._await_start(number)
         for server in self._ready_now():
             self._or_lose(server, server.release)
-        self.serving = []
 
     def _await_start(self, number: int) -> None:
         """Returns when that server is not starting: it is up, or there are no restarts left."""
