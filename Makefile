@@ -3,6 +3,7 @@
 # make install      only the set-up
 # make sglang-cpu   SGLang's own environment for the CPU, in .venv-sglang
 # make test-sglang  the tests with real SGLang servers
+# make bench        speed beside TRL and transformers, into bench/results/ and docs/performance.md
 PYTHON ?= python3
 PROCESSES ?= 2
 VENV := .venv
@@ -19,7 +20,7 @@ export HF_HUB_OFFLINE := 1
 # Both are for the CPU: on a machine with fewer GPUs than processes there is none for each of them.
 quickstart test test-sglang: export CUDA_VISIBLE_DEVICES :=
 
-.PHONY: install quickstart test sglang-cpu test-sglang lint wheel clean
+.PHONY: install quickstart test sglang-cpu test-sglang lint bench wheel clean
 
 install: $(VENV)/.installed
 
@@ -53,6 +54,13 @@ lint: install
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/basedpyright
 	$(VENV)/bin/python tests/docs_commands.py
+
+# Ratios in one run; TRL, what we are measured against, is installed for it.
+bench: install
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e ".[bench]" -c constraints.txt
+	$(VENV)/bin/python bench/versus_trl.py --out bench/results/versus_trl.json
+	$(VENV)/bin/python bench/decode.py --out bench/results/decode_cpu.json
+	$(VENV)/bin/python bench/performance_page.py
 
 wheel: install
 	rm -rf build dist
