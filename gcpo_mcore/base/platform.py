@@ -70,7 +70,7 @@ def abort_groups() -> None:
 
 def nccl() -> tuple[int, ...] | None:
     """The version of NCCL; None without a GPU."""
-    return tuple(int(part) for part in torch_nccl.version()) if HAS_CUDA else None
+    return tuple(int(number) for number in torch_nccl.version()[:3]) if HAS_CUDA else None
 
 
 def start(threads: int | None) -> None:
