@@ -8,7 +8,6 @@ nothing at all where CUDA is there. Every call into megatron-core stands inside 
 
 import contextlib
 import ctypes
-import functools
 import os
 import re
 from collections.abc import Iterator
@@ -22,7 +21,6 @@ from torch.distributed import distributed_c10d
 from torch.overrides import TorchFunctionMode
 
 from gcpo_mcore.base.errors import UserError
-from gcpo_mcore.base.tied import tied_manager
 
 HAS_CUDA = torch.cuda.is_available()
 _M_MMAP_THRESHOLD = -3  # its number in malloc.h
@@ -189,15 +187,9 @@ def peak_flops(dtype: str) -> float | None:
 
 @contextlib.contextmanager
 def megatron() -> Iterator[None]:
-    """The scope in which megatron-core is imported and called. With CUDA it changes one thing; re-entrant."""
-    if _OnCpu.active:
+    """The scope in which megatron-core is imported and called. A no-op with CUDA; re-entrant."""
+    if HAS_CUDA or _OnCpu.active:
         yield
-        return
-    if HAS_CUDA:
-        from megatron.core.dist_checkpointing.strategies import filesystem_async
-
-        with mock.patch.object(filesystem_async, "_get_write_results_queue", _results_queue):
-            yield
         return
     with contextlib.ExitStack() as stack:
         _OnCpu.active = True
@@ -215,12 +207,6 @@ def megatron() -> Iterator[None]:
         stack.enter_context(mock.patch.object(token_dispatcher, "maybe_move_tensor_to_cpu", _sizes_on_cpu))
         stack.enter_context(_OnCpu())
         yield
-
-
-@functools.cache
-def _results_queue():
-    """What megatron-core's checkpoint writer collects results in. Its own manager outlives a rank that is killed."""
-    return tied_manager().Queue()
 
 
 class _OnCpu(TorchFunctionMode):
