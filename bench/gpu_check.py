@@ -17,6 +17,7 @@ exit code is 1 if a part failed.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -107,10 +108,8 @@ def ended(process: subprocess.Popen, limit_s: float) -> int | None:
     except subprocess.TimeoutExpired:
         return None
     finally:
-        try:
+        with contextlib.suppress(ProcessLookupError):  # all have ended
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:  # all have ended
-            pass
         process.wait()
 
 

@@ -2,9 +2,9 @@
 
     python bench/gpu_ipc.py [--mib 512] [--rounds 5] [--out FILE.json]
 
-Each reader has to see the same bytes, from handles of its own, and when both have let go of them no memory may stay: not
-after any round. Then one round that nobody reads. On a CPU the bytes themselves travel, as they do in a run. The exit
-code is 1 if bytes differ or memory stays.
+Each reader has to see the same bytes, from handles of its own, and when both have let go of them no memory may stay:
+not after any round. Then one round that nobody reads. On a CPU the bytes themselves travel, as they do in a run. The
+exit code is 1 if bytes differ or memory stays.
 """
 
 import argparse
