@@ -6,8 +6,8 @@
 For a random bf16 Qwen2 model of each vocabulary (or of a size), distributed optimizer: the peak of memory above the
 actor while it is saved and loaded, in bytes per parameter, of every rank (of the GPU where there is one; and of the
 host, sampled); seconds of rank 0 from "every file is written" to the checkpoint's name; seconds to save, to load, and
-to copy the state that is to be written while training goes on. --before: the same with megatron-core's writer and SHA-256
-over all files on rank 0, as it was (it needs the tests of a checkout).
+to copy the state that is to be written while training goes on. --before: the same with megatron-core's writer and
+SHA-256 over all files on rank 0, as it was (it needs the tests of a checkout).
 """
 
 import argparse
