@@ -14,13 +14,12 @@ import argparse
 import contextlib
 import json
 import statistics
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 import torch
-from train_step import SIZES, make_model
+from common import SIZES, commit, device_name, make_model
 
 from gcpo_mcore.actor.hf_mapping import HfWeights
 from gcpo_mcore.base import platform
@@ -74,7 +73,7 @@ def main() -> None:
     parser.add_argument("--bandwidth-gb-s", type=float)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    dtype = "float32" if args.size == "small" else "bfloat16"
+    dtype = "bfloat16" if args.size == "1.5b" else "float32"
     with tempfile.TemporaryDirectory() as folder:
         make_model(folder, args.size, dtype)
         config = load_config(
@@ -97,8 +96,8 @@ def measure(args, folder: str, dtype: str, config) -> dict:
     weights = {name: read(name).to(platform.device()) for name in read.names()}
     size = sum(tensor.nbytes for tensor in weights.values())
     found: dict = {
-        "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip(),
-        "device": torch.cuda.get_device_name() if platform.HAS_CUDA else "cpu",
+        "commit": commit(),
+        "device": device_name(),
         "model": args.size,
         "weights_gb": size / 1e9,
         "transport": config.transport,

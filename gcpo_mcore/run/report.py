@@ -97,7 +97,8 @@ class Report:
         arch, devices = self.plan.arch, self.plan.layout.world
         config = self.plan.config
         passes = needs_pass(config) + config.algorithm.needs_reference
-        work = {"score": passes * forward_flops(arch, lengths), "update": training_flops(arch, lengths)}
+        logits = int(table.tokens.sum())
+        work = {"score": passes * forward_flops(arch, lengths, logits), "update": training_flops(arch, lengths, logits)}
         peak = platform.peak_flops(config.model.dtype)
         found = {}
         for phase, flops in work.items():

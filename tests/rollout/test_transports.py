@@ -7,7 +7,7 @@ from gcpo_mcore.base import platform
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.rollout.sglang.pairs import KNOWN, check_pair
 from gcpo_mcore.rollout.sglang.server import Server, ServerInfo
-from gcpo_mcore.rollout.sglang.transports.tensor import DEVICE, _handles, by_uuid, deal, ranks_read
+from gcpo_mcore.rollout.sglang.transports.tensor import DEVICE, by_uuid, deal, handles, ranks_read
 from gcpo_mcore.run.load import load_config
 
 
@@ -42,7 +42,7 @@ def test_every_reader_has_a_copy_of_its_own():
 
 def test_a_tensor_of_the_host_never_becomes_a_handle():
     with pytest.raises(RuntimeError, match=r"phase sync: model.norm.weight is on the cpu, not on a GPU"):
-        _handles([("model.norm.weight", torch.zeros(2))])
+        handles([("model.norm.weight", torch.zeros(2))])
 
 
 def test_the_device_of_a_handle_is_its_uuid():

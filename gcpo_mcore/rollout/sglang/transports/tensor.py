@@ -45,9 +45,9 @@ class TensorTransport:
         """On rank 0, for every rank what its readers are to have, one after another (on the CPU, rank 0's own bytes);
         [] elsewhere."""
         if not platform.HAS_CUDA:
-            return [[_by_value(bucket.tensors)]] if dist.get_rank() == 0 else []
+            return [[by_value(bucket.tensors)]] if dist.get_rank() == 0 else []
         readers = from_rank_0(Counter(rank for ranks in self.read for rank in ranks))
-        return to_rank_0([_handles(bucket.tensors) for _ in range(readers[dist.get_rank()])]) or []
+        return to_rank_0([handles(bucket.tensors) for _ in range(readers[dist.get_rank()])]) or []
 
     def begin(self, servers: list[Server], version: int) -> None:
         self.servers, self.version = servers, version
@@ -100,7 +100,7 @@ def deal(packed: Sequence[Sequence[str]], read: Sequence[Sequence[int]], is_shar
     return [[packed[rank][0] if is_shared else next(left[rank]) for rank in ranks] for ranks in read]
 
 
-def _handles(tensors: Named) -> str:
+def handles(tensors: Named) -> str:
     """The pickled list of tensors, whose storage is a handle: what a server unpickles, once."""
     for name, tensor in tensors:
         if not tensor.is_cuda:  # its handle would be a file descriptor, of which the server dies
@@ -127,6 +127,6 @@ def by_uuid(arguments: tuple, uuid: str) -> tuple:
     return (*arguments[:DEVICE], uuid, *arguments[DEVICE + 1 :])
 
 
-def _by_value(tensors: Named) -> str:
-    """The same with the tensors' bytes; each of them in storage of its own, which is what is pickled."""
+def by_value(tensors: Named) -> str:
+    """The same as `handles` with the tensors' bytes; each of them in storage of its own, which is what is pickled."""
     return base64.b64encode(pickle.dumps([(name, tensor.clone()) for name, tensor in tensors])).decode()
