@@ -39,4 +39,3 @@ if __name__ == "__main__":
         setattr(Offloader, name, told(getattr(Offloader, name)))
     with setup.trainer(make_plan(load_config(sys.argv[2:]))) as trainer:
         trainer.run()
-        trainer.export()
