@@ -1,0 +1,36 @@
+"""Where a run begins: rank 0 looks into the run folder, and tells the others."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.run.agreement import decided
+from gcpo_mcore.run.folder import check_architecture
+from gcpo_mcore.run.plan import Plan
+from gcpo_mcore.run.setup import process_group
+
+
+@contextmanager
+def started(plan: Plan) -> Iterator[Plan]:
+    """The scope in which this rank is one of the run's ranks; the plan with the checkpoint that all go on from.
+
+    UserError on all ranks if the run folder is another run's, or has no good checkpoint.
+    """
+    with process_group(plan.config.parallel.threads, plan.config.monitor.phase_deadline_s):
+        yield replace(plan, checkpoint_step=decided(lambda: _find_checkpoint(plan)))
+
+
+def _find_checkpoint(plan: Plan) -> int:
+    """The step of the newest good checkpoint, 0 if there is none yet."""
+    config, folder = plan.config, plan.folder
+    if not folder.steps():
+        return 0
+    if config.run.resume == "never":
+        raise UserError(f"run.resume=never, but {folder.path} has checkpoints; choose another run.name, or remove it")
+    newest = folder.newest_good(reads_all=False)
+    if newest is None:
+        raise UserError(f"{folder.path}: no checkpoint is good; remove the folder to start anew")
+    check_architecture(newest, plan.arch)
+    folder.check_same_run(plan.resolved, set(config.free_keys()))
+    return int(newest.name.removeprefix("step_"))
