@@ -1,11 +1,14 @@
-"""What the ranks of a run agree on before its first step: rank 0 alone decides on files."""
+"""What the ranks of a run agree on before its first step: rank 0 alone decides on files, and all have the same plan."""
 
-from collections.abc import Callable
+import json
+import socket
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch.distributed as dist
+import xxhash
 
-from gcpo_mcore.base.collectives import from_rank_0
+from gcpo_mcore.base.collectives import from_every_rank, from_rank_0
 from gcpo_mcore.base.errors import UserError
 
 T = TypeVar("T")
@@ -23,3 +26,20 @@ def decided(decision: Callable[[], T]) -> T:
     if told[1] is not None:
         raise UserError(told[1])
     return told[0]
+
+
+def check_agreement(facts: Mapping[str, str]) -> None:
+    """UserError on all ranks, with rank, host and key, if the `facts` of one are not those of rank 0. A collective."""
+    digest = xxhash.xxh3_128_hexdigest(json.dumps(facts, sort_keys=True).encode())
+    if len(set(from_every_rank(digest))) == 1:  # few bytes a rank, however many there are
+        return
+    (host_0, first), *others = from_every_rank((socket.gethostname(), dict(facts)))
+    for rank, (host, theirs) in enumerate(others, start=1):
+        different = [key for key in {**first, **theirs} if first.get(key) != theirs.get(key)]
+        if different:
+            key = different[0]
+            more = f", and {len(different) - 1} more" if len(different) > 1 else ""
+            raise UserError(
+                f"rank {rank} on {host} has {key}={theirs.get(key)}, rank 0 on {host_0} has {first.get(key)}{more}; "
+                "all ranks of a run need the same"
+            )

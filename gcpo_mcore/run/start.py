@@ -1,12 +1,15 @@
-"""Where a run begins: rank 0 looks into the run folder, and tells the others."""
+"""Where a run begins: rank 0 looks into the run folder and tells the others; then all compare what they have."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 from gcpo_mcore.base.errors import UserError
-from gcpo_mcore.run.agreement import decided
+from gcpo_mcore.base.sums import sum_of
+from gcpo_mcore.run.agreement import check_agreement, decided
+from gcpo_mcore.run.facts import facts
 from gcpo_mcore.run.folder import check_architecture
+from gcpo_mcore.run.manifest import NAME
 from gcpo_mcore.run.plan import Plan
 from gcpo_mcore.run.setup import process_group
 
@@ -15,10 +18,23 @@ from gcpo_mcore.run.setup import process_group
 def started(plan: Plan) -> Iterator[Plan]:
     """The scope in which this rank is one of the run's ranks; the plan with the checkpoint that all go on from.
 
-    UserError on all ranks if the run folder is another run's, or has no good checkpoint.
+    UserError on all ranks if the run folder is another run's or has no good checkpoint, or if their plans differ.
     """
     with process_group(plan.config.parallel.threads, plan.config.monitor.phase_deadline_s):
-        yield replace(plan, checkpoint_step=decided(lambda: _find_checkpoint(plan)))
+        step = decided(lambda: _find_checkpoint(plan))
+        check_agreement({**facts(plan), "the checkpoint": _seen(plan, step)})
+        yield replace(plan, checkpoint_step=step)
+
+
+def _seen(plan: Plan, step: int) -> str:
+    """What this rank sees of the checkpoint: its step and the sum of its manifest."""
+    if not step:
+        return "none"
+    checkpoint = plan.folder.folder(step)
+    try:
+        return f"{checkpoint.name} ({sum_of((checkpoint / NAME).read_bytes()).digest})"
+    except OSError as error:
+        return f"{checkpoint}: {error.strerror}"
 
 
 def _find_checkpoint(plan: Plan) -> int:
