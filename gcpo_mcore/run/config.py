@@ -20,11 +20,12 @@ from gcpo_mcore.run.rules import correct_older_weights
 
 class RunSection(Config):
     """The run folder is `folder`/`name`. resume: 'auto' goes on from its newest good checkpoint; 'never' refuses
-    a folder that has one."""
+    a folder that has one. resume_step: it goes back to the checkpoint of that step instead; null: the newest."""
 
     name: Annotated[str, AfterValidator(check_run_name)]
     folder: str
     resume: Literal["auto", "never"]
+    resume_step: PositiveInt | None
 
 
 class TrainerConfig(Config):

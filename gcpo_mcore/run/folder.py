@@ -4,6 +4,7 @@ runs/NAME/config.yaml            the resolved configuration
 runs/NAME/model/                 config.json and tokenizer of the model (what an export needs besides weights)
 runs/NAME/metrics.jsonl, tb/     numbers;  rollouts/ the samples of each step;  logs/ the console's lines
 runs/NAME/hf/, hf_step           the last export, and the step that it is of
+runs/NAME/lock, writer.json      who writes into it (gcpo_mcore/run/lock.py)
 runs/NAME/checkpoints/step_000020/{shards/, rank_*.pt, state.json, manifest.json, manifest.sum}
 """
 
@@ -54,6 +55,10 @@ class RunFolder:
         """The folder in which the checkpoint of `step` lies while it is written."""
         return self.checkpoints / f"tmp_step_{step:06d}"
 
+    def aside(self, step: int) -> Path:
+        """The folder in which a checkpoint of `step` lies that the run has gone back behind."""
+        return self.checkpoints / f"aside_step_{step:06d}"
+
     @property
     def export(self) -> Path:
         """The folder in which the Hugging Face export of the last step lies."""
@@ -67,6 +72,23 @@ class RunFolder:
     def note_export(self, step: int) -> None:
         """Notes down the step of which the export is."""
         write_atomically(self.path / EXPORT_NOTE, f"{step}\n")
+
+    def go_back(self, step: int) -> None:
+        """Sets aside what is of steps after `step`, from which a run goes on: damaged, or of a past that is given up.
+
+        A checkpoint lies there as aside_step_* until the run has a new one of its step. Nothing reads it.
+        """
+        for later in [found for found in self.steps() if found > step]:
+            log.warning("checkpoint %s is set aside: the run goes on from step %d", self.folder(later), step)
+            remove(self.aside(later))
+            self.folder(later).rename(self.aside(later))
+            export = self.path / f"hf_step_{later:06d}"
+            if export.is_dir():
+                remove(self.path / f"aside_{export.name}")
+                export.rename(self.path / f"aside_{export.name}")
+        note = self.path / EXPORT_NOTE
+        if note.is_file() and int(note.read_text()) > step:
+            self.note_export(0)  # it is made again
 
     def state(self, step: int) -> dict[str, Any]:
         """The state that `begin_checkpoint` was given for `step`."""
@@ -131,14 +153,17 @@ class RunFolder:
         shutil.rmtree(self.folder(step), ignore_errors=True)
         temporary.rename(self.folder(step))
         sync_folder(self.checkpoints)
+        remove(self.aside(step))
 
     def drop_old(self, keep: int, keep_every: int | None = None, in_use: Collection[int] = ()) -> None:
-        """Removes all checkpoints but the newest `keep`, those of every `keep_every`th step and of the steps `in_use`.
+        """Removes all checkpoints but the newest `keep` good ones, those of every `keep_every`th step and of the steps
+        `in_use`. Damaged ones count for nothing: no good one goes for their sake.
 
         Unfinished ones, of a run that died, go as well: none may be on its way.
         """
-        for old in self.steps()[keep:]:
-            if old not in in_use and not (keep_every and old % keep_every == 0):
+        good = [step for step in self.steps() if check(self.folder(step), reads_all=False) is None]
+        for old in self.steps() if len(good) >= keep else []:
+            if old < good[keep - 1] and old not in in_use and not (keep_every and old % keep_every == 0):
                 remove(self.folder(old))
         for unfinished in self.checkpoints.glob("tmp_step_*"):
             shutil.rmtree(unfinished)

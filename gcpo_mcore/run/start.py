@@ -3,12 +3,15 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.sums import sum_of
 from gcpo_mcore.run.agreement import check_agreement, decided
+from gcpo_mcore.run.config import RunConfig
 from gcpo_mcore.run.facts import facts
-from gcpo_mcore.run.folder import check_architecture
+from gcpo_mcore.run.folder import RunFolder, check, check_architecture
+from gcpo_mcore.run.lock import is_restarted
 from gcpo_mcore.run.manifest import NAME
 from gcpo_mcore.run.plan import Plan
 from gcpo_mcore.run.setup import process_group
@@ -40,13 +43,29 @@ def _seen(plan: Plan, step: int) -> str:
 def _find_checkpoint(plan: Plan) -> int:
     """The step of the newest good checkpoint, 0 if there is none yet."""
     config, folder = plan.config, plan.folder
-    if not folder.steps():
+    if not folder.steps() and not wanted_step(config):
         return 0
     if config.run.resume == "never":
         raise UserError(f"run.resume=never, but {folder.path} has checkpoints; choose another run.name, or remove it")
-    newest = folder.newest_good(reads_all=False)
-    if newest is None:
+    found = _of_step(folder, step) if (step := wanted_step(config)) else folder.newest_good(reads_all=False)
+    if found is None:
         raise UserError(f"{folder.path}: no checkpoint is good; remove the folder to start anew")
-    check_architecture(newest, plan.arch)
+    check_architecture(found, plan.arch)
     folder.check_same_run(plan.resolved, set(config.free_keys()))
-    return int(newest.name.removeprefix("step_"))
+    return int(found.name.removeprefix("step_"))
+
+
+def wanted_step(config: RunConfig) -> int | None:
+    """run.resume_step; None where a launcher repeats the command by itself, which would throw steps away each time."""
+    return None if is_restarted() else config.run.resume_step
+
+
+def _of_step(folder: RunFolder, step: int) -> Path:
+    if step not in folder.steps():
+        there = ", ".join(map(str, reversed(folder.steps())))
+        raise UserError(
+            f"run.resume_step={step}: {folder.checkpoints} has no checkpoint of that step, but of {there or 'none'}"
+        )
+    if problem := check(folder.folder(step), reads_all=False):
+        raise UserError(f"run.resume_step={step}: {folder.folder(step)}: {problem}")
+    return folder.folder(step)
