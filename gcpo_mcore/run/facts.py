@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import xxhash
 
 from gcpo_mcore.base.config import flat, is_below
+from gcpo_mcore.base.places import PACKAGE
 from gcpo_mcore.data.dataset import Loaded
 from gcpo_mcore.hf.identity import model_identity
 from gcpo_mcore.run.manifest import PACKAGES
@@ -19,12 +20,12 @@ from gcpo_mcore.run.plan import Plan
 OF_A_NODE = {"data.cache.folder"}  # a key that may be another on every node
 SECRET = {"rollout.environment", "rollout.arguments"}  # keys whose values nobody prints
 ALL_PACKAGES = (*PACKAGES, "transformers", "tokenizers", "numpy", "sglang")
-CODE = ("gcpo_mcore", "algorithms", "rewards")
+BESIDE = ("gcpo_mcore.algorithms", "gcpo_mcore.rewards")  # in a checkout not in the package's own folder
 
 
 def facts(plan: Plan) -> dict[str, str]:
     """All that the ranks of a run need to have in common, by what to call it in a message."""
-    return {**dict(_configuration(plan.resolved)), **inputs(plan), **dict(_programs())}
+    return {**dict(_configuration(plan.resolved)), **plan.inputs, **dict(_programs())}
 
 
 def inputs(plan: Plan) -> dict[str, str]:
@@ -59,16 +60,17 @@ def _programs() -> Iterator[tuple[str, str]]:
             yield f"the package {package}", version(package)
         except PackageNotFoundError:
             yield f"the package {package}", "not installed"
-    for package in CODE:
-        yield f"the code of {package}", _code(package)
+    yield "the code of gcpo_mcore", _code([PACKAGE])
+    for name in BESIDE:
+        spec = find_spec(name)
+        yield f"the code of {name}", _code(map(Path, (spec and spec.submodule_search_locations) or ()))
 
 
-def _code(package: str) -> str:
-    """A digest of the package's Python files; a version does not change with a checkout's every commit."""
-    spec = find_spec(package)
+def _code(places: Iterable[Path]) -> str:
+    """A digest of the Python files in `places`; a version does not change with a checkout's every commit."""
     digest = xxhash.xxh3_64()
-    for place in (spec and spec.submodule_search_locations) or ():
-        for file in sorted(Path(place).rglob("*.py")):
+    for place in places:
+        for file in sorted(place.rglob("*.py")):
             digest.update(f"{file.relative_to(place)}\n".encode())
             digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -107,20 +107,27 @@ class RunFolder:
 
     # --- config ------------------------------------------------------------------------------------------------
 
-    def check_same_run(self, config: dict[str, Any], free: Collection[str]) -> None:
-        """UserError, naming the key, if this folder was made by another configuration; `free` keys may differ."""
+    def check_same_run(self, config: dict[str, Any], free: Collection[str], mappings: Collection[str]) -> None:
+        """UserError, naming the key, if this folder was made by another configuration; `free` keys may differ.
+
+        mappings: the keys whose value has names of the user's in it (`Config.mappings`): one more makes another run.
+        """
         path = self.path / "config.yaml"
         if not path.is_file():
             return
         before, now = dict(flat(OmegaConf.to_container(OmegaConf.load(path)))), dict(flat(config))
-        # A key that the folder does not know came with a newer version; its default does what was done before. Of what
-        # differs, a key that both have comes first: another rollout.engine takes all keys of the other one away.
+        # A key that the folder does not know came with a newer version; its default does what was done before (but a
+        # name is the user's own). Of what differs, a key that both have comes first: another rollout.engine takes all
+        # keys of the other one away.
         for key in sorted(before, key=lambda key: (key not in now, key)):
             if before[key] != now.get(key) and not is_below(key, free):
                 raise UserError(
                     f"{self.path} was made with {key}={before[key]}, not {now.get(key)}; "
                     f"choose another run.name, or remove the folder"
                 )
+        for name in _names_in(now, mappings):
+            if not (any(is_below(key, {name}) for key in before) or is_below(name, free)) and _knows(before, name):
+                raise UserError(f"{self.path} was made without {name}; choose another run.name, or remove the folder")
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Writes the resolved configuration."""
@@ -167,6 +174,18 @@ class RunFolder:
                 remove(self.folder(old))
         for unfinished in self.checkpoints.glob("tmp_step_*"):
             shutil.rmtree(unfinished)
+
+
+def _names_in(config: Mapping[str, Any], mappings: Collection[str]) -> list[str]:
+    """The dotted keys right below `mappings`, of a flat configuration."""
+    parts = [key.split(".") for key in config]
+    splits = {(".".join(part[:end]), part[end]) for part in parts for end in range(1, len(part))}
+    return sorted(f"{mapping}.{name}" for mapping, name in splits if mapping in mappings)
+
+
+def _knows(config: Mapping[str, Any], name: str) -> bool:
+    """Whether a flat configuration has the mapping in which `name` would be."""
+    return any(is_below(key, {name.rpartition(".")[0]}) for key in config)
 
 
 def check(checkpoint: Path, reads_all: bool = True) -> str | None:

@@ -4,7 +4,8 @@ Reads files, starts nothing. Every mistake of the user's ends here, as a UserErr
 """
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gcpo_mcore.actor.backend import choose_backend
@@ -26,7 +27,8 @@ if TYPE_CHECKING:  # slow to import, and a mistake in the command line is told w
 @dataclass(frozen=True)
 class Plan:
     """A checked run. `resolved` is its plain form, for the run folder; `checkpoint_step` that of the checkpoint from
-    which it goes on (gcpo_mcore/run/start.py), 0 for a fresh start."""
+    which it goes on, 0 for a fresh start, and `inputs` are digests of what it reads; both come with
+    gcpo_mcore/run/start.py."""
 
     config: RunConfig
     resolved: dict[str, Any]
@@ -38,6 +40,7 @@ class Plan:
     eval: dict[str, Loaded]
     folder: RunFolder
     checkpoint_step: int = 0
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
     def sizes(self) -> dict[str, object]:
         """The derived sizes, for the table at the start."""

@@ -1,5 +1,6 @@
 """Where a run begins: rank 0 looks into the run folder and tells the others; then all compare what they have."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,12 +10,14 @@ from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.sums import sum_of
 from gcpo_mcore.run.agreement import check_agreement, decided
 from gcpo_mcore.run.config import RunConfig
-from gcpo_mcore.run.facts import facts
+from gcpo_mcore.run.facts import facts, inputs
 from gcpo_mcore.run.folder import RunFolder, check, check_architecture
 from gcpo_mcore.run.lock import is_restarted
 from gcpo_mcore.run.manifest import NAME
 from gcpo_mcore.run.plan import Plan
 from gcpo_mcore.run.setup import process_group
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -24,6 +27,7 @@ def started(plan: Plan) -> Iterator[Plan]:
     UserError on all ranks if the run folder is another run's or has no good checkpoint, or if their plans differ.
     """
     with process_group(plan.config.parallel.threads, plan.config.monitor.phase_deadline_s):
+        plan = replace(plan, inputs=inputs(plan))
         step = decided(lambda: _find_checkpoint(plan))
         check_agreement({**facts(plan), "the checkpoint": _seen(plan, step)})
         yield replace(plan, checkpoint_step=step)
@@ -51,8 +55,23 @@ def _find_checkpoint(plan: Plan) -> int:
     if found is None:
         raise UserError(f"{folder.path}: no checkpoint is good; remove the folder to start anew")
     check_architecture(found, plan.arch)
-    folder.check_same_run(plan.resolved, set(config.free_keys()))
-    return int(found.name.removeprefix("step_"))
+    folder.check_same_run(plan.resolved, set(config.free_keys()), set(config.mappings()))
+    step = int(found.name.removeprefix("step_"))
+    _check_inputs(plan, step)
+    return step
+
+
+def _check_inputs(plan: Plan, step: int) -> None:
+    """UserError, or with run.changed_inputs=allow a warning, if the run reads other things than the checkpoint's did.
+
+    Of what only one of them has, a configuration says so.
+    """
+    then = plan.folder.state(step).get("inputs", {})  # older ones have none
+    for name in [name for name in then if plan.inputs.get(name, then[name]) != then[name]]:
+        words = f"{name} changed since {plan.folder.folder(step)} was made"
+        if plan.config.run.changed_inputs == "refuse":
+            raise UserError(f"{words}; run.changed_inputs=allow goes on with what is there now")
+        log.warning(words)
 
 
 def wanted_step(config: RunConfig) -> int | None:

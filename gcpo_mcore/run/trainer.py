@@ -165,6 +165,7 @@ class Trainer:
             problem = f"the last {skipped} updates were left out, for their gradients were not finite"
         else:
             state = {"step": self.step, "version": self.actor.version, "skipped_updates": skipped}
+            state |= {"inputs": dict(self.plan.inputs)}
             self.saver.save(self.step, state | self.collector.state())
             return
         words = f"phase checkpoint: none is taken of step {self.step}: {problem}; {self.saver.usable()}"

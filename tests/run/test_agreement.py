@@ -64,7 +64,7 @@ def ranks(carry, tmp_path):
         (override("trainer.samples_per_prompt=2"), "trainer.samples_per_prompt=2, rank 0 on HOST has 4"),
         (another_golden_answer, "the golden answers of data.train.easy=DIGEST, rank 0 on HOST has DIGEST, and 1 more"),
         (other_weights, "the files of model.path=DIGEST, rank 0 on HOST has DIGEST"),
-        (other_code, "the code of algorithms=DIGEST, rank 0 on HOST has DIGEST"),
+        (other_code, "the code of gcpo_mcore.algorithms=DIGEST, rank 0 on HOST has DIGEST"),
     ],
 )
 def test_a_rank_with_another_plan(change, told, ranks, tmp_path):
