@@ -16,16 +16,17 @@ T = TypeVar("T")
 
 def decided(decision: Callable[[], T]) -> T:
     """What `decision` gives on rank 0, where alone it is called, on every rank. Its UserError is raised on all."""
-    found, problem = None, None
+    found: list[T] = []
+    problem: str | None = None
     if dist.get_rank() == 0:
         try:
-            found = decision()
+            found.append(decision())
         except UserError as error:
             problem = str(error)
-    told = from_rank_0((found, problem))
-    if told[1] is not None:
-        raise UserError(told[1])
-    return told[0]
+    found, problem = from_rank_0((found, problem))
+    if problem is not None:
+        raise UserError(problem)
+    return found[0]
 
 
 def check_agreement(facts: Mapping[str, str]) -> None:

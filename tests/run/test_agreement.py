@@ -17,7 +17,10 @@ WORKER = Path(__file__).with_name("differing_worker.py")
 
 
 def override(text: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / "overrides").write_text(text) and None
+    def write(folder: Path) -> None:
+        (folder / "overrides").write_text(text)
+
+    return write
 
 
 def another_golden_answer(folder: Path) -> None:
