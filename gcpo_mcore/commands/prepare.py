@@ -106,6 +106,7 @@ def _prepared(settings: list[str]) -> list[dict[str, object]]:
     from gcpo_mcore.data.prepared import Prepared
     from gcpo_mcore.hf.architecture import read_architecture
     from gcpo_mcore.hf.hub import local_folder
+    from gcpo_mcore.hf.special_tokens import end_tokens
     from gcpo_mcore.run.load import load_config
     from gcpo_mcore.run.plan import load_tokenizer
 
@@ -113,10 +114,11 @@ def _prepared(settings: list[str]) -> list[dict[str, object]]:
     folder = local_folder(config.model.path)
     arch = read_architecture(folder)
     tokenizer = load_tokenizer(folder, arch)
+    ends = end_tokens(folder, tokenizer, arch.vocabulary, config.rollout.stop_token_ids)
     found = [
         (kind, source)
         for kind, load in (("train", load_train), ("eval", load_eval))
-        for source in load(config.data, tokenizer, arch.vocabulary).values()
+        for source in load(config.data, tokenizer, arch.vocabulary, ends.ids).values()
     ]
     return [
         {

@@ -40,4 +40,3 @@ if __name__ == "__main__":
         setattr(Offloader, name, told(getattr(Offloader, name)))
     with started(make_plan(load_config(sys.argv[2:]))) as plan, setup.trainer(plan) as trainer:
         trainer.run()
-        trainer.export()
