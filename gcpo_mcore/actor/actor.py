@@ -93,6 +93,12 @@ class Actor:
         self._gather.end()
         return self._stage
 
+    def is_finite(self) -> bool:
+        """Whether every weight is a finite number. Brings an offloaded actor back."""
+        self.onload()
+        mine = all(bool(weight.isfinite().all()) for weight in self.stage().parameters())
+        return all(from_every_rank(mine))
+
     def _check_on_device(self) -> None:
         if self._offloader.is_away:
             raise RuntimeError("the actor is in host memory: onload() comes first")

@@ -55,10 +55,14 @@ def learning_rate(config: OptimizerConfig, update: int, updates: int) -> float:
     return config.lr * (1 - (1 - config.final_lr_fraction) * min(fall, 1.0))
 
 
-class Stepper:
-    """Does optimizer steps and leaves out those with a non-finite gradient norm.
+class UpdatesSkipped(UserError):
+    """Too many updates in a row were left out."""
 
-    UserError when `max_skipped_updates` updates in a row were left out.
+
+class Stepper:
+    """Does optimizer steps and leaves out those with a non-finite gradient norm, `skipped_in_a_row` the last ones.
+
+    UpdatesSkipped when `max_skipped_updates` updates in a row were left out.
     """
 
     def __init__(self, config: OptimizerConfig, optimizer: ChainedOptimizer):
@@ -79,9 +83,9 @@ class Stepper:
             self.optimizer.zero_grad()
         self.skipped_in_a_row = 0 if is_finite else self.skipped_in_a_row + 1
         if self.skipped_in_a_row >= self.config.max_skipped_updates:
-            raise UserError(
+            raise UpdatesSkipped(
                 f"phase update: the gradient norm was not finite in {self.skipped_in_a_row} updates in a row "
-                f"(optimizer.max_skipped_updates); the last checkpoint is intact"
+                "(optimizer.max_skipped_updates)"
             )
         return {"actor/grad_norm": norm, "actor/lr": lr, "actor/update_skipped": float(not is_finite)}
 

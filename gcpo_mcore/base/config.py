@@ -41,6 +41,11 @@ class Config(BaseModel):
             else:
                 yield from _free_inside(getattr(self, name), name)
 
+    def mappings(self) -> Iterator[str]:
+        """The dotted keys in this record whose value maps names of the user's to whatever they stand for."""
+        for name in type(self).model_fields:
+            yield from _mappings_inside(getattr(self, name), name)
+
     def plain(self) -> dict[str, Any]:
         """The record as yaml has it, with what is in the options that were chosen."""
         return self.model_dump(mode="json", serialize_as_any=True)
@@ -68,6 +73,15 @@ def _free_inside(value: Any, place: str) -> Iterator[str]:
     elif isinstance(value, dict):
         for key, item in value.items():
             yield from _free_inside(item, f"{place}.{key}")
+
+
+def _mappings_inside(value: Any, place: str) -> Iterator[str]:
+    if isinstance(value, Config):
+        yield from (f"{place}.{key}" for key in value.mappings())
+    elif isinstance(value, dict):
+        yield place
+        for key, item in value.items():
+            yield from _mappings_inside(item, f"{place}.{key}")
 
 
 def is_below(key: str, places: Collection[str]) -> bool:

@@ -17,37 +17,48 @@ def train(composed) -> None:
     """The run that a composed configuration describes."""
     from gcpo_mcore.base.errors import UserError
     from gcpo_mcore.base.program import command
+    from gcpo_mcore.run.lock import sole_writer
     from gcpo_mcore.run.plan import make_plan
 
     config = parse(composed)
     if config.benchmark:
         raise UserError(f"benchmark= is read by `{command('evaluate')}`; training reads data.eval")
     plan = make_plan(config)
-    steps, done, is_writer = plan.config.trainer.steps, plan.checkpoint_step, os.environ.get("RANK", "0") == "0"
-    result: dict[str, float] = {}
-    is_exported = done >= steps and plan.folder.has_export_of(done)
-    if done < steps:
-        done, result = _run(plan)
-    elif is_writer:
-        print(f"{plan.folder.path} is at step {done} of trainer.steps={steps}: nothing left to train")
-    if is_exported or not is_writer:
+    if os.environ.get("RANK", "0") != "0":
+        _run(plan)
         return  # what is left to do takes one process
+    with sole_writer(plan.folder.path):
+        begun, done, result = _run(plan)
+        _finish(plan, begun, done, result)
+
+
+def _run(plan) -> tuple[int, int, dict[str, float]]:
+    """Trains; the steps at which that began and ended, and the last evaluation's metrics. Nothing that it built is
+    left."""
+    from gcpo_mcore.run import setup
+    from gcpo_mcore.run.start import started
+
+    with started(plan) as plan:
+        begun = plan.checkpoint_step
+        if begun >= plan.config.trainer.steps:
+            return begun, begun, {}
+        with setup.trainer(plan) as trainer:
+            result = trainer.run()
+            return begun, trainer.step, result
+
+
+def _finish(plan, begun: int, done: int, result: dict[str, float]) -> None:
+    """Exports what the run has come to, if it has come to its end, and says how it stands."""
+    steps = plan.config.trainer.steps
     if done < steps:
         print(f"stopped at step {done} of {steps}: the same command without trainer.stop_at_step goes on")
         return
+    if begun >= steps:
+        print(f"{plan.folder.path} is at step {done} of trainer.steps={steps}: nothing left to train")
+        if plan.folder.has_export_of(done):
+            return
     export(plan, done)
     print("held out: " + ("  ".join(f"{k} {v:.3f}" for k, v in result.items()) or "not evaluated"))
-
-
-def _run(plan) -> tuple[int, dict[str, float]]:
-    """Trains; the step at which that ended, and the last evaluation's metrics. Nothing that it built is left."""
-    from gcpo_mcore.base.files import make_folder
-    from gcpo_mcore.run import setup
-
-    make_folder(plan.folder.path)
-    with setup.trainer(plan) as trainer:
-        result = trainer.run()
-        return trainer.step, result
 
 
 def export(plan, step: int) -> None:

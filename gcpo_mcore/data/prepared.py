@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import FileLock
 
-from gcpo_mcore.data.prompts import Number, Prompts
+from gcpo_mcore.data.prompts import Number, Prompts, digests
 from gcpo_mcore.samples import Prompt
 
 if TYPE_CHECKING:  # slow to import
@@ -78,6 +78,12 @@ class Prepared(Prompts):
     def fingerprint(self) -> str:
         """See `Prompts`."""
         return self.meta["fingerprint"]
+
+    def digests(self) -> dict[str, str]:
+        """See `Prompts`."""
+        golden = self._table.column("golden_digest").to_numpy().copy()
+        golden[self._golden_end :] = 0
+        return digests(self.fingerprint, golden, self._table.column("columns_digest").to_numpy())
 
     def golden_tokens(self) -> np.ndarray:
         """See `Prompts`."""

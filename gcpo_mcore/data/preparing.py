@@ -20,7 +20,7 @@ from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.files import write_atomically
 from gcpo_mcore.data.files import Row
 from gcpo_mcore.data.prepared import META, part_file, read_parts
-from gcpo_mcore.data.prompts import digest_of, row_digest
+from gcpo_mcore.data.prompts import columns_digest, digest_of, golden_digest, row_digest
 from gcpo_mcore.data.sound import said
 from gcpo_mcore.samples import Prompt
 
@@ -155,6 +155,8 @@ def _schema() -> "pa.Schema":
             ("columns", pa.large_binary()),
             ("curriculum", pa.float64()),
             ("digest", pa.uint64()),
+            ("golden_digest", pa.uint64()),
+            ("columns_digest", pa.uint64()),
         ]
     )
 
@@ -173,6 +175,8 @@ def _batch(made: list[Made], schema: "pa.Schema") -> "pa.RecordBatch":
         "columns": [pickle.dumps(p.columns, pickle.HIGHEST_PROTOCOL) for p in prompts],
         "curriculum": [one.number for one in made],
         "digest": [row_digest(p) for p in prompts],
+        "golden_digest": [golden_digest(p) for p in prompts],
+        "columns_digest": [columns_digest(p) for p in prompts],
     }
     return pa.record_batch([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
 

@@ -31,6 +31,10 @@ class Prompts(ABC):
         """16 hex digits that change when a prompt, its answer, its tokens or the order changes."""
 
     @abstractmethod
+    def digests(self) -> dict[str, str]:
+        """Digests of all that a prompt has, by part: rows (the fingerprint), golden answers, columns."""
+
+    @abstractmethod
     def golden_tokens(self) -> np.ndarray:
         """[n] the length of each golden answer in tokens; 0 where there is none."""
 
@@ -64,6 +68,10 @@ class Listed(Prompts):
         """See `Prompts`."""
         return digest_of([row_digest(prompt) for prompt in self])
 
+    def digests(self) -> dict[str, str]:
+        """See `Prompts`."""
+        return digests(self.fingerprint, [golden_digest(p) for p in self], [columns_digest(p) for p in self])
+
     def golden_tokens(self) -> np.ndarray:
         """See `Prompts`."""
         return np.array([len(prompt.golden_ids or ()) for prompt in self], np.int64)
@@ -79,8 +87,26 @@ class Listed(Prompts):
 
 def row_digest(prompt: Prompt) -> int:
     """64 bits that change when the prompt's id, tokens or answers change."""
-    content = repr((prompt.id, prompt.token_ids, prompt.answer, *prompt.other_answers))
-    return int.from_bytes(hashlib.blake2b(content.encode(), digest_size=8).digest(), "little")
+    return _bits((prompt.id, prompt.token_ids, prompt.answer, *prompt.other_answers))
+
+
+def golden_digest(prompt: Prompt) -> int:
+    """64 bits that change with the golden answer; 0 if there is none."""
+    return _bits((prompt.golden_ids, prompt.golden_text)) if prompt.golden_ids is not None else 0
+
+
+def columns_digest(prompt: Prompt) -> int:
+    """64 bits that change with a column of the prompt's row, which rewards may read."""
+    return _bits(prompt.columns)
+
+
+def _bits(content: Any) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(content).encode(), digest_size=8).digest(), "little")
+
+
+def digests(fingerprint: str, golden: Any, columns: Any) -> dict[str, str]:
+    """What `Prompts.digests` gives, from the digests of each prompt in order."""
+    return {"rows": fingerprint, "golden answers": digest_of(golden), "columns": digest_of(columns)}
 
 
 def digest_of(row_digests: Any) -> str:

@@ -6,7 +6,6 @@ was tricked into running foreign code must not be able to run it in the trainer 
 """
 
 import asyncio
-import ctypes
 import inspect
 import json
 import os
@@ -16,17 +15,17 @@ import sys
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 
+from gcpo_mcore.base.parent import end_with_parent
 from gcpo_mcore.rewarding.answer import Answer, Reward
 from gcpo_mcore.rewarding.composition import fits_float32
 
 OUT_OF_MEMORY = 12  # exit code
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 MAX_PROBLEM_CHARS = 500
 
 
 def main(pipe_fd: int, parent_pid: int) -> None:
     """Serves until the pipe closes."""
-    _die_with(parent_pid)
+    end_with_parent(parent_pid)  # of its thread that started this; the pool then starts another
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the trainer's to handle
     pipe = Connection(pipe_fd)
     try:
@@ -86,17 +85,6 @@ def _graded(rewards: dict[str, Reward], answer: Answer, tasks: dict[str, asyncio
         except Exception as error:
             return {"problem": f"{name}: {_words(error)}"}
     return {"scores": scores}
-
-
-def _die_with(parent_pid: int) -> None:
-    """Lets the kernel kill this process when its parent dies, however that happens (Linux).
-
-    Strictly, when the parent's *thread* that started it ends; the pool then starts another.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:  # it died before the line above
-        os._exit(1)
 
 
 def _limit(memory_limit_mib: int) -> None:

@@ -20,11 +20,14 @@ from gcpo_mcore.run.rules import correct_older_weights
 
 class RunSection(Config):
     """The run folder is `folder`/`name`. resume: 'auto' goes on from its newest good checkpoint; 'never' refuses
-    a folder that has one."""
+    a folder that has one. resume_step: it goes back to the checkpoint of that step instead; null: the newest.
+    changed_inputs: whether it may go on with other data or another starter than before: 'refuse', or 'allow'."""
 
     name: Annotated[str, AfterValidator(check_run_name)]
     folder: str
     resume: Literal["auto", "never"]
+    resume_step: PositiveInt | None
+    changed_inputs: Literal["refuse", "allow"]
 
 
 class TrainerConfig(Config):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 from gcpo_mcore.base.background import child_environment
+from gcpo_mcore.base.parent import tied
 from gcpo_mcore.run.folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class BackgroundExports:
         with open(self._output, "ab") as output:
             command = [sys.executable, *CONVERT, "to-hf", str(self.folder.path), str(out), "--step", str(step)]
             command += [] if self.is_gated else ["--no-gate"]
-            self._running[step] = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
+            self._running[step] = subprocess.Popen(tied(command), env=environment, stdout=output, stderr=output)
 
     def close(self) -> None:
         """Waits for those that are running."""

@@ -4,6 +4,7 @@ runs/NAME/config.yaml            the resolved configuration
 runs/NAME/model/                 config.json and tokenizer of the model (what an export needs besides weights)
 runs/NAME/metrics.jsonl, tb/     numbers;  rollouts/ the samples of each step;  logs/ the console's lines
 runs/NAME/hf/, hf_step           the last export, and the step that it is of
+runs/NAME/lock, writer.json      who writes into it (gcpo_mcore/run/lock.py)
 runs/NAME/checkpoints/step_000020/{shards/, rank_*.pt, state.json, manifest.json, manifest.sum}
 """
 
@@ -54,6 +55,10 @@ class RunFolder:
         """The folder in which the checkpoint of `step` lies while it is written."""
         return self.checkpoints / f"tmp_step_{step:06d}"
 
+    def aside(self, step: int) -> Path:
+        """The folder in which a checkpoint of `step` lies that the run has gone back behind."""
+        return self.checkpoints / f"aside_step_{step:06d}"
+
     @property
     def export(self) -> Path:
         """The folder in which the Hugging Face export of the last step lies."""
@@ -67,6 +72,23 @@ class RunFolder:
     def note_export(self, step: int) -> None:
         """Notes down the step of which the export is."""
         write_atomically(self.path / EXPORT_NOTE, f"{step}\n")
+
+    def go_back(self, step: int) -> None:
+        """Sets aside what is of steps after `step`, from which a run goes on: damaged, or of a past that is given up.
+
+        A checkpoint lies there as aside_step_* until the run has a new one of its step. Nothing reads it.
+        """
+        for later in [found for found in self.steps() if found > step]:
+            log.warning("checkpoint %s is set aside: the run goes on from step %d", self.folder(later), step)
+            remove(self.aside(later))
+            self.folder(later).rename(self.aside(later))
+            export = self.path / f"hf_step_{later:06d}"
+            if export.is_dir():
+                remove(self.path / f"aside_{export.name}")
+                export.rename(self.path / f"aside_{export.name}")
+        note = self.path / EXPORT_NOTE
+        if note.is_file() and int(note.read_text()) > step:
+            self.note_export(0)  # it is made again
 
     def state(self, step: int) -> dict[str, Any]:
         """The state that `begin_checkpoint` was given for `step`."""
@@ -85,20 +107,27 @@ class RunFolder:
 
     # --- config ------------------------------------------------------------------------------------------------
 
-    def check_same_run(self, config: dict[str, Any], free: Collection[str]) -> None:
-        """UserError, naming the key, if this folder was made by another configuration; `free` keys may differ."""
+    def check_same_run(self, config: dict[str, Any], free: Collection[str], mappings: Collection[str]) -> None:
+        """UserError, naming the key, if this folder was made by another configuration; `free` keys may differ.
+
+        mappings: the keys whose value has names of the user's in it (`Config.mappings`): one more makes another run.
+        """
         path = self.path / "config.yaml"
         if not path.is_file():
             return
         before, now = dict(flat(OmegaConf.to_container(OmegaConf.load(path)))), dict(flat(config))
-        # A key that the folder does not know came with a newer version; its default does what was done before. Of what
-        # differs, a key that both have comes first: another rollout.engine takes all keys of the other one away.
+        # A key that the folder does not know came with a newer version; its default does what was done before (but a
+        # name is the user's own). Of what differs, a key that both have comes first: another rollout.engine takes all
+        # keys of the other one away.
         for key in sorted(before, key=lambda key: (key not in now, key)):
             if before[key] != now.get(key) and not is_below(key, free):
                 raise UserError(
                     f"{self.path} was made with {key}={before[key]}, not {now.get(key)}; "
                     f"choose another run.name, or remove the folder"
                 )
+        for name in _names_in(now, mappings):
+            if not (any(is_below(key, {name}) for key in before) or is_below(name, free)) and _knows(before, name):
+                raise UserError(f"{self.path} was made without {name}; choose another run.name, or remove the folder")
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Writes the resolved configuration."""
@@ -131,17 +160,32 @@ class RunFolder:
         shutil.rmtree(self.folder(step), ignore_errors=True)
         temporary.rename(self.folder(step))
         sync_folder(self.checkpoints)
+        remove(self.aside(step))
 
     def drop_old(self, keep: int, keep_every: int | None = None, in_use: Collection[int] = ()) -> None:
-        """Removes all checkpoints but the newest `keep`, those of every `keep_every`th step and of the steps `in_use`.
+        """Removes all checkpoints but the newest `keep` good ones, those of every `keep_every`th step and of the steps
+        `in_use`. Damaged ones count for nothing: no good one goes for their sake.
 
         Unfinished ones, of a run that died, go as well: none may be on its way.
         """
-        for old in self.steps()[keep:]:
-            if old not in in_use and not (keep_every and old % keep_every == 0):
+        good = [step for step in self.steps() if check(self.folder(step), reads_all=False) is None]
+        for old in self.steps() if len(good) >= keep else []:
+            if old < good[keep - 1] and old not in in_use and not (keep_every and old % keep_every == 0):
                 remove(self.folder(old))
         for unfinished in self.checkpoints.glob("tmp_step_*"):
             shutil.rmtree(unfinished)
+
+
+def _names_in(config: Mapping[str, Any], mappings: Collection[str]) -> list[str]:
+    """The dotted keys right below `mappings`, of a flat configuration."""
+    parts = [key.split(".") for key in config]
+    splits = {(".".join(part[:end]), part[end]) for part in parts for end in range(1, len(part))}
+    return sorted(f"{mapping}.{name}" for mapping, name in splits if mapping in mappings)
+
+
+def _knows(config: Mapping[str, Any], name: str) -> bool:
+    """Whether a flat configuration has the mapping in which `name` would be."""
+    return any(is_below(key, {name.rpartition(".")[0]}) for key in config)
 
 
 def check(checkpoint: Path, reads_all: bool = True) -> str | None:

@@ -24,6 +24,7 @@ from yaml import YAMLError
 
 from gcpo_mcore.base import last_words
 from gcpo_mcore.base.errors import EXIT_CODE, UserError, lost_peer, nearest, tell_torchrun
+from gcpo_mcore.base.parent import end_with_torchrun
 from gcpo_mcore.base.places import CONFIGS
 from gcpo_mcore.base.program import help_page
 from gcpo_mcore.run.config import RunConfig
@@ -57,9 +58,11 @@ def run_tool(task: Callable[[DictConfig], Any], config_name: str = "train") -> N
     The docstring of the task's module is what `--help` begins with (configs/train.yaml has the rest of the page).
 
     A UserError is printed as one line, once, and ends every rank with EXIT_CODE; ranks whose collective fails because
-    another has ended say so in one line.
+    another has ended say so in one line. Ranks end with the torchrun that started them.
     """
     import hydra
+
+    end_with_torchrun()
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing its own page
     OmegaConf.register_new_resolver("about", lambda: _about(task), replace=True)

@@ -4,7 +4,8 @@ Reads files, starts nothing. Every mistake of the user's ends here, as a UserErr
 """
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gcpo_mcore.actor.backend import choose_backend
@@ -17,7 +18,7 @@ from gcpo_mcore.hf.architecture import Architecture, read_architecture
 from gcpo_mcore.hf.hub import local_folder
 from gcpo_mcore.hf.special_tokens import EndTokens, end_tokens
 from gcpo_mcore.run.config import RunConfig
-from gcpo_mcore.run.folder import RunFolder, check_architecture
+from gcpo_mcore.run.folder import RunFolder
 
 if TYPE_CHECKING:  # slow to import, and a mistake in the command line is told without it
     from transformers import PreTrainedTokenizerBase
@@ -25,8 +26,9 @@ if TYPE_CHECKING:  # slow to import, and a mistake in the command line is told w
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked run. `resolved` is its plain form, for the run folder; `checkpoint_step` the newest good checkpoint's,
-    0 for a fresh start."""
+    """A checked run. `resolved` is its plain form, for the run folder; `checkpoint_step` that of the checkpoint from
+    which it goes on, 0 for a fresh start, and `inputs` are digests of what it reads; both come with
+    gcpo_mcore/run/start.py."""
 
     config: RunConfig
     resolved: dict[str, Any]
@@ -37,7 +39,8 @@ class Plan:
     train: dict[str, Loaded]
     eval: dict[str, Loaded]
     folder: RunFolder
-    checkpoint_step: int
+    checkpoint_step: int = 0
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
     def sizes(self) -> dict[str, object]:
         """The derived sizes, for the table at the start."""
@@ -75,7 +78,7 @@ class Plan:
 
 
 def make_plan(config: RunConfig) -> Plan:
-    """Checks `config` against files, model, layout and run folder."""
+    """Checks `config` against files, model and layout, and that the run folder can be written."""
     resolved = config.plain()  # as it was given: a model's name and not where this machine keeps it
     config = _with_local_model(config)
     arch = read_architecture(config.model.path)
@@ -117,7 +120,6 @@ def make_plan(config: RunConfig) -> Plan:
         train=train,
         eval=load_eval(config.data, tokenizer, arch.vocabulary, ends.ids),
         folder=folder,
-        checkpoint_step=_find_checkpoint(config, folder, resolved, arch),
     )
 
 
@@ -145,16 +147,3 @@ def load_tokenizer(folder: str, arch: Architecture) -> "PreTrainedTokenizerBase"
             f"the model has only {arch.vocabulary} tokens"
         )
     return tokenizer
-
-
-def _find_checkpoint(config: RunConfig, folder: RunFolder, resolved: dict, arch: Architecture) -> int:
-    if not folder.steps():
-        return 0
-    if config.run.resume == "never":
-        raise UserError(f"run.resume=never, but {folder.path} has checkpoints; choose another run.name, or remove it")
-    newest = folder.newest_good(reads_all=False)
-    if newest is None:
-        raise UserError(f"{folder.path}: no checkpoint is good; remove the folder to start anew")
-    check_architecture(newest, arch)
-    folder.check_same_run(resolved, set(config.free_keys()))
-    return int(newest.name.removeprefix("step_"))

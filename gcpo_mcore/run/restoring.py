@@ -19,13 +19,15 @@ def restore(actor: Actor, folder: RunFolder, step: int) -> dict[str, Any]:
     """Loads the checkpoint of `step` into `actor`, each rank what it needs, and returns the loop's state of it.
 
     A collective over all ranks. A checkpoint of which a rank reads a damaged file is left out by all of them, with a
-    warning that names both; UserError in these words if no older one is good.
+    warning that names both; UserError in these words if no older one is good. What is newer is set aside.
     """
     while True:
         checkpoint = folder.folder(step)
         try:
             with named_versions(checkpoint):
                 load_actor(actor, checkpoint, read_manifest(checkpoint).files)
+            if dist.get_rank() == 0:
+                folder.go_back(step)
             return folder.state(step)
         except DamagedCheckpoint as error:
             is_first = dist.get_rank() == 0

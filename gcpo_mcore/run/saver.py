@@ -7,6 +7,7 @@ import torch.distributed as dist
 
 from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.checkpoint_writer import CheckpointWriter
+from gcpo_mcore.base.collectives import from_rank_0
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.monitor.watchdog import Phases
 from gcpo_mcore.run.exports import BackgroundExports
@@ -17,7 +18,7 @@ class Saver:
     """Writes a run's checkpoints. Every method is a collective over all ranks.
 
     Every rank writes and sums its own files; when all are whole, rank 0 collects the sums and names the folder. Until
-    then it is `tmp_step_*`, which nothing reads. One at a time is on its way.
+    then it is `tmp_step_*`, which nothing reads. One at a time is on its way. While it `keeps_all`, none is removed.
     """
 
     def __init__(self, plan: Plan, actor: Actor, phases: Phases):
@@ -25,6 +26,7 @@ class Saver:
         self.settings, self.folder = plan.config.trainer, plan.folder
         self.is_writer = dist.get_rank() == 0
         self.exports = BackgroundExports(plan.folder, self.settings.hf_every_steps, self.settings.gate_exports)
+        self.keeps_all = False
         self._step = 0  # of the checkpoint on its way
         self._files: CheckpointWriter | None = None
 
@@ -61,6 +63,13 @@ class Saver:
             with self.phases.phase("checkpoint"):
                 self._finish(self._files)
 
+    def usable(self) -> str:
+        """Words for the newest checkpoint that is good, when none is on its way any more."""
+        self.wait()
+        newest = self.folder.newest_good(reads_all=False) if self.is_writer else None
+        words = f"the newest good checkpoint is {newest}" if newest else "there is no good checkpoint"
+        return from_rank_0(words)
+
     def close(self) -> None:
         """Waits for the checkpoint and the exports on their way."""
         self.wait()
@@ -85,7 +94,9 @@ class Saver:
         dist.barrier()
 
     def _drop_old(self) -> None:
-        self.folder.drop_old(self.settings.keep_checkpoints, self.settings.keep_every_steps, self.exports.reading)
+        if not self.keeps_all:
+            in_use = self.exports.reading | {self._step}  # the one just written
+            self.folder.drop_old(self.settings.keep_checkpoints, self.settings.keep_every_steps, in_use)
 
     def _failure(self, path: Path, error: Exception) -> UserError:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -84,10 +84,10 @@ def build_engine(config: RunConfig, model_folder: str, tokenizer: "PreTrainedTok
 
 @contextlib.contextmanager
 def trainer(plan: Plan) -> Iterator[Trainer]:
-    """The whole run on this rank, built; engine and workers are gone afterwards."""
+    """The whole run on this rank, one of started ranks (gcpo_mcore/run/start.py), built; engine and workers are gone
+    afterwards."""
     config = plan.config
     with (
-        process_group(config.parallel.threads, config.monitor.phase_deadline_s),
         run_log(plan.folder.path, dist.get_rank()),
         Grader(config.reward) as grader,
     ):

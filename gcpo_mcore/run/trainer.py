@@ -3,12 +3,15 @@
 It never asks which algorithm or engine runs. Every rank runs it in step; rank 0 writes.
 """
 
+import logging
 import time
 
 import torch.distributed as dist
 
 from gcpo_mcore.actor.actor import Actor
+from gcpo_mcore.actor.optimizer import UpdatesSkipped
 from gcpo_mcore.actor.reference import Reference
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.batch import WeighedBatch
 from gcpo_mcore.data.curriculum import kept_order
 from gcpo_mcore.data.cursor import Mixture
@@ -26,6 +29,8 @@ from gcpo_mcore.run.plan import Plan
 from gcpo_mcore.run.report import Report
 from gcpo_mcore.run.restoring import restore
 from gcpo_mcore.run.saver import Saver
+
+log = logging.getLogger(__name__)
 
 
 class Trainer:
@@ -72,16 +77,20 @@ class Trainer:
         while self.step < end:
             started = time.monotonic()
             self.step += 1
-            metrics, collected, batch = self.train_step()
+            try:
+                metrics, collected, batch = self.train_step()
+            except UpdatesSkipped as error:
+                raise UserError(f"{error}; {self.saver.usable()}") from error
             is_last, is_stop = self.step == trainer.steps, self.step == end
             if evaluation.every_steps and (is_last or self.step % evaluation.every_steps == 0):
                 result = self.evaluate()
             metrics |= self.memory.drain() | result
             seconds, wall_s = self.phases.drain(), time.monotonic() - started
             self.report.step(self.step, metrics, collected, batch, seconds, wall_s)
+            self.saver.keeps_all = self.actor.stepper.skipped_in_a_row > 0
             self.saver.poll()
             if is_stop or (trainer.checkpoint_every_steps and self.step % trainer.checkpoint_every_steps == 0):
-                self.save()
+                self.save(is_stop)
             result = result if is_last else {}
         self.report.close()
         self.saver.close()
@@ -140,14 +149,35 @@ class Trainer:
         with self.phases.phase("evaluate"):
             return evaluate(self.sampler, self.plan.eval, self.config.evaluation)
 
-    def save(self) -> None:
-        """Takes a checkpoint of this step."""
+    def save(self, is_stop: bool) -> None:
+        """Takes a checkpoint of this step, if it is worth keeping.
+
+        It is not while updates are being left out: from there a run may never come back. At a stop their weights are
+        taken all the same, for they are those from before, but never weights that are not finite: UserError then.
+        """
         self.engine.rest()  # an evaluation may have been the last to use it
-        self.saver.save(self.step, {"step": self.step, "version": self.actor.version, **self.collector.state()})
+        skipped = self.actor.stepper.skipped_in_a_row
+        with self.phases.phase("checkpoint"):
+            is_finite = self.actor.is_finite()
+        if not is_finite:
+            problem = "the weights are not finite"
+        elif skipped and not is_stop:
+            problem = f"the last {skipped} updates were left out, for their gradients were not finite"
+        else:
+            state = {"step": self.step, "version": self.actor.version, "skipped_updates": skipped}
+            state |= {"inputs": dict(self.plan.inputs)}
+            self.saver.save(self.step, state | self.collector.state())
+            return
+        words = f"phase checkpoint: none is taken of step {self.step}: {problem}; {self.saver.usable()}"
+        if is_stop:
+            raise UserError(words)
+        if self.is_writer:
+            log.warning(words)
 
     def restore(self, step: int) -> None:
         """Goes on from the checkpoint of `step`, or an older one if that is damaged."""
         with self.phases.phase("restore"):
             state = restore(self.actor, self.plan.folder, step)
             self.step, self.actor.version = state["step"], state["version"]
+            self.actor.stepper.skipped_in_a_row = state.get("skipped_updates", 0)  # older ones have none
             self.collector.restore(state)

@@ -66,7 +66,7 @@ def continued(folder, first: list[str], then: list[str]) -> None:
     kept = RunFolder(folder)
     kept.write_config(load_config(first).plain())
     config = load_config(then)
-    kept.check_same_run(config.plain(), set(config.free_keys()))
+    kept.check_same_run(config.plain(), set(config.free_keys()), set(config.mappings()))
 
 
 @pytest.mark.parametrize("change", FREE)
@@ -79,6 +79,18 @@ def test_any_other_is_refused_by_name(change, tmp_path):
     first, key = FIXED[change]
     with pytest.raises(UserError, match=rf"was made with {key}="):
         continued(tmp_path, first, [*first, change])
+
+
+@pytest.mark.parametrize(
+    "change, name",
+    [
+        ("+reward.parts.format={weight: 0.5, gate: null, settings: {pattern: x}}", "reward.parts.format"),
+        ("+data.train.more={path: x.jsonl, weight: 0.5}", "data.train.more"),
+    ],
+)
+def test_one_more_in_a_group_of_names_is_refused(change, name, tmp_path):
+    with pytest.raises(UserError, match=rf"was made without {name};"):
+        continued(tmp_path, [], [change])
 
 
 def test_the_folder_has_what_the_rules_made_of_the_command_line():

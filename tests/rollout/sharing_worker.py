@@ -13,6 +13,7 @@ from gcpo_mcore.actor.offload import Offloader
 from gcpo_mcore.run import setup
 from gcpo_mcore.run.load import load_config
 from gcpo_mcore.run.plan import make_plan
+from gcpo_mcore.run.start import started
 from tests.rollout.fake_books import Gpu
 
 GPU = Gpu(Path(sys.argv[1]))
@@ -37,5 +38,5 @@ def told(move):
 if __name__ == "__main__":
     for name in ("offload", "onload"):
         setattr(Offloader, name, told(getattr(Offloader, name)))
-    with setup.trainer(make_plan(load_config(sys.argv[2:]))) as trainer:
+    with started(make_plan(load_config(sys.argv[2:]))) as plan, setup.trainer(plan) as trainer:
         trainer.run()

@@ -7,14 +7,27 @@ import pytest
 
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.files import check_writable, named_when_good
+from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.run.folder import RunFolder
 from tests.launching import launch
 
 
-def test_strays_among_the_checkpoints_are_no_steps(tmp_path):
+@pytest.fixture
+def write(tiny_models):
+    """Writes a small good checkpoint."""
+    arch = read_architecture(str(tiny_models["qwen2-tied"]))
+
+    def checkpoint(folder: RunFolder, step: int) -> None:
+        folder.begin_checkpoint(step, {"step": step})
+        folder.finish_checkpoint(step, arch, {})
+
+    return checkpoint
+
+
+def test_strays_among_the_checkpoints_are_no_steps(tmp_path, write):
     folder = RunFolder(tmp_path)
     for step in (20, 40, 1_000_000):
-        folder.folder(step).mkdir(parents=True)
+        write(folder, step)
     for name in ("step_000020_copy", "step_abc", "step_000040.bak", "step_20", "step_0000020", "step_-00001", "step_"):
         (folder.checkpoints / name).mkdir()
     (folder.checkpoints / "step_000060").touch()
@@ -26,9 +39,22 @@ def test_strays_among_the_checkpoints_are_no_steps(tmp_path):
     assert {path.name for path in folder.checkpoints.iterdir()} == before - {"step_000020", "step_000040"}
 
 
-def test_a_checkpoint_that_is_kept_elsewhere_is_only_unlinked(tmp_path):
+def test_only_good_checkpoints_count(tmp_path, write):
+    """Damaged ones among and above them, of which the system sees the damage without reading all."""
+    folder = RunFolder(tmp_path)
+    for step in (1, 2, 3, 4, 5):
+        write(folder, step)
+    for step in (2, 4, 5):
+        (folder.folder(step) / "state.json").write_text("")
+    folder.drop_old(keep=2)
+    assert folder.steps() == [5, 4, 3, 2, 1]
+    folder.drop_old(keep=1)
+    assert folder.steps() == [5, 4, 3]
+
+
+def test_a_checkpoint_that_is_kept_elsewhere_is_only_unlinked(tmp_path, write):
     folder = RunFolder(tmp_path / "run")
-    folder.folder(2).mkdir(parents=True)
+    write(folder, 2)
     (tmp_path / "elsewhere").mkdir()
     folder.folder(1).symlink_to(tmp_path / "elsewhere")
     assert folder.steps() == [2, 1]
