@@ -20,9 +20,6 @@ from gcpo_mcore.data.curriculum import Curriculum, kept_order
 from gcpo_mcore.data.cursor import Mixture
 from gcpo_mcore.data.dataset import load_eval, load_train
 from gcpo_mcore.data.prepared import META, Prepared
-from gcpo_mcore.hf.architecture import read_architecture
-from gcpo_mcore.run.load import load_config
-from gcpo_mcore.run.plan import load_tokenizer
 from gcpo_mcore.tasks import carry as carry_task
 from tests.data.test_dataset import config
 from tests.launching import launch, run
@@ -314,10 +311,14 @@ def test_prompts_prepared_by_the_command_are_those_that_a_run_takes(carry, tmp_p
     told = run("tools/prepare.py", "prompts", *words, "--processes", "2")
     names = {folder.name for folder in tmp_path.iterdir()}
     assert len(names) == 4 and "train hard" in told and "eval easy" in told
-    arch = read_architecture(f"{carry}/init")
-    loaded = load_train(load_config(words).data, load_tokenizer(f"{carry}/init", arch), arch.vocabulary)
-    assert {one.prompts.folder.name for one in loaded.values()} <= names
-    assert {folder.name for folder in tmp_path.iterdir()} == names
+    small = [
+        "trainer.steps=1",
+        "trainer.prompts_per_step=2",
+        "trainer.samples_per_prompt=2",
+        "evaluation.every_steps=0",
+    ]
+    run("tools/train.py", *words, *small, "evaluation.at_start=false", f"run.folder={tmp_path}/runs", "run.name=r")
+    assert {folder.name for folder in tmp_path.iterdir()} == names | {"runs"}
     words[-1] += f"/more data.train.hard.path={tmp_path}/none.jsonl"
     bad = launch("tools/prepare.py", "prompts", *" ".join(words).split(), "--processes", "2")
     assert bad.returncode == EXIT_CODE and "there is no such file or folder" in bad.stderr
