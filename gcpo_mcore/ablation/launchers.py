@@ -1,18 +1,15 @@
 """Starters of a cell's process: on this machine, or handed to Slurm by submitit."""
 
 import os
+import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from queue import Queue
 from typing import Protocol
 
 from gcpo_mcore.base.errors import UserError
-
-# A child that is told to end when its parent has died, and then becomes the command. SIGTERM: torchrun takes its own
-# workers down on it.
-TIED = "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, signal.SIGTERM); os.execv(sys.argv[1], sys.argv[1:])"
+from gcpo_mcore.base.parent import tied
 
 
 class Running(Protocol):
@@ -45,11 +42,12 @@ class Local:
         """See `Launcher`. Waits for GPUs where there are some and all are in use."""
         gpus = self.free.get() if self.places else None
         own = {} if gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
-        tied = [sys.executable, "-c", TIED] if sys.platform == "linux" else []
+        # SIGTERM: torchrun takes its own workers down on it.
         with open(log, "ab") as file:
             child = subprocess.Popen(
-                [*tied, *command], stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=_environment() | own
-            )
+                tied(command, signal.SIGTERM),
+                stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=_environment() | own,
+            )  # fmt: skip
         return child if gpus is None else _OnGpus(child, gpus, self.free)
 
 

@@ -1,6 +1,7 @@
 """Processes that end with the one that started them, however that ends (on Linux, by its kernel).
 
-python -m gcpo_mcore.base.parent PARENT_PID COMMAND ...   becomes the command, which then ends with PARENT_PID
+python -m gcpo_mcore.base.parent PARENT_PID SIGNAL COMMAND ...   becomes the command, which then gets the signal when
+                                                                 PARENT_PID ends
 
 Strictly, it is the parent's *thread* that started the process whose end counts.
 """
@@ -9,17 +10,18 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def end_with_parent(parent_pid: int) -> None:
-    """Lets the kernel kill this process when its parent, `parent_pid`, ends; at once if that has happened already.
+def end_with_parent(parent_pid: int, by: int = signal.SIGKILL) -> None:
+    """Lets the kernel end this process `by` a signal when its parent, `parent_pid`, ends; at once if it has already.
 
     Elsewhere than on Linux only the latter.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, by)
     if os.getppid() != parent_pid:  # it died before the line above
         os._exit(1)
 
@@ -30,11 +32,11 @@ def end_with_torchrun() -> None:
         end_with_parent(os.getppid())
 
 
-def tied(command: list[str]) -> list[str]:
-    """The command line that starts `command` so that it ends with this process."""
-    return [sys.executable, "-m", "gcpo_mcore.base.parent", str(os.getpid()), *command]
+def tied(command: Sequence[str], by: int = signal.SIGKILL) -> list[str]:
+    """The command line that starts `command` so that it ends with this process, `by` a signal."""
+    return [sys.executable, "-m", "gcpo_mcore.base.parent", str(os.getpid()), str(int(by)), *command]
 
 
 if __name__ == "__main__":
-    end_with_parent(int(sys.argv[1]))
-    os.execv(sys.argv[2], sys.argv[2:])
+    end_with_parent(int(sys.argv[1]), int(sys.argv[2]))
+    os.execv(sys.argv[3], sys.argv[3:])

@@ -9,6 +9,7 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,10 +69,18 @@ def sum_file(path: Path, algorithm: str = ALGORITHM) -> Sum:
         return Sum(os.fstat(file.fileno()).st_size, digest, algorithm)
 
 
-def sum_folder(folder: Path) -> dict[str, Sum]:
-    """The sum of every file below `folder`, by its path in it."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): sum_file(path) for path in files}
+@cache
+def code_digest(*places: Path) -> str:
+    """16 hex digits that change with the Python files that `places` are or hold: a version stays from commit to commit.
+
+    Read once: the code that runs is that of the process's start.
+    """
+    digest = xxhash.xxh3_64()
+    for place in places:
+        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            digest.update(f"{file.relative_to(place.parent)}\n".encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def damage(path: Path, expected: Sum) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gcpo_mcore.base.places import PACKAGE
+from gcpo_mcore.base.sums import code_digest
 from gcpo_mcore.data.config import DataConfig
 from gcpo_mcore.data.curriculum import Curriculum
 from gcpo_mcore.data.readers import HUB, files_of, load_hub
@@ -45,7 +46,7 @@ def name_of(
         _tokenizer(tokenizer),
         vocabulary,
         end_ids,
-        _code(),
+        code_digest(*(PACKAGE / room for room in ROOMS)),  # what other code made is never taken for this one's
     ]
     digest = hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16)
     return digest.hexdigest()
@@ -93,13 +94,3 @@ def _tokenizer(tokenizer) -> list[Any]:
         tokenizer.eos_token_id,
         settings,
     ]
-
-
-def _code() -> str:
-    """A digest of the rooms from which a prompt is made: what other code made is never taken for this one's."""
-    digest = hashlib.blake2b()
-    for room in ROOMS:
-        place = PACKAGE / room
-        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            digest.update(file.read_bytes())
-    return digest.hexdigest()

@@ -15,6 +15,8 @@ import json
 import logging
 import re
 import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -140,25 +142,38 @@ def _is_pointer(path: Path) -> bool:
         return False
 
 
-class _Safetensors:
-    """One safetensors file, opened for each access."""
+class _Tensors(ABC):
+    """One file of weights."""
 
-    def __init__(self, path: Path):
-        self.path = path
-        try:
-            with safe_open(path, "pt") as file:
-                parts = {name: file.get_slice(name) for name in list(file.keys())}
-                self._dtypes = {name: part.get_dtype() for name, part in parts.items()}
-                self._shapes = {name: part.get_shape() for name, part in parts.items()}
-        except Exception as error:  # safetensors raises its own, undocumented types for a broken file
-            why = "it is a Git LFS pointer: git lfs pull" if _is_pointer(path) else error
-            raise UserError(f"{path}: cannot be read as safetensors ({why})") from None
+    def __init__(self, path: Path, dtypes: Mapping[str, Any]):
+        self.path, self._dtypes = path, dtypes
 
     def names(self) -> list[str]:
         return list(self._dtypes)
 
     def dtype(self, name: str) -> Any:
         return self._dtypes[name]
+
+    @abstractmethod
+    def shape(self, name: str) -> list[int]: ...
+
+    @abstractmethod
+    def read(self, name: str) -> torch.Tensor: ...
+
+
+class _Safetensors(_Tensors):
+    """One safetensors file, opened for each access."""
+
+    def __init__(self, path: Path):
+        try:
+            with safe_open(path, "pt") as file:
+                parts = {name: file.get_slice(name) for name in list(file.keys())}
+                dtypes = {name: part.get_dtype() for name, part in parts.items()}
+                self._shapes = {name: part.get_shape() for name, part in parts.items()}
+        except Exception as error:  # safetensors raises its own, undocumented types for a broken file
+            why = "it is a Git LFS pointer: git lfs pull" if _is_pointer(path) else error
+            raise UserError(f"{path}: cannot be read as safetensors ({why})") from None
+        super().__init__(path, dtypes)
 
     def shape(self, name: str) -> list[int]:
         return self._shapes[name]
@@ -168,30 +183,21 @@ class _Safetensors:
             return file.get_tensor(name)
 
 
-class _TorchFile:
+class _TorchFile(_Tensors):
     """One file of torch.save, mapped into memory."""
 
     def __init__(self, path: Path):
-        self.path = path
         try:
             mapped = {"mmap": True} if zipfile.is_zipfile(path) else {}  # else the format of before torch 1.6
             self._tensors: dict[str, torch.Tensor] = torch.load(path, "cpu", weights_only=True, **mapped)
-            self._dtypes = {name: tensor.dtype for name, tensor in self._tensors.items()}
+            dtypes = {name: tensor.dtype for name, tensor in self._tensors.items()}
         except Exception as error:  # of pickle, of zipfile, of torch
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{path}: cannot be read as weights that torch saved ({reason})") from None
-
-    def names(self) -> list[str]:
-        return list(self._dtypes)
-
-    def dtype(self, name: str) -> Any:
-        return self._dtypes[name]
+        super().__init__(path, dtypes)
 
     def shape(self, name: str) -> list[int]:
         return list(self._tensors[name].shape)
 
     def read(self, name: str) -> torch.Tensor:
         return self._tensors[name]
-
-
-_Tensors = _Safetensors | _TorchFile

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +12,7 @@ import xxhash
 
 from gcpo_mcore.base.config import flat, is_below
 from gcpo_mcore.base.places import PACKAGE
+from gcpo_mcore.base.sums import code_digest
 from gcpo_mcore.data.dataset import Loaded
 from gcpo_mcore.hf.identity import model_identity
 from gcpo_mcore.run.manifest import PACKAGES
@@ -60,17 +61,7 @@ def _programs() -> Iterator[tuple[str, str]]:
             yield f"the package {package}", version(package)
         except PackageNotFoundError:
             yield f"the package {package}", "not installed"
-    yield "the code of gcpo_mcore", _code([PACKAGE])
+    yield "the code of gcpo_mcore", code_digest(PACKAGE)
     for name in BESIDE:
         spec = find_spec(name)
-        yield f"the code of {name}", _code(map(Path, (spec and spec.submodule_search_locations) or ()))
-
-
-def _code(places: Iterable[Path]) -> str:
-    """A digest of the Python files in `places`; a version does not change with a checkout's every commit."""
-    digest = xxhash.xxh3_64()
-    for place in places:
-        for file in sorted(place.rglob("*.py")):
-            digest.update(f"{file.relative_to(place)}\n".encode())
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
+        yield f"the code of {name}", code_digest(*map(Path, (spec and spec.submodule_search_locations) or ()))

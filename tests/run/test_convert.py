@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from gcpo_mcore.base.sums import sum_folder
 from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.run.folder import RunFolder
 from tests.actor.families import make_model
 from tests.launching import ENVIRONMENT, ROOT, launch, run
+from tests.sums import sum_folder
 
 THERE_AND_BACK = ["qwen2", "llama3", "qwen3-moe"]  # biases and tied, rope scaling, q/k norms and experts and untied
 

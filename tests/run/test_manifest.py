@@ -7,10 +7,10 @@ import re
 import pytest
 
 from gcpo_mcore.base.errors import UserError
-from gcpo_mcore.base.sums import sum_folder
 from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.run.folder import RunFolder, check
 from gcpo_mcore.run.manifest import named_versions, present_versions, read_manifest
+from tests.sums import sum_folder
 
 
 @pytest.fixture

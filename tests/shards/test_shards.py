@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from torch.distributed.checkpoint import FileSystemReader, load
 
 from gcpo_mcore.base.errors import UserError
-from gcpo_mcore.base.sums import sum_folder
 from gcpo_mcore.shards.piece import Piece, boxes
 from gcpo_mcore.shards.reading import Reading, read_common
 from gcpo_mcore.shards.writing import write_file, write_index
+from tests.sums import sum_folder
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.data())
