@@ -100,16 +100,12 @@ def _models(config) -> dict:
     from gcpo_mcore.base.errors import UserError
     from gcpo_mcore.data.dataset import load_eval
     from gcpo_mcore.evaluation.problems import load_problems
-    from gcpo_mcore.hf.architecture import read_architecture
     from gcpo_mcore.hf.hub import local_folder
-    from gcpo_mcore.hf.special_tokens import end_tokens
-    from gcpo_mcore.run.plan import load_tokenizer
+    from gcpo_mcore.run.plan import load_text
 
     found = {}
     for folder in map(local_folder, [*config.evaluation.beside, config.model.path]):
-        arch = read_architecture(folder)
-        tokenizer = load_tokenizer(folder, arch)
-        ends = end_tokens(folder, tokenizer, arch.vocabulary, config.rollout.stop_token_ids)
+        arch, tokenizer, ends = load_text(folder, config.rollout.stop_token_ids)
         if os.environ.get("RANK", "0") == "0":
             log.info("%s: a response ends with %s", folder, ends)
         for name, benchmark in config.benchmark.items():

@@ -153,13 +153,9 @@ def _shortest(given, config):
 
 def _likeliest(given, config):
     from gcpo_mcore.curation.likelihood import Policy
-    from gcpo_mcore.hf.architecture import read_architecture
-    from gcpo_mcore.hf.special_tokens import end_tokens
-    from gcpo_mcore.run.plan import load_tokenizer
+    from gcpo_mcore.run.plan import load_text
 
-    arch = read_architecture(given.policy)
-    tokenizer = load_tokenizer(given.policy, arch)
-    ends = end_tokens(given.policy, tokenizer, arch.vocabulary, config.rollout.stop_token_ids)
+    _, tokenizer, ends = load_text(given.policy, config.rollout.stop_token_ids)
     settings = {"policy": given.policy, "rendering": _rendering(config)}
     return Policy(given.policy, tokenizer, config.data, ends.ids).choose, settings
 

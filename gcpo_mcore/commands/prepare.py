@@ -47,13 +47,11 @@ def check(arguments: list[str]) -> int:
     paths, settings = [w for w in given.words if _is_path(w)], [w for w in given.words if not _is_path(w)]
 
     from gcpo_mcore.curation.check import PROBLEMS, Checker
-    from gcpo_mcore.hf.architecture import read_architecture
     from gcpo_mcore.hf.hub import local_folder
-    from gcpo_mcore.hf.special_tokens import end_tokens
     from gcpo_mcore.monitor.tables import print_results
     from gcpo_mcore.rewarding.grader import Grader
     from gcpo_mcore.run.load import load_config
-    from gcpo_mcore.run.plan import load_tokenizer
+    from gcpo_mcore.run.plan import load_text
 
     config = load_config(settings)
     sources = {path: path for path in paths} or {
@@ -61,9 +59,7 @@ def check(arguments: list[str]) -> int:
         **{f"eval {name}": source.path for name, source in config.data.eval.items()},
     }
     folder = local_folder(config.model.path)
-    arch = read_architecture(folder)
-    tokenizer = load_tokenizer(folder, arch)
-    ends = end_tokens(folder, tokenizer, arch.vocabulary, config.rollout.stop_token_ids)
+    arch, tokenizer, ends = load_text(folder, config.rollout.stop_token_ids)
     with Grader(config.reward) as grader:
         checker = Checker(config, tokenizer, grader, arch.vocabulary, ends.ids)
         checked = [checker.check(name, path, not name.startswith("eval ")) for name, path in sources.items()]
@@ -104,17 +100,13 @@ def _prepared(settings: list[str]) -> list[dict[str, object]]:
     """Loads all sources as a run does; a row of the report for each."""
     from gcpo_mcore.data.dataset import load_eval, load_train
     from gcpo_mcore.data.prepared import Prepared
-    from gcpo_mcore.hf.architecture import read_architecture
     from gcpo_mcore.hf.hub import local_folder
-    from gcpo_mcore.hf.special_tokens import end_tokens
     from gcpo_mcore.run.load import load_config
-    from gcpo_mcore.run.plan import load_tokenizer
+    from gcpo_mcore.run.plan import load_text
 
     config = load_config(settings)
     folder = local_folder(config.model.path)
-    arch = read_architecture(folder)
-    tokenizer = load_tokenizer(folder, arch)
-    ends = end_tokens(folder, tokenizer, arch.vocabulary, config.rollout.stop_token_ids)
+    arch, tokenizer, ends = load_text(folder, config.rollout.stop_token_ids)
     found = [
         (kind, source)
         for kind, load in (("train", load_train), ("eval", load_eval))

@@ -4,9 +4,9 @@ Reads files, starts nothing. Every mistake of the user's ends here, as a UserErr
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gcpo_mcore.actor.backend import choose_backend
 from gcpo_mcore.actor.layout import Layout, check_layout
@@ -126,6 +126,21 @@ def make_plan(config: RunConfig) -> Plan:
 def _with_local_model(config: RunConfig) -> RunConfig:
     model = config.model.model_copy(update={"path": local_folder(config.model.path)})
     return config.model_copy(update={"model": model})
+
+
+class ModelText(NamedTuple):
+    """What of a model's folder says how text becomes token ids and back."""
+
+    arch: Architecture
+    tokenizer: "PreTrainedTokenizerBase"
+    ends: EndTokens
+
+
+def load_text(folder: str, stop_token_ids: Sequence[int]) -> ModelText:
+    """That of a Hugging Face folder, with the run's own `stop_token_ids`. UserError for what does not fit together."""
+    arch = read_architecture(folder)
+    tokenizer = load_tokenizer(folder, arch)
+    return ModelText(arch, tokenizer, end_tokens(folder, tokenizer, arch.vocabulary, stop_token_ids))
 
 
 def load_tokenizer(folder: str, arch: Architecture) -> "PreTrainedTokenizerBase":
