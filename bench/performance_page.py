@@ -72,6 +72,21 @@ def update(found: dict) -> str:
     return "\n".join([*lines, ""])
 
 
+def products(found: dict) -> str:
+    """What bf16 products win and cost, a line for each number of threads."""
+    lines = []
+    for row in filter(None, found["products"]):
+        exact, rounded = (row["backward_s"][kind] for kind in ("float32", "bfloat16"))
+        apart = row["logp_difference"]
+        threads = f"{row['threads']} thread{'s' * (row['threads'] > 1)}"
+        lines.append(
+            f"- {threads}: forward and backward in {rounded:.2f} s in place of "
+            f"{exact:.2f}; log-probs differ by {apart['mean']:.1e} nats in the mean, {apart['max']:.1e} at most, the "
+            f"gradient by {row['gradient_relative_difference']:.1e} of its norm."
+        )
+    return "\n".join([*lines, ""])
+
+
 def share(found: dict) -> str:
     """The framework's part of a step, as a sentence."""
     of, part = found["s"], found["framework_share"]
@@ -145,6 +160,7 @@ def main() -> None:
         "phases": phases(trl),
         "engine": engine(found["decode_cpu"]),
         "update": update(found["update_cpu"]),
+        "products": products(found["update_cpu"]),
         "share": share(found["step_share"]),
         "curves": curves(found["scaling_cpu"]),
     }

@@ -5,7 +5,7 @@
 The same model (4.7M), rows and loss, fp32 on a CPU; the two take turns in one process for each number of threads.
 even: 64 rows of 128 tokens, padded as they are. ragged: 16 to 128 tokens (log-spaced), packed. shared: a prompt of 64
 tokens before each response of 64, eight responses a prompt, computed once. First the gradients' norms are compared: the
-bench stops if they differ.
+bench stops if they differ. At the end the same with products of bf16 (parallel.cpu_products): seconds and errors.
 """
 
 import argparse
@@ -25,11 +25,13 @@ import torch
 from common import commit
 from versus_trl import SIZES, environment, make_files
 
+from gcpo_mcore.actor import hf_mapping
 from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.config import ModelConfig
 from gcpo_mcore.actor.layout import check_layout
 from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.base import platform
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.batch import Batch, UpdateBatch
 from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.objective.algorithm import Algorithm
@@ -90,7 +92,7 @@ def own_update(actor: Actor, algorithm: Algorithm, rows: UpdateBatch) -> float:
     return actor.update(rows, algorithm.loss, 0, 1)[0]["actor/grad_norm"]
 
 
-def measure(folder: Path, rounds: int) -> list[dict]:
+def measure(folder: Path, rounds: int) -> dict:
     """The cases in turn, with this process's threads."""
     make_files(folder, SIZES["4.7M"])
     config = load_config(["algorithm=grpo", "algorithm/kl=off"])
@@ -128,7 +130,35 @@ def measure(folder: Path, rounds: int) -> list[dict]:
             | {f"{who}_s": statistics.median(each) for who, each in seconds.items()}
             | {"ratio": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}}
         )
-    return found
+    return {"cases": found, "products": rounded_products(actor, config.algorithm, batch, rows, rounds)}
+
+
+def rounded_products(actor: Actor, algorithm: Algorithm, batch: Batch, rows: UpdateBatch, rounds: int) -> dict | None:
+    """parallel.cpu_products=bfloat16 beside float32, same weights: seconds of a backward pass, the differences of
+    log-probs in nats, and the gradient's relative one. None where the processor has none."""
+    seconds: dict[str, list[float]] = {"float32": [], "bfloat16": []}
+    logp, gradient = {}, {}
+    for number in range(rounds + 1):
+        for products, taken in seconds.items():
+            try:
+                platform.set_products(products)
+            except UserError:
+                return None
+            logp[products] = actor.score(batch)
+            started = time.perf_counter()
+            actor.backward(rows, algorithm.loss)
+            taken += [time.perf_counter() - started] * (number > 0)
+            exported = hf_mapping.export(actor.stage().chunks, actor.arch, lambda p: p.main_grad)
+            gradient[products] = torch.cat([g.double().flatten() for _, g in exported])
+    platform.set_products("float32")
+    apart = (logp["bfloat16"] - logp["float32"]).abs()[rows.mask.bool()]
+    exact = gradient["float32"]
+    return {
+        "threads": torch.get_num_threads(),
+        "backward_s": {products: statistics.median(taken) for products, taken in seconds.items()},
+        "logp_difference": {"mean": float(apart.mean()), "max": float(apart.max())},
+        "gradient_relative_difference": float((gradient["bfloat16"] - exact).norm() / exact.norm()),
+    }
 
 
 def main() -> None:
@@ -143,15 +173,17 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder, process_group(args.here, deadline_s=600):
             print(json.dumps(measure(Path(folder), args.rounds)))
         return
-    results = []
+    results, products = [], []
     for threads in args.threads:
         command = [sys.executable, __file__, "--here", str(threads), "--rounds", str(args.rounds)]
         done = subprocess.run(command, env=environment(threads), stdout=subprocess.PIPE, text=True, check=True)
-        results += json.loads(done.stdout.splitlines()[-1])
-    for result in results:
+        found = json.loads(done.stdout.splitlines()[-1])
+        results += found["cases"]
+        products.append(found["products"])
+    for result in [*results, *products]:
         print(json.dumps(result))
     if args.out:
-        whole = {"commit": commit(), "load": os.getloadavg()[0], "results": results}
+        whole = {"commit": commit(), "load": os.getloadavg()[0], "results": results, "products": products}
         args.out.write_text(json.dumps(whole, indent=1) + "\n")
 
 
