@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gcpo_mcore.base.errors import Stopped
+
 LOGGER = logging.getLogger("gcpo_mcore")
 TIME = "%Y-%m-%d %H:%M:%S"  # local
 MAX_EARLY = 1000
@@ -56,8 +58,8 @@ def run_log(folder: Path, rank: int) -> Iterator[None]:
         try:
             yield
         except BaseException as error:  # stderr has it from whoever ends the process
-            ended = (type(error), error, error.__traceback__)
-            file.handle(LOGGER.makeRecord(LOGGER.name, logging.CRITICAL, __file__, 0, "ended by", (), ended))
+            ended = None if isinstance(error, Stopped) else (type(error), error, error.__traceback__)
+            file.handle(LOGGER.makeRecord(LOGGER.name, logging.CRITICAL, __file__, 0, "ended by %s", (error,), ended))
             raise
         finally:
             LOGGER.removeHandler(file)

@@ -15,10 +15,11 @@ from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.actor.reference import Reference
 from gcpo_mcore.base import last_words, platform
-from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.errors import Stopped, UserError
 from gcpo_mcore.base.registry import engines
 from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.hf.special_tokens import decoder, end_tokens
+from gcpo_mcore.monitor import heartbeat
 from gcpo_mcore.monitor.run_log import run_log
 from gcpo_mcore.rewarding.grader import Grader
 from gcpo_mcore.rollout.engine import Engine
@@ -49,13 +50,15 @@ def process_group(threads: int | None, deadline_s: float, is_alone: bool = False
         dist.init_process_group(platform.backends(), timeout=timeout)
     else:
         dist.init_process_group(platform.backends(), store=HashStore(), rank=0, world_size=1, timeout=timeout)
+    heartbeat.begin(distributed_c10d._get_default_store(), dist.get_rank(), dist.get_world_size())
     try:
         yield
     except BaseException as error:
         last_words.keep_store(distributed_c10d._get_default_store(), dist.get_rank())
-        last_words.announce(str(error) if isinstance(error, UserError) else last_words.LOST)
+        last_words.announce(str(error) if isinstance(error, UserError | Stopped) else last_words.LOST)
         platform.abort_groups()  # others may sit in a collective for as long as it is allowed to take
         raise
+    heartbeat.end()
     dist.destroy_process_group()
 
 

@@ -1,0 +1,180 @@
+"""Which of the ranks is missing: each tells the store in which they met, again and again, in which phase it is.
+
+A rank that beats no more is stopped, or gone; one that beats and has entered fewer phases than another is where that
+one waits for it. (This is imported without torch.)
+"""
+
+import os
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+BEAT_S = 2.0
+ANSWER_S = 5.0  # within which the store answers, if its process does
+_LEFT = "left"
+
+
+class Store(Protocol):
+    """What is used of torch.distributed.Store."""
+
+    def clone(self) -> "Store": ...
+
+    def set_timeout(self, timeout: timedelta, /) -> None: ...
+
+    def set(self, key: str, value: str, /) -> None: ...
+
+    def multi_get(self, keys: list[str], /) -> list[bytes]: ...
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What a rank told last: how many beats it has made, how many phases it has entered, the name of the last one."""
+
+    number: int
+    entered: int
+    phase: str
+    has_left: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.entered} {int(self.has_left)} {self.phase}"
+
+    @classmethod
+    def read(cls, told: bytes) -> "Beat":
+        """The beat of these words."""
+        number, entered, has_left, phase = told.decode().split(" ", 3)
+        return cls(int(number), int(entered), phase, has_left == "1")
+
+
+class Heartbeat:
+    """Of rank `rank` of `world`, from now until `leave`."""
+
+    def __init__(self, store: Store, rank: int, world: int):
+        self.rank = rank
+        self._keys = [f"gcpo_mcore/beat/{each}" for each in range(world)]
+        self._beat, self._since = Beat(0, 0, "start"), time.monotonic()
+        self._lock = threading.Lock()
+        self._stores = [store.clone(), store.clone()]  # a client is one thread's: to tell, and to ask
+        for each in self._stores:
+            each.set_timeout(timedelta(seconds=ANSWER_S))
+        self._news, self._is_over = threading.Event(), False
+        self._tell()
+        threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
+
+    def waited(self) -> str:
+        """Words for how long this rank is in the phase that it entered last."""
+        return f"rank {self.rank}: phase '{self._beat.phase}' waited {time.monotonic() - self._since:.1f} s for others"
+
+    def enter(self, phase: str) -> None:
+        """This rank enters a phase; a beat says so."""
+        with self._lock:
+            self._beat = Beat(self._beat.number, self._beat.entered + 1, phase)
+            self._since = time.monotonic()
+        self._news.set()
+
+    def leave(self) -> None:
+        """The last beat: this rank ends, and says why itself."""
+        self._is_over = True
+        self._news.set()
+        with suppress(RuntimeError):  # the store's own process is gone
+            self._tell()
+
+    def silent(self) -> dict[int, Beat]:
+        """The ranks that beat no more, with what they told last; takes two beats. RuntimeError without a store."""
+        before = self.beats()
+        time.sleep(2.5 * BEAT_S)
+        now = self.beats()
+        others = [rank for rank in range(len(now)) if rank != self.rank]
+        return {rank: now[rank] for rank in others if now[rank] == before[rank]}
+
+    def missing(self) -> str | None:
+        """Words for the ranks that did not come, of which others are in need; None if none is known. Takes two beats.
+
+        Those that ended with words of their own are not among them.
+        """
+        try:
+            found = {rank: beat for rank, beat in self.silent().items() if not beat.has_left}
+            is_gone = bool(found)
+            if not is_gone:
+                own = self._beat.entered
+                others = {rank: beat for rank, beat in enumerate(self.beats()) if not beat.has_left}
+                least = min((beat.entered for beat in others.values()), default=own)
+                found = {rank: beat for rank, beat in others.items() if beat.entered == least < own}
+        except RuntimeError:
+            return (
+                None if self.rank == 0 or _is_torchruns() else "rank 0 is stopped, or gone: its store does not answer"
+            )
+        if not found:
+            return None
+        rank, beat = next(iter(found.items()))
+        who = f"rank {rank}" + (f", and {len(found) - 1} more," if len(found) > 1 else "")
+        how = "is stopped, or gone; last" if is_gone else "is still"
+        return f"{who} {how} in phase '{beat.phase}'"
+
+    def gone(self) -> str | None:
+        """Words for a rank that has ended, whatever of; None if there is none. Takes two beats."""
+        try:
+            found = self.silent()
+        except RuntimeError:
+            return None
+        if not found:
+            return None
+        rank, beat = next(iter(found.items()))
+        if beat.has_left:
+            return f"rank {rank} has ended, in phase '{beat.phase}'"
+        return f"rank {rank} is stopped, or gone; last in phase '{beat.phase}'"
+
+    def _run(self) -> None:
+        while not self._is_over:
+            self._news.wait(BEAT_S)
+            self._news.clear()
+            with suppress(RuntimeError):
+                self._tell()
+
+    def _tell(self) -> None:
+        with self._lock:
+            last = self._beat
+            self._beat = Beat(last.number + 1, last.entered, last.phase, self._is_over)
+            self._stores[0].set(self._keys[self.rank], str(self._beat))
+
+    def beats(self) -> list[Beat]:
+        """What each rank told last. RuntimeError without a store."""
+        return [Beat.read(told) for told in self._stores[1].multi_get(self._keys)]
+
+
+def _is_torchruns() -> bool:
+    """Whether the store is in torchrun's process, not in rank 0's."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+class _Present:
+    heartbeat: Heartbeat | None = None
+
+
+def begin(store: Store, rank: int, world: int) -> None:
+    """Begins to beat, where there are others to hear it. A collective in so far as all have to."""
+    _Present.heartbeat = Heartbeat(store, rank, world) if world > 1 else None
+
+
+def end() -> None:
+    """The last beat, of a rank whose end needs no explanation by others."""
+    if _Present.heartbeat is not None:
+        _Present.heartbeat.leave()
+
+
+def enter(phase: str) -> None:
+    """This process enters a phase."""
+    if _Present.heartbeat is not None:
+        _Present.heartbeat.enter(phase)
+
+
+def gone() -> str | None:
+    """Words for a rank that has ended; None if there is none. Takes two beats."""
+    return _Present.heartbeat.gone() if _Present.heartbeat is not None else None
+
+
+def present() -> Heartbeat | None:
+    """This rank's heartbeat; None where it has no others."""
+    return _Present.heartbeat
