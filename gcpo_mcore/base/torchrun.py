@@ -1,8 +1,9 @@
 """torchrun with words and exit codes of a run's own: python -m gcpo_mcore.base.torchrun, and its arguments as usual.
 
-Told to end (SIGTERM, SIGINT) it passes that on, waits for the ranks (TORCH_ELASTIC_SHUTDOWN_TIMEOUT, here GRACE_S unless
-it is set) and ends with stop.EXIT_CODE, without a traceback. Where a rank fails, its exit code is that of the one that
-failed first, and its report stands alone. torchrun itself ends with 1 and a traceback in both cases.
+Told to end (SIGTERM, SIGINT) it passes that on, waits for the ranks (for GRACE_S, unless the environment variable
+TORCH_ELASTIC_SHUTDOWN_TIMEOUT is set) and ends with stop.EXIT_CODE, without a traceback. Where a rank fails, its exit
+code is that of the one that failed first, and its report stands alone. torchrun itself ends with 1 and a traceback in
+both cases.
 """
 
 import os

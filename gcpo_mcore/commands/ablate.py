@@ -9,8 +9,8 @@ cell, out=DIR
 (runs/ablations/NAME), dry_run=true (print the cells and their plan: layout, sizes, memory, what this machine lacks;
 start nothing), note=TEXT (for the report's head), launcher=slurm (hand the cells to Slurm by submitit;
 submitit.slurm_partition=gpu and so on are its settings). The same command goes on where it was stopped: finished cells
-are not run again, half-done ones resume. SIGTERM and ctrl-C stop the cells that run, each with a checkpoint. Exit code 1 if a cell failed,
-75 if a signal stopped it; the report has the others.
+are not run again, half-done ones resume. SIGTERM and ctrl-C stop the cells that run, each with a
+checkpoint. Exit code 1 if a cell failed (the report has the others), 75 if a signal stopped the grid.
 """
 
 import argparse

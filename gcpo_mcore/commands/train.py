@@ -51,7 +51,8 @@ def _run(plan, stop) -> tuple[int, int, dict[str, float]]:
             result = trainer.run(stop)
     if trainer.stopped_by:
         raise Stopped(
-            f"{trainer.stopped_by}: stopped at step {trainer.step} of {steps}, with a checkpoint; the same command goes on"
+            f"{trainer.stopped_by}: stopped at step {trainer.step} of {steps}, with a checkpoint; "
+            "the same command goes on"
         )
     stop.raise_at_once()
     return begun, trainer.step, result
