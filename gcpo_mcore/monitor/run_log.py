@@ -10,7 +10,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gcpo_mcore.base.errors import Stopped
@@ -50,7 +50,7 @@ def run_log(folder: Path, rank: int) -> Iterator[None]:
     """
     path = folder / "logs" / f"rank_{rank:05d}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    file = _File(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", TIME))
     with log_to_stderr():
         _hand_over_to(file)
@@ -79,8 +79,29 @@ class _Stderr(logging.Handler):
         try:
             sys.stderr.write(f"{'' if rank == '0' else f'rank {rank}: '}{self.format(record)}\n")
             sys.stderr.flush()
-        except Exception:
+        except OSError:
             self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Nothing: there is nowhere to say that stderr takes no more."""
+
+
+class _File(logging.FileHandler):
+    """A log that takes no more ends no run and hides no reason: that is said on stderr, once."""
+
+    has_failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Called by `emit`, inside of the exception."""
+        if not self.has_failed:
+            self.has_failed = True
+            with suppress(OSError):
+                sys.stderr.write(f"{self.baseFilename} takes no more: {sys.exc_info()[1]}\n")
+
+    def close(self) -> None:
+        """Closes the file, whatever is left of it."""
+        with suppress(OSError):
+            super().close()
 
 
 class _Early(logging.Handler):

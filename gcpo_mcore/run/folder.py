@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from gcpo_mcore.base.config import flat, is_below
 from gcpo_mcore.base.errors import UserError
@@ -31,7 +33,7 @@ NAME = re.compile(r"step_([0-9]{6,})")  # of a checkpoint's folder
 
 log = logging.getLogger(__name__)
 
-STATE = "state.json"
+CONFIG, STATE = "config.yaml", "state.json"
 
 
 class RunFolder:
@@ -87,7 +89,8 @@ class RunFolder:
                 remove(self.path / f"aside_{export.name}")
                 export.rename(self.path / f"aside_{export.name}")
         note = self.path / EXPORT_NOTE
-        if note.is_file() and int(note.read_text()) > step:
+        noted = note.read_text(errors="replace").strip() if note.is_file() else "0"
+        if not noted.isdigit() or int(noted) > step:
             self.note_export(0)  # it is made again
 
     def state(self, step: int) -> dict[str, Any]:
@@ -112,10 +115,9 @@ class RunFolder:
 
         mappings: the keys whose value has names of the user's in it (`Config.mappings`): one more makes another run.
         """
-        path = self.path / "config.yaml"
-        if not path.is_file():
+        if not (self.path / CONFIG).is_file():
             return
-        before, now = dict(flat(OmegaConf.to_container(OmegaConf.load(path)))), dict(flat(config))
+        before, now = dict(flat(self.read_config())), dict(flat(config))
         # A key that the folder does not know came with a newer version; its default does what was done before (but a
         # name is the user's own). Of what differs, a key that both have comes first: another rollout.engine takes all
         # keys of the other one away.
@@ -129,10 +131,22 @@ class RunFolder:
             if not (any(is_below(key, {name}) for key in before) or is_below(name, free)) and _knows(before, name):
                 raise UserError(f"{self.path} was made without {name}; choose another run.name, or remove the folder")
 
+    def read_config(self) -> dict[str, Any]:
+        """What `write_config` wrote. UserError if that is not what is there."""
+        path = self.path / CONFIG
+        try:
+            found = OmegaConf.to_container(OmegaConf.load(path))
+        except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+            raise UserError(f"{path}: cannot be read ({reason})") from error
+        if not isinstance(found, dict) or not found:
+            raise UserError(f"{path}: holds no configuration")
+        return {str(key): value for key, value in found.items()}
+
     def write_config(self, config: dict[str, Any]) -> None:
         """Writes the resolved configuration."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+        write_atomically(self.path / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)))
 
     def keep_model_files(self, model_folder: str) -> None:
         """Copies what an export needs besides weights, so that the run folder stands alone."""

@@ -25,6 +25,7 @@ from yaml import YAMLError
 
 from gcpo_mcore.base import last_words, stop
 from gcpo_mcore.base.errors import EXIT_CODE, Stopped, UserError, lost_peer, nearest
+from gcpo_mcore.base.files import problem_of
 from gcpo_mcore.base.parent import end_with_torchrun
 from gcpo_mcore.base.places import CONFIGS
 from gcpo_mcore.base.program import help_page
@@ -78,7 +79,7 @@ def run_tool(task: Callable[[DictConfig], Any], config_name: str = "train") -> N
         try:
             task(composed)
         except Exception as error:
-            if not (isinstance(error, UserError) or lost_peer(error)):
+            if not (isinstance(error, UserError) or lost_peer(error) or problem_of(error)):
                 raise
             kept.append(error)  # Hydra would announce it in words of its own
 
@@ -99,6 +100,10 @@ def run_tool(task: Callable[[DictConfig], Any], config_name: str = "train") -> N
         if not (how := lost_peer(error)):
             raise
         _end_lost(how)
+    except OSError as error:
+        if not (problem := problem_of(error)):
+            raise
+        _end_with(UserError(problem))
 
 
 def _end_with(error: UserError) -> NoReturn:

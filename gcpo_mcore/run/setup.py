@@ -16,6 +16,7 @@ from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.actor.reference import Reference
 from gcpo_mcore.base import last_words, platform
 from gcpo_mcore.base.errors import Stopped, UserError
+from gcpo_mcore.base.files import problem_of
 from gcpo_mcore.base.registry import engines
 from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.hf.special_tokens import decoder, end_tokens
@@ -55,7 +56,8 @@ def process_group(threads: int | None, deadline_s: float, is_alone: bool = False
         yield
     except BaseException as error:
         last_words.keep_store(distributed_c10d._get_default_store(), dist.get_rank())
-        last_words.announce(str(error) if isinstance(error, UserError | Stopped) else last_words.LOST)
+        words = str(error) if isinstance(error, UserError | Stopped) else problem_of(error)
+        last_words.announce(words or last_words.LOST)
         platform.abort_groups()  # others may sit in a collective for as long as it is allowed to take
         raise
     heartbeat.end()
