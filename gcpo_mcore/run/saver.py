@@ -35,16 +35,17 @@ class Saver:
         self._step = 0  # of the checkpoint on its way
         self._files: CheckpointWriter | None = None
 
-    def save(self, step: int, state: dict[str, Any]) -> None:
-        """Takes a checkpoint of the actor and `state` as they are now. Returns when it has its name, or at once if
-        checkpoints are asynchronous; an earlier one that is on its way is waited for. UserError if either fails.
+    def save(self, step: int, state: dict[str, Any], sampled: bytes) -> None:
+        """Takes a checkpoint of the actor, `state` and what is `sampled` (of rank 0) as they are now. Returns when it
+        has its name, or at once if checkpoints are asynchronous; an earlier one that is on its way is waited for.
+        UserError if either fails.
         """
         self.wait()
         with self.phases.phase("checkpoint"):
             self._step = step
             try:
                 if self.is_writer:
-                    self.folder.begin_checkpoint(step, state)
+                    self.folder.begin_checkpoint(step, state, sampled)
                 dist.barrier()
                 temporary = self.folder.temporary(step)
                 self._files = CheckpointWriter(self.actor, temporary, is_snapshot=self.settings.async_checkpoints)

@@ -176,7 +176,9 @@ class Trainer:
         else:
             state = {"step": self.step, "version": self.actor.version, "skipped_updates": skipped}
             state |= {"inputs": dict(self.plan.inputs)}
-            self.saver.save(self.step, state | self.collector.state())
+            with self.phases.phase("checkpoint"):
+                sampled = self.collector.sampled()
+            self.saver.save(self.step, state | self.collector.state(), sampled)
             return
         words = f"phase checkpoint: none is taken of step {self.step}: {problem}; {self.saver.usable()}"
         if is_stop:
@@ -187,7 +189,7 @@ class Trainer:
     def restore(self, step: int) -> None:
         """Goes on from the checkpoint of `step`, or an older one if that is damaged."""
         with self.phases.phase("restore"):
-            state = restore(self.actor, self.plan.folder, step)
+            state, sampled = restore(self.actor, self.plan.folder, step)
             self.step, self.actor.version = state["step"], state["version"]
             self.actor.stepper.skipped_in_a_row = state.get("skipped_updates", 0)  # older ones have none
-            self.collector.restore(state)
+            self.collector.restore(state, sampled)
