@@ -61,7 +61,8 @@ class Heartbeat:
             each.set_timeout(timedelta(seconds=ANSWER_S))
         self._news, self._is_over = threading.Event(), False
         self._tell()
-        threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread.start()
 
     def waited(self) -> str:
         """Words for how long this rank is in the phase that it entered last."""
@@ -78,8 +79,7 @@ class Heartbeat:
         """The last beat: this rank ends, and says why itself."""
         self._is_over = True
         self._news.set()
-        with suppress(RuntimeError):  # the store's own process is gone
-            self._tell()
+        self._thread.join(2 * ANSWER_S)  # a thread inside of the store would abort the interpreter's end
 
     def silent(self) -> dict[int, Beat]:
         """The ranks that beat no more, with what they told last; takes two beats. RuntimeError without a store."""
@@ -127,10 +127,12 @@ class Heartbeat:
         return f"rank {rank} is stopped, or gone; last in phase '{beat.phase}'"
 
     def _run(self) -> None:
-        while not self._is_over:
+        is_last = False
+        while not is_last:
             self._news.wait(BEAT_S)
             self._news.clear()
-            with suppress(RuntimeError):
+            is_last = self._is_over
+            with suppress(RuntimeError):  # the store's own process is gone
                 self._tell()
 
     def _tell(self) -> None:
