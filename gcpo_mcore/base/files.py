@@ -44,6 +44,17 @@ def problem_of(error: BaseException) -> str | None:
 
 
 @contextmanager
+def places_told() -> Iterator[None]:
+    """A scope that turns an OSError of which the place is the reason into a UserError, for a command to print."""
+    try:
+        yield
+    except OSError as error:
+        if problem := problem_of(error):
+            raise UserError(problem) from error
+        raise
+
+
+@contextmanager
 def naming(path: Path) -> Iterator[None]:
     """A scope whose OSErrors name the file: that of a write or a sync does not by itself."""
     try:

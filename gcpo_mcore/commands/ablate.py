@@ -21,6 +21,7 @@ from pathlib import Path
 
 from gcpo_mcore.base import program, stop
 from gcpo_mcore.base.errors import EXIT_CODE, UserError
+from gcpo_mcore.base.files import places_told
 from gcpo_mcore.monitor.run_log import log_to_stderr
 
 OPTIONS = {"parallel_cells": "2", "processes": "", "out": "", "dry_run": "false", "launcher": "local", "note": ""}
@@ -117,7 +118,8 @@ def main() -> int:
             print(program.help_page(__doc__))
             return 0
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        return ablate(sys.argv[1:])
+        with places_told():
+            return ablate(sys.argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_CODE
