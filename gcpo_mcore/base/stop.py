@@ -9,6 +9,7 @@ Past the deadline, and at a second signal, the process ends where it is. So it d
 others of a rank that is gone.
 """
 
+import logging
 import os
 import signal
 import threading
@@ -23,6 +24,8 @@ EXIT_CODE = 75  # sysexits.h, EX_TEMPFAIL: the same command goes on
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 REPEAT_S = 1.0  # what a whole process group gets, torchrun passes on: twice the same
 STDERR = 2
+
+log = logging.getLogger(__name__)
 
 
 def exit_code() -> int:
@@ -65,6 +68,9 @@ class Stop:
                 self.number, self._since = number, time.monotonic()
         if is_first:
             threading.Thread(target=self._watch, name="stop", daemon=True).start()
+            if self._is_waiting and not self._is_over:
+                level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.DEBUG
+                log.log(level, "%s: the run stops at the end of this step; a second one ends it at once", name(number))
         elif not self._is_over and time.monotonic() - self._since > REPEAT_S:
             self._end(f"{name(number)}, the second signal: ended at once; the newest checkpoint stands", 128 + number)
 
@@ -82,7 +88,7 @@ class Stop:
         self._end(
             f"{name(self.number)}: what was under way did not end within {self.deadline_s:g} s "
             "(monitor.stop_deadline_s) and is given up; the newest checkpoint stands",
-            EXIT_CODE,
+            exit_code(),
         )
 
     @staticmethod

@@ -89,42 +89,37 @@ class Heartbeat:
         others = [rank for rank in range(len(now)) if rank != self.rank]
         return {rank: now[rank] for rank in others if now[rank] == before[rank]}
 
-    def missing(self) -> str | None:
+    def missing(self, is_late: bool = True) -> str | None:
         """Words for the ranks that did not come, of which others are in need; None if none is known. Takes two beats.
 
-        Those that ended with words of their own are not among them.
+        Those that ended with words of their own are not among them. is_late: nor need they be gone; those are meant too
+        that have entered fewer phases than this one.
         """
         try:
             found = {rank: beat for rank, beat in self.silent().items() if not beat.has_left}
-            is_gone = bool(found)
-            if not is_gone:
-                own = self._beat.entered
-                others = {rank: beat for rank, beat in enumerate(self.beats()) if not beat.has_left}
-                least = min((beat.entered for beat in others.values()), default=own)
-                found = {rank: beat for rank, beat in others.items() if beat.entered == least < own}
+            if found:
+                return _words(found, "is stopped, or gone; last in")
+            alive = {rank: beat for rank, beat in enumerate(self.beats()) if not beat.has_left}
         except RuntimeError:
-            return (
-                None if self.rank == 0 or _is_torchruns() else "rank 0 is stopped, or gone: its store does not answer"
-            )
-        if not found:
-            return None
-        rank, beat = next(iter(found.items()))
-        who = f"rank {rank}" + (f", and {len(found) - 1} more," if len(found) > 1 else "")
-        how = "is stopped, or gone; last" if is_gone else "is still"
-        return f"{who} {how} in phase '{beat.phase}'"
+            return self._no_store()
+        own = self._beat.entered
+        least = min((beat.entered for beat in alive.values()), default=own)
+        behind = {rank: beat for rank, beat in alive.items() if beat.entered == least < own}
+        return _words(behind, "is still in") if is_late and behind else None
 
     def gone(self) -> str | None:
         """Words for a rank that has ended, whatever of; None if there is none. Takes two beats."""
         try:
             found = self.silent()
         except RuntimeError:
+            return self._no_store()
+        return _words(found, "is stopped, or gone; last in") if found else None
+
+    def _no_store(self) -> str | None:
+        """Words for what it means that the store does not answer: it is in torchrun's process, or in rank 0's."""
+        if self.rank == 0 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
             return None
-        if not found:
-            return None
-        rank, beat = next(iter(found.items()))
-        if beat.has_left:
-            return f"rank {rank} has ended, in phase '{beat.phase}'"
-        return f"rank {rank} is stopped, or gone; last in phase '{beat.phase}'"
+        return "rank 0 is stopped, or gone: its store does not answer"
 
     def _run(self) -> None:
         is_last = False
@@ -139,16 +134,18 @@ class Heartbeat:
         with self._lock:
             last = self._beat
             self._beat = Beat(last.number + 1, last.entered, last.phase, self._is_over)
-            self._stores[0].set(self._keys[self.rank], str(self._beat))
+            told = str(self._beat)
+        self._stores[0].set(self._keys[self.rank], told)
 
     def beats(self) -> list[Beat]:
         """What each rank told last. RuntimeError without a store."""
         return [Beat.read(told) for told in self._stores[1].multi_get(self._keys)]
 
 
-def _is_torchruns() -> bool:
-    """Whether the store is in torchrun's process, not in rank 0's."""
-    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+def _words(found: dict[int, Beat], how: str) -> str:
+    rank, beat = next(iter(found.items()))
+    more = f", and {len(found) - 1} more," if len(found) > 1 else ""
+    return f"rank {rank}{more} {how} phase '{beat.phase}'"
 
 
 class _Present:

@@ -133,7 +133,8 @@ def _end_lost(how: str) -> NoReturn:
     """Ends a rank whose collective failed for another one's sake: names that one, if it has not done so itself."""
     here = heartbeat.present()
     waited = here.waited() if here else f"rank {os.environ['RANK']}"
-    missing = here and here.missing()
+    is_late = how.startswith("Timed out")
+    missing = here and here.missing(is_late)
     if not missing:
         last_words.wait_until_told(OTHER_RANKS_WAIT_S)
         missing = f"another rank has ended ({how})"
@@ -141,7 +142,7 @@ def _end_lost(how: str) -> NoReturn:
     heartbeat.end()
     sys.stdout.flush()
     # Not by the interpreter's end: threads of a gloo group whose collective failed abort that.
-    os._exit(watchdog.EXIT_CODE if how.startswith("Timed out") else 1)
+    os._exit(watchdog.EXIT_CODE if is_late else 1)
 
 
 def _wait_for_torchrun() -> None:
