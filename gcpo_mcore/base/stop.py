@@ -50,7 +50,7 @@ class Stop:
         if self.number:
             raise Stopped(f"{name(self.number)}: stopped before the first step")
 
-    def is_done(self) -> None:
+    def done(self) -> None:
         """What the signal asked for is done; the process is on its way out, and another one changes nothing."""
         self._is_over = True
 
@@ -143,7 +143,7 @@ def stoppable(deadline_s: float, lost: Callable[[], str | None]) -> Iterator[Sto
     try:
         yield stop
     except BaseException:
-        stop.is_done()
+        stop.done()
         raise
     for number, handler in zip(SIGNALS, before, strict=True):
         signal.signal(number, handler)

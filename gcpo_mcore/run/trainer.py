@@ -103,7 +103,7 @@ class Trainer:
         self.saver.close(is_stopped=bool(self.stopped_by))
         if self.stopped_by:
             log.debug("%s: stopped at step %d, with a checkpoint", self.stopped_by, self.step)
-            stop.is_done()
+            stop.done()
         return result
 
     def golden_counts(self) -> dict[str, GoldenCount]:

@@ -21,7 +21,7 @@ try:
         print("ready", flush=True)
         while not stop.number or sys.argv[3] == "stuck":
             time.sleep(0.01)
-        stop.is_done()
+        stop.done()
         print("the step is done", flush=True)
         sys.exit(exit_code())
 except Stopped as stopped:
