@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,10 +37,11 @@ class MetricsLog:
         with naming(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
         if self.tensorboard:
-            self._events = self._events or self._open_events(purge_step=None)
-            for name, value in numbers.items():
-                self._events.add_scalar(name, value, step)
-            self._events.flush()
+            with naming(self.folder / TENSORBOARD):
+                self._events = self._events or self._open_events(purge_step=None)
+                for name, value in numbers.items():
+                    self._events.add_scalar(name, value, step)
+                self._events.flush()
 
     def truncate_after(self, step: int) -> None:
         """Forgets the steps after `step`: a resumed run takes them again, and none may count twice."""
@@ -53,12 +55,14 @@ class MetricsLog:
     def close(self) -> None:
         """Closes the event file; the log may still be written to."""
         if self._events is not None:
-            self._events.close()
+            with naming(self.folder / TENSORBOARD):
+                self._events.close()
             self._events = None
 
     def _open_events(self, purge_step: int | None):
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and not every run wants it
 
+        threading.excepthook = _leave_to_writer
         return SummaryWriter(str(self.folder / TENSORBOARD), purge_step=purge_step)
 
     def _cut_torn_line(self) -> None:
@@ -69,6 +73,12 @@ class MetricsLog:
                 if content and not content.endswith(b"\n"):
                     with open(self.path, "rb+") as file:
                         file.truncate(content.rfind(b"\n") + 1)
+
+
+def _leave_to_writer(args: threading.ExceptHookArgs) -> None:
+    """Prints what a thread ends with, unless that is tensorboard's: its writer raises a full disk again."""
+    if not (isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
+        threading.__excepthook__(args)
 
 
 def read_metrics(folder: Path | str) -> list[dict]:
