@@ -52,7 +52,7 @@ class ServerLoop:
         self._is_stopped = True
 
     def end(self) -> None:
-        """It is to end, and its server with what is under way: else that would go on, for whoever comes next to meet."""
+        """It is to end, and its server with what is under way: that would go on, for whoever comes next to meet."""
         self._is_ended = True
 
     def lose(self, server: Server) -> None:
