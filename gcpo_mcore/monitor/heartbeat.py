@@ -7,6 +7,7 @@ one waits for it. (This is imported without torch.)
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,8 +20,6 @@ _LEFT = "left"
 
 class Store(Protocol):
     """What is used of torch.distributed.Store."""
-
-    def clone(self) -> "Store": ...
 
     def set_timeout(self, timeout: timedelta, /) -> None: ...
 
@@ -51,12 +50,12 @@ class Beat:
 class Heartbeat:
     """Of rank `rank` of `world`, from now until `leave`."""
 
-    def __init__(self, store: Store, rank: int, world: int):
+    def __init__(self, client: Callable[[], Store], rank: int, world: int):
         self.rank = rank
         self._keys = [f"gcpo_mcore/beat/{each}" for each in range(world)]
         self._beat, self._since = Beat(0, 0, "start"), time.monotonic()
         self._lock = threading.Lock()
-        self._stores = [store.clone(), store.clone()]  # a client is one thread's: to tell, and to ask
+        self._stores = [client(), client()]  # one is one thread's: to tell, and to ask
         for each in self._stores:
             each.set_timeout(timedelta(seconds=ANSWER_S))
         self._news, self._is_over = threading.Event(), False
@@ -152,9 +151,9 @@ class _Present:
     heartbeat: Heartbeat | None = None
 
 
-def begin(store: Store, rank: int, world: int) -> None:
-    """Begins to beat, where there are others to hear it. A collective in so far as all have to."""
-    _Present.heartbeat = Heartbeat(store, rank, world) if world > 1 else None
+def begin(client: Callable[[], Store], rank: int, world: int) -> None:
+    """Begins to beat, where there are others to hear it; all of them have to. client: makes one of the common store."""
+    _Present.heartbeat = Heartbeat(client, rank, world) if world > 1 else None
 
 
 def end() -> None:

@@ -55,13 +55,17 @@ def unpack(content: bytes) -> list[Leftovers]:
     rounds: list[Leftovers] = [{} for _ in range(told["rounds"])]
     for row in told["rows"]:
         shape = row["experts"]
+        fields = {name: cut(name, size) for name, size in zip(FLAT, row["sizes"], strict=True)}
         sample = Sample(
             index=row["index"],
             response_text=row["text"],
             truncated=row["truncated"],
             weight_version=row["version"],
             routed_experts=None if shape is None else cut(EXPERTS, math.prod(shape)).reshape(shape),
-            **{name: cut(name, size) for name, size in zip(FLAT, row["sizes"], strict=True)},
+            response_ids=fields["response_ids"],
+            rollout_logp=fields["rollout_logp"],
+            sampling_logp=fields["sampling_logp"],
+            token_versions=fields["token_versions"],
         )
         rounds[row["round"]][row["prompt"], row["index"]] = Leftover(sample, row["is_whole"])
     return rounds

@@ -51,7 +51,7 @@ def process_group(threads: int | None, deadline_s: float, is_alone: bool = False
         dist.init_process_group(platform.backends(), timeout=timeout)
     else:
         dist.init_process_group(platform.backends(), store=HashStore(), rank=0, world_size=1, timeout=timeout)
-    heartbeat.begin(distributed_c10d._get_default_store(), dist.get_rank(), dist.get_world_size())
+    heartbeat.begin(_store_client, dist.get_rank(), dist.get_world_size())
     try:
         yield
     except BaseException as error:
@@ -62,6 +62,11 @@ def process_group(threads: int | None, deadline_s: float, is_alone: bool = False
         raise
     heartbeat.end()
     dist.destroy_process_group()
+
+
+def _store_client() -> heartbeat.Store:
+    """A client of the store in which the ranks met, for a thread of its own."""
+    return getattr(distributed_c10d._get_default_store(), "clone")()  # noqa: B009 (torch's stubs do not know it)
 
 
 def _check_restarts() -> None:
