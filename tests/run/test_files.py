@@ -120,7 +120,7 @@ def test_a_read_only_file_system(carry, tmp_path):
 
 
 def test_a_disk_that_takes_no_more(carry, tmp_path):
-    """At one moment after the other of the same run, which always goes on; its end is that of a run that met nothing."""
+    """At one moment after the other of a run, which always goes on; its end is that of a run that met nothing."""
     moments = ["rollouts/.step_000001", "tmp_step_000002/shards/__0_0", "unchecked_hf/"]
     with small_disk(tmp_path / "disk") as disk:
         for word in moments:
