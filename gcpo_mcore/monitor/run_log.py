@@ -77,13 +77,11 @@ class _Stderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         rank = os.environ.get("RANK", "0")
         try:
-            sys.stderr.write(f"{'' if rank == '0' else f'rank {rank}: '}{self.format(record)}\n")
-            sys.stderr.flush()
-        except OSError:
+            with suppress(OSError):  # there is nowhere to say that stderr takes no more
+                sys.stderr.write(f"{'' if rank == '0' else f'rank {rank}: '}{self.format(record)}\n")
+                sys.stderr.flush()
+        except Exception:
             self.handleError(record)
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Nothing: there is nowhere to say that stderr takes no more."""
 
 
 class _File(logging.FileHandler):
@@ -93,7 +91,9 @@ class _File(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Called by `emit`, inside of the exception."""
-        if not self.has_failed:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+        elif not self.has_failed:
             self.has_failed = True
             with suppress(OSError):
                 sys.stderr.write(f"{self.baseFilename} takes no more: {sys.exc_info()[1]}\n")
