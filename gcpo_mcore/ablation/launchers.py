@@ -23,6 +23,10 @@ class Launcher(Protocol):
 
     def start(self, name: str, command: Sequence[str], log: Path) -> Running: ...
 
+    def stop(self) -> None:
+        """Tells what it started on this machine to stop."""
+        ...
+
 
 class Local:
     """Processes of this machine. If the launcher dies, however it dies, they are ended with it (on Linux).
@@ -32,6 +36,7 @@ class Local:
 
     def __init__(self, gpus: Sequence[str] = (), per_cell: int = 1):
         self.free: Queue[Sequence[str]] = Queue()
+        self.children: list[subprocess.Popen] = []
         for first in range(0, len(gpus) - per_cell + 1, per_cell):
             self.free.put(gpus[first : first + per_cell])
         self.places = self.free.qsize()
@@ -48,7 +53,13 @@ class Local:
                 tied(command, signal.SIGTERM),
                 stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=_environment() | own,
             )  # fmt: skip
+        self.children.append(child)
         return child if gpus is None else _OnGpus(child, gpus, self.free)
+
+    def stop(self) -> None:
+        """See `Launcher`."""
+        for child in self.children:
+            child.terminate()
 
 
 class _OnGpus:
@@ -93,6 +104,9 @@ class Submitit:
         job = self.executor.submit(_run, list(command), str(log))
         note.write_text(job.job_id)
         return _Job(job)
+
+    def stop(self) -> None:
+        """Nothing: a cluster's jobs go on by themselves."""
 
 
 class _Job:

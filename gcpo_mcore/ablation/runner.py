@@ -1,7 +1,7 @@
 """Runs the cells of a grid as processes of their own, some side by side; what is finished is not run again.
 
 A cell is the command `train` with its own run folder, so it resumes by itself. A cell that fails is tried once more,
-then reported, and the others go on.
+then reported, and the others go on. One that a signal stopped is not.
 """
 
 import json
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from gcpo_mcore.ablation.grid import Cell, Grid
 from gcpo_mcore.ablation.launchers import Launcher
+from gcpo_mcore.base import stop
 from gcpo_mcore.base.errors import EXIT_CODE, UserError
 from gcpo_mcore.base.files import write_atomically
 from gcpo_mcore.base.program import command
@@ -33,9 +34,9 @@ def cells_folder(grid_folder: Path) -> Path:
 def run_grid(
     grid: Grid, folder: Path, side_by_side: int, launcher: Launcher, watch: Callable[[dict[str, str]], None]
 ) -> dict[str, str]:
-    """Runs every cell, `side_by_side` at a time; returns cell name -> 'finished' or 'failed: ...'.
+    """Runs every cell, `side_by_side` at a time; returns cell name -> 'finished', 'stopped' or 'failed: ...'.
 
-    `watch` is given the states now and then.
+    `watch` is given the states now and then. A KeyboardInterrupt stops the cells that run, and is raised again.
     UserError if `folder` holds a grid with other cells of the same names.
     """
     cells_folder(folder).mkdir(parents=True, exist_ok=True)
@@ -52,7 +53,11 @@ def run_grid(
     watcher.start()
     try:
         with ThreadPoolExecutor(side_by_side) as pool:
-            list(pool.map(lambda cell: _run_cell(cell, folder, launcher, states), grid.cells))
+            try:
+                list(pool.map(lambda cell: _run_cell(cell, folder, launcher, states), grid.cells))
+            except KeyboardInterrupt:  # those that wait are not begun any more
+                launcher.stop()
+                raise
     finally:
         done.set()
         watcher.join()
@@ -68,7 +73,7 @@ def _run_cell(cell: Cell, folder: Path, launcher: Launcher, states: dict[str, st
         return
     words = [sys.executable]
     if cell.processes > 1:
-        words += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(cell.processes)]
+        words += ["-m", "gcpo_mcore.base.torchrun", "--standalone", "--nproc-per-node", str(cell.processes)]
     words += ["-m", "gcpo_mcore.commands.train", *cell.overrides]
     words += [f"run.folder={cells_folder(folder)}", f"run.name={cell.name}"]
     for attempt in range(1, TRIES + 1):
@@ -80,6 +85,9 @@ def _run_cell(cell: Cell, folder: Path, launcher: Launcher, states: dict[str, st
         if code == 0:
             states[cell.name] = "finished"
             return
+        if code == stop.EXIT_CODE:
+            states[cell.name] = "stopped"
+            return  # by somebody who wants that; the next launch of the grid goes on with it
         last = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
         states[cell.name] = f"failed: exit {code}" + "".join(f", {line[:160]}" for line in last)
         if code == EXIT_CODE:

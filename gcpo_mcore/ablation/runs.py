@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.monitor.metrics import read_metrics
+from gcpo_mcore.run.folder import CONFIG, RunFolder
 
 # What says the same in every run of a comparison, or only where it was run.
 IGNORED = ("run", "prepared", "monitor", "parallel", "seed")
@@ -35,9 +34,8 @@ def read_run(folder: Path, factors: dict[str, str] | None = None) -> Run:
 
     factors: what the run stands for; left out, `compare_factors` finds what differs between runs.
     """
-    config_file = folder / "config.yaml"
-    if not config_file.is_file():
-        raise UserError(f"{folder} is no run folder: it has no config.yaml")
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"{folder} is no run folder: it has no {CONFIG}")
     lines = read_metrics(folder)
     names = sorted({n for line in lines for n in line if n.startswith("val/") and "/avg@" in n})
     if not names:
@@ -51,7 +49,7 @@ def read_run(folder: Path, factors: dict[str, str] | None = None) -> Run:
     wrong = [line["groups/all_wrong_fraction"] for line in trained]
     return Run(
         name=folder.name,
-        seed=OmegaConf.load(config_file).seed,
+        seed=RunFolder(folder).read_config()["seed"],
         factors=factors if factors is not None else {},
         steps=lines[-1]["step"],
         curves=curves,
@@ -67,7 +65,7 @@ def read_run(folder: Path, factors: dict[str, str] | None = None) -> Run:
 
 def compare_factors(folders: list[Path]) -> list[dict[str, str]]:
     """The settings in which each run folder differs from the others (the seed aside)."""
-    flat = [dict(_flat(OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))) for folder in folders]
+    flat = [dict(_flat(RunFolder(folder).read_config())) for folder in folders]
     keys = sorted({key for settings in flat for key in settings if key.split(".")[0] not in IGNORED})
     differing = [key for key in keys if len({str(settings.get(key)) for settings in flat}) > 1]
     names = {key for key in differing if key.endswith(".name")}

@@ -13,11 +13,20 @@ from collections.abc import Iterable
 from pathlib import Path
 
 EXIT_CODE = 2
-_LOST_PEER = re.compile(r"Connection (closed|reset) by peer|Broken pipe|remote process exited")  # of gloo and NCCL
+_LOST_PEER = re.compile(
+    r"Connection (closed|reset) by peer|Broken pipe|remote process exited|Timed out waiting \d+ms"  # of gloo and NCCL
+)
 
 
 class UserError(Exception):
     """Something that the user gave is wrong; `str(error)` says what and where in one line."""
+
+
+class Stopped(BaseException):
+    """A signal ends the process; `str(stopped)` says in one line how it stands.
+
+    No Exception: it may come at any moment, and no library may take it for a failure of its own.
+    """
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -34,7 +43,7 @@ def tell_torchrun(message: str) -> None:
 
 
 def lost_peer(error: Exception) -> str | None:
-    """A collective's words for a rank that is gone, whose error is the one to read; None for any other error."""
+    """A collective's words for a rank that is gone, or does not come; None for any other error."""
     has_peers = "RANK" in os.environ
     found = _LOST_PEER.search(str(error)) if has_peers and isinstance(error, RuntimeError) else None
     return found and found[0]

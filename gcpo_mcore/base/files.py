@@ -10,10 +10,10 @@ from pathlib import Path
 
 from gcpo_mcore.base.errors import UserError
 
-# What an OSError says where a place is not to be written at; anything else is a bug.
+# What an OSError says where a place is not to be written at, or its file system fails; anything else is a bug.
 CANNOT_WRITE = {
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
-    errno.ENAMETOOLONG,
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR, errno.EISDIR,
+    errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO, errno.ESTALE,
 }  # fmt: skip
 
 
@@ -35,11 +35,41 @@ def make_folder(folder: Path) -> None:
         raise UserError(f"{folder}: cannot be made ({error.strerror})") from error
 
 
+def problem_of(error: BaseException) -> str | None:
+    """One line for a place that cannot be written, or read, because of the place itself; None for any other error."""
+    if not isinstance(error, OSError) or error.errno not in CANNOT_WRITE:
+        return None
+    places = [str(place) for place in (error.filename, error.filename2) if place is not None]
+    return f"{' -> '.join(places) or 'a file of the run'}: {error.strerror}"
+
+
+@contextmanager
+def places_told() -> Iterator[None]:
+    """A scope that turns an OSError of which the place is the reason into a UserError, for a command to print."""
+    try:
+        yield
+    except OSError as error:
+        if problem := problem_of(error):
+            raise UserError(problem) from error
+        raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """A scope whose OSErrors name the file: that of a write or a sync does not by itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replaces `path` by one with this content; a run that dies here leaves the old one. OSError as usual."""
+    """Replaces `path` by one with this content; a run that dies here leaves the old one. OSError, which names it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.new")
-    with open(new, "wb") as file:
+    with naming(path), open(new, "wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())

@@ -50,10 +50,9 @@ def told() -> None:
         _Meeting.store.set(_TOLD, "yes")
 
 
-def wait_until_told(wait_s: float) -> None:
-    """Returns when the rank that failed has printed its error, or after so long."""
-    if _Meeting.store is not None:
-        _get(_TOLD, wait_s)
+def wait_until_told(wait_s: float) -> bool:
+    """Returns when the rank that failed has printed its error, or after so long; whether it has."""
+    return _Meeting.store is not None and _get(_TOLD, wait_s) is not None
 
 
 def _get(key: str, wait_s: float) -> str | None:

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import xxhash
 
+from gcpo_mcore.base.files import naming
+
 ALGORITHM = "xxh3_128"
 _HASHES: dict[str, Callable[[], Any]] = {ALGORITHM: xxhash.xxh3_128, "sha256": hashlib.sha256}
 ALGORITHMS = tuple(_HASHES)
@@ -50,8 +52,8 @@ class SummedFile(io.BufferedWriter):
 
 @contextmanager
 def summed_file(path: Path) -> Iterator[SummedFile]:
-    """A new file to write and sum; durable when the block ends well. OSError as usual."""
-    with SummedFile(open(path, "wb", buffering=0)) as file:
+    """A new file to write and sum; durable when the block ends well. OSError, which names it."""
+    with naming(path), SummedFile(open(path, "wb", buffering=0)) as file:
         yield file
         file.flush()
         os.fsync(file.fileno())

@@ -9,16 +9,19 @@ cell, out=DIR
 (runs/ablations/NAME), dry_run=true (print the cells and their plan: layout, sizes, memory, what this machine lacks;
 start nothing), note=TEXT (for the report's head), launcher=slurm (hand the cells to Slurm by submitit;
 submitit.slurm_partition=gpu and so on are its settings). The same command goes on where it was stopped: finished cells
-are not run again, half-done ones resume. Exit code 1 if a cell failed; the report has the others.
+are not run again, half-done ones resume. SIGTERM and ctrl-C stop the cells that run, each with a
+checkpoint. Exit code 1 if a cell failed (the report has the others), 75 if a signal stopped the grid.
 """
 
 import argparse
 import shlex
+import signal
 import sys
 from pathlib import Path
 
-from gcpo_mcore.base import program
+from gcpo_mcore.base import program, stop
 from gcpo_mcore.base.errors import EXIT_CODE, UserError
+from gcpo_mcore.base.files import places_told
 from gcpo_mcore.monitor.run_log import log_to_stderr
 
 OPTIONS = {"parallel_cells": "2", "processes": "", "out": "", "dry_run": "false", "launcher": "local", "note": ""}
@@ -114,10 +117,15 @@ def main() -> int:
         if not sys.argv[1:] or sys.argv[1] in ("-h", "--help"):
             print(program.help_page(__doc__))
             return 0
-        return ablate(sys.argv[1:])
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with places_told():
+            return ablate(sys.argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_CODE
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return stop.EXIT_CODE
 
 
 if __name__ == "__main__":

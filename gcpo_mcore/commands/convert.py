@@ -21,6 +21,7 @@ from pathlib import Path
 
 from gcpo_mcore.base import program
 from gcpo_mcore.base.errors import EXIT_CODE, UserError
+from gcpo_mcore.base.files import places_told
 from gcpo_mcore.monitor.run_log import log_to_stderr
 
 DTYPES = ("float32", "bfloat16")
@@ -156,12 +157,13 @@ def main() -> None:
 
     platform.give_memory_back()
     try:
-        if args.command == "to-hf":
-            to_hf(args.run, args.out, args.step, args.dtype, int(args.shard_gib * 2**30), not args.no_gate)
-        elif args.command == "from-gguf":
-            from_gguf(args.file, args.out, args.dtype)
-        else:
-            to_megatron(args.hf_folder, args.out, args.dtype, not args.no_gate)
+        with places_told():
+            if args.command == "to-hf":
+                to_hf(args.run, args.out, args.step, args.dtype, int(args.shard_gib * 2**30), not args.no_gate)
+            elif args.command == "from-gguf":
+                from_gguf(args.file, args.out, args.dtype)
+            else:
+                to_megatron(args.hf_folder, args.out, args.dtype, not args.no_gate)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_CODE)

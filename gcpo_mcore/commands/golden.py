@@ -20,6 +20,7 @@ from pathlib import Path
 
 from gcpo_mcore.base import program
 from gcpo_mcore.base.errors import EXIT_CODE, UserError, nearest
+from gcpo_mcore.base.files import places_told
 from gcpo_mcore.monitor.run_log import log_to_stderr
 
 
@@ -254,7 +255,7 @@ def main() -> int:
     try:
         config = load_config(settings)
         rows = read_rows(given.input)
-        with Grader(config.reward) as grader:
+        with places_told(), Grader(config.reward) as grader:
             {"fill": fill, "degrade": degrade}[given.command](given, config, rows, grader)
     except UserError as error:
         print(f"golden: {error}", file=sys.stderr)

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from gcpo_mcore.base import program
 from gcpo_mcore.base.errors import EXIT_CODE, UserError
-from gcpo_mcore.base.files import jsonl, write_atomically
+from gcpo_mcore.base.files import jsonl, places_told, write_atomically
 from gcpo_mcore.monitor.run_log import log_to_stderr
 from gcpo_mcore.tasks.carry_files import make_data, make_init, make_starter, make_teacher
 
@@ -190,7 +190,8 @@ def main() -> int:
     instead = {"check": check, "prompts": prompts, "reasoning": reasoning, "champ": champ, "teacher": teacher}
     if chosen := instead.get("".join(sys.argv[1:2])):
         try:
-            return chosen(sys.argv[2:])
+            with places_told():
+                return chosen(sys.argv[2:])
         except UserError as error:
             print(f"prepare: {error}", file=sys.stderr)
             return EXIT_CODE
@@ -207,10 +208,11 @@ def main() -> int:
     arguments = parser.parse_args()
     out = arguments.out or Path(f"prepared/carry-seed{arguments.seed}")
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        _say(*make_data(out, arguments.seed), make_init(out, arguments.seed))
-        if not arguments.skip_starter:
-            _say(make_starter(out, arguments.seed, arguments.processes))
+        with places_told():
+            out.mkdir(parents=True, exist_ok=True)
+            _say(*make_data(out, arguments.seed), make_init(out, arguments.seed))
+            if not arguments.skip_starter:
+                _say(make_starter(out, arguments.seed, arguments.processes))
     except UserError as error:
         print(f"prepare: {error}", file=sys.stderr)
         return EXIT_CODE

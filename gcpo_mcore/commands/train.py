@@ -17,34 +17,45 @@ def train(composed) -> None:
     """The run that a composed configuration describes."""
     from gcpo_mcore.base.errors import UserError
     from gcpo_mcore.base.program import command
+    from gcpo_mcore.base.stop import stoppable
+    from gcpo_mcore.monitor import heartbeat
     from gcpo_mcore.run.lock import sole_writer
     from gcpo_mcore.run.plan import make_plan
 
     config = parse(composed)
     if config.benchmark:
         raise UserError(f"benchmark= is read by `{command('evaluate')}`; training reads data.eval")
-    plan = make_plan(config)
-    if os.environ.get("RANK", "0") != "0":
-        _run(plan)
-        return  # what is left to do takes one process
-    with sole_writer(plan.folder.path):
-        begun, done, result = _run(plan)
-        _finish(plan, begun, done, result)
+    with stoppable(config.monitor.stop_deadline_s, heartbeat.gone) as stop:
+        plan = make_plan(config)
+        if os.environ.get("RANK", "0") != "0":
+            _run(plan, stop)
+            return  # what is left to do takes one process
+        with sole_writer(plan.folder.path):
+            begun, done, result = _run(plan, stop)
+            _finish(plan, begun, done, result)
 
 
-def _run(plan) -> tuple[int, int, dict[str, float]]:
+def _run(plan, stop) -> tuple[int, int, dict[str, float]]:
     """Trains; the steps at which that began and ended, and the last evaluation's metrics. Nothing that it built is
-    left."""
+    left. Stopped, if a signal ended it."""
+    from gcpo_mcore.base.errors import Stopped
     from gcpo_mcore.run import setup
     from gcpo_mcore.run.start import started
 
+    steps = plan.config.trainer.steps
     with started(plan) as plan:
         begun = plan.checkpoint_step
-        if begun >= plan.config.trainer.steps:
+        if begun >= steps:
             return begun, begun, {}
         with setup.trainer(plan) as trainer:
-            result = trainer.run()
-            return begun, trainer.step, result
+            result = trainer.run(stop)
+    if trainer.stopped_by:
+        raise Stopped(
+            f"{trainer.stopped_by}: stopped at step {trainer.step} of {steps}, with a checkpoint; "
+            "the same command goes on"
+        )
+    stop.raise_at_once()
+    return begun, trainer.step, result
 
 
 def _finish(plan, begun: int, done: int, result: dict[str, float]) -> None:
@@ -64,9 +75,11 @@ def _finish(plan, begun: int, done: int, result: dict[str, float]) -> None:
 def export(plan, step: int) -> None:
     """Writes the run's Hugging Face folder from the checkpoint of `step`, as tools/convert.py would."""
     from gcpo_mcore.convert.convert import ExportSettings, checkpoint_to_hf
+    from gcpo_mcore.monitor.watchdog import phase
 
     settings = ExportSettings(is_gated=plan.config.trainer.gate_exports, replaces=True)
-    checkpoint_to_hf(plan.folder, step, plan.folder.export, settings)
+    with phase("export", plan.config.monitor.export_deadline_s, rank=0):
+        checkpoint_to_hf(plan.folder, step, plan.folder.export, settings)
     plan.folder.note_export(step)
     print(f"Hugging Face export: {plan.folder.export}")
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from megatron.core import parallel_state
-from omegaconf import OmegaConf
 
 from gcpo_mcore.actor import hf_mapping
 from gcpo_mcore.actor.model import start_parallel
@@ -48,7 +47,7 @@ def checkpoint_to_hf(folder: RunFolder, step: int, out: Path, settings: ExportSe
     gate says no. In a process group of its own, of one.
     """
     checkpoint, model_files = folder.folder(step), folder.path / "model"
-    own = OmegaConf.load(folder.path / "config.yaml").model.dtype
+    own = folder.read_config()["model"]["dtype"]
     rounded = getattr(torch, settings.dtype or own)
     arch = read_architecture(str(model_files))
     make_folder(out.parent)

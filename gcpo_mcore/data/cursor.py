@@ -133,6 +133,11 @@ class Mixture:
         """Puts prompts that were taken and not used before all others."""
         self._given_back = prompts + self._given_back
 
+    def prompts(self, ids: list[str]) -> list[Prompt]:
+        """Those prompts of the sources."""
+        by_id = {id_: prompt for s in self._streams for id_, prompt in s.prompts.by_id(set(ids)).items()} if ids else {}
+        return [by_id[id_] for id_ in ids]
+
     def state(self) -> dict[str, Any]:
         """The place where the stream stands, in plain json values: counters, and what `restore` compares."""
         sources = {
@@ -154,9 +159,7 @@ class Mixture:
                         f"source '{stream.name}' has {field} {stream.contents[field]}, "
                         f"the data cursor was saved with {then}"
                     )
-        ids = state.get("given_back", [])
-        by_id = {id_: prompt for s in self._streams for id_, prompt in s.prompts.by_id(set(ids)).items()} if ids else {}
-        self._given_back = [by_id[id_] for id_ in ids]
+        self._given_back = self.prompts(state.get("given_back", []))
         for stream in self._streams:
             stream.taken = saved[stream.name]["taken"]
             stream.seek(saved[stream.name]["epoch"], saved[stream.name]["offset"])

@@ -7,6 +7,7 @@ from typing import Any
 
 from gcpo_mcore.base.config import flat
 from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.files import naming
 
 
 class Records:
@@ -49,7 +50,7 @@ class Records:
                 file.truncate(self.path.stat().st_size - len(rest))
 
     def _append(self, records: list[dict[str, Any]]) -> None:
-        with open(self.path, "ab") as file:
+        with naming(self.path), open(self.path, "ab") as file:
             file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode())
             file.flush()
             os.fsync(file.fileno())

@@ -2,12 +2,13 @@
 
 import json
 import math
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from gcpo_mcore.base.errors import UserError
-from gcpo_mcore.base.files import write_atomically
+from gcpo_mcore.base.files import naming, write_atomically
 
 FILE = "metrics.jsonl"
 TENSORBOARD = "tb"
@@ -33,13 +34,14 @@ class MetricsLog:
         numbers = {name: float(value) for name, value in metrics.items()}
         line = {"step": step, "time_unix_s": time.time()}
         line |= {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-        with open(self.path, "a", encoding="utf-8") as file:
+        with naming(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
         if self.tensorboard:
-            self._events = self._events or self._open_events(purge_step=None)
-            for name, value in numbers.items():
-                self._events.add_scalar(name, value, step)
-            self._events.flush()
+            with naming(self.folder / TENSORBOARD):
+                self._events = self._events or self._open_events(purge_step=None)
+                for name, value in numbers.items():
+                    self._events.add_scalar(name, value, step)
+                self._events.flush()
 
     def truncate_after(self, step: int) -> None:
         """Forgets the steps after `step`: a resumed run takes them again, and none may count twice."""
@@ -53,36 +55,52 @@ class MetricsLog:
     def close(self) -> None:
         """Closes the event file; the log may still be written to."""
         if self._events is not None:
-            self._events.close()
+            with naming(self.folder / TENSORBOARD):
+                self._events.close()
             self._events = None
 
     def _open_events(self, purge_step: int | None):
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and not every run wants it
 
+        threading.excepthook = _leave_to_writer
         return SummaryWriter(str(self.folder / TENSORBOARD), purge_step=purge_step)
 
     def _cut_torn_line(self) -> None:
         """Drops a last line that a killed run did not finish, so that the next does not grow onto it."""
         if self.path.exists():
-            content = self.path.read_bytes()
-            if content and not content.endswith(b"\n"):
-                with open(self.path, "rb+") as file:
-                    file.truncate(content.rfind(b"\n") + 1)
+            with naming(self.path):
+                content = self.path.read_bytes()
+                if content and not content.endswith(b"\n"):
+                    with open(self.path, "rb+") as file:
+                        file.truncate(content.rfind(b"\n") + 1)
+
+
+def _leave_to_writer(args: threading.ExceptHookArgs) -> None:
+    """Prints what a thread ends with, unless that is tensorboard's: its writer raises a full disk again."""
+    if not (isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
+        threading.__excepthook__(args)
 
 
 def read_metrics(folder: Path | str) -> list[dict]:
     """The lines of metrics.jsonl, oldest first; [] if there are none.
 
-    An unfinished last line is left out. UserError for any other line that is not json.
+    An unfinished last line is left out. UserError for any other line that is no step's.
     """
     path = Path(folder) / FILE
     if not path.exists():
         return []
-    *lines, _unfinished = path.read_text(encoding="utf-8").split("\n")
-    found = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: not json ({error})") from error
-    return found
+    with naming(path):
+        *lines, _unfinished = path.read_bytes().split(b"\n")
+    return [_line(path, number, line) for number, line in enumerate(lines, start=1)]
+
+
+def _line(path: Path, number: int, content: bytes) -> dict:
+    try:
+        line = json.loads(content)
+        if not (isinstance(line, dict) and isinstance(line.get("step"), int)):
+            raise ValueError("it has no step")
+        return line
+    except ValueError as error:  # of json, and of what is not UTF-8
+        raise UserError(
+            f"{path}, line {number}: not a step's metrics ({error}); a copy of the file without that line is good"
+        ) from error

@@ -10,8 +10,10 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from gcpo_mcore.base.errors import Stopped
 
 LOGGER = logging.getLogger("gcpo_mcore")
 TIME = "%Y-%m-%d %H:%M:%S"  # local
@@ -48,7 +50,7 @@ def run_log(folder: Path, rank: int) -> Iterator[None]:
     """
     path = folder / "logs" / f"rank_{rank:05d}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    file = _File(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", TIME))
     with log_to_stderr():
         _hand_over_to(file)
@@ -56,8 +58,8 @@ def run_log(folder: Path, rank: int) -> Iterator[None]:
         try:
             yield
         except BaseException as error:  # stderr has it from whoever ends the process
-            ended = (type(error), error, error.__traceback__)
-            file.handle(LOGGER.makeRecord(LOGGER.name, logging.CRITICAL, __file__, 0, "ended by", (), ended))
+            ended = None if isinstance(error, Stopped) else (type(error), error, error.__traceback__)
+            file.handle(LOGGER.makeRecord(LOGGER.name, logging.CRITICAL, __file__, 0, "ended by %s", (error,), ended))
             raise
         finally:
             LOGGER.removeHandler(file)
@@ -75,10 +77,31 @@ class _Stderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         rank = os.environ.get("RANK", "0")
         try:
-            sys.stderr.write(f"{'' if rank == '0' else f'rank {rank}: '}{self.format(record)}\n")
-            sys.stderr.flush()
+            with suppress(OSError):  # there is nowhere to say that stderr takes no more
+                sys.stderr.write(f"{'' if rank == '0' else f'rank {rank}: '}{self.format(record)}\n")
+                sys.stderr.flush()
         except Exception:
             self.handleError(record)
+
+
+class _File(logging.FileHandler):
+    """A log that takes no more ends no run and hides no reason: that is said on stderr, once."""
+
+    has_failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Called by `emit`, inside of the exception."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+        elif not self.has_failed:
+            self.has_failed = True
+            with suppress(OSError):
+                sys.stderr.write(f"{self.baseFilename} takes no more: {sys.exc_info()[1]}\n")
+
+    def close(self) -> None:
+        """Closes the file, whatever is left of it."""
+        with suppress(OSError):
+            super().close()
 
 
 class _Early(logging.Handler):

@@ -6,8 +6,9 @@
     phases.drain()   # {'generate': 12.3}, and starts anew for the next step
 
 Past the deadline: one line on stderr with the rank, the phase and the seconds waited, the stacks of
-all threads, the same in the rank's log, and exit code `EXIT_CODE`, without cleaning up (whatever hangs
-would hang the clean-up). Grading workers and other children bound to the process end with it.
+all threads, the same in the rank's log, a last line with the rank that did not come if there is one
+(monitor/heartbeat.py), and exit code `EXIT_CODE`, without cleaning up (whatever hangs would hang the
+clean-up). Grading workers and other children bound to the process end with it.
 """
 
 import faulthandler
@@ -18,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
+from gcpo_mcore.base.errors import tell_torchrun
+from gcpo_mcore.monitor import heartbeat
 from gcpo_mcore.monitor.run_log import TIME, open_logs
 
 if TYPE_CHECKING:  # this module is imported without torch
@@ -38,6 +41,7 @@ _lock = threading.Lock()
 def phase(name: str, deadline_s: float, rank: int) -> Iterator[None]:
     """Gives the body `deadline_s` seconds. Phases may nest; each keeps its own deadline."""
     started = time.monotonic()
+    heartbeat.enter(name)
     timer = threading.Timer(deadline_s, _end, (name, started, rank))
     timer.daemon = True
     timer.name = f"watchdog {name}"
@@ -83,23 +87,36 @@ class Phases:
 
 def _end(name: str, started: float, rank: int) -> None:
     waited = time.monotonic() - started
-    line = f"rank {rank}: phase '{name}' did not end within {waited:.1f} s; stacks follow\n"
+    line = f"rank {rank}: phase '{name}' did not end within {waited:.1f} s; stacks follow"
     with suppress(OSError):
-        os.write(STDERR, line.encode())
+        os.write(STDERR, f"{line}\n".encode())
         faulthandler.dump_traceback(file=STDERR, all_threads=True)
-    writer = threading.Thread(target=_write_into_logs, args=(line,), daemon=True)
-    writer.start()
-    writer.join(LOG_S)
+    _in_logs(line, has_stacks=True)
+    here = heartbeat.present()
+    if missing := here and here.missing():
+        line = f"rank {rank}: phase '{name}' waited {waited:.1f} s for others: {missing}"
+        with suppress(OSError):
+            os.write(STDERR, f"{line}\n".encode())
+        _in_logs(line, has_stacks=False)
+    with suppress(OSError):
+        tell_torchrun(line.removesuffix("; stacks follow"))
     os._exit(EXIT_CODE)
 
 
-def _write_into_logs(line: str) -> None:
+def _in_logs(line: str, has_stacks: bool) -> None:
+    writer = threading.Thread(target=_write_into_logs, args=(line, has_stacks), daemon=True)
+    writer.start()
+    writer.join(LOG_S)
+
+
+def _write_into_logs(line: str, has_stacks: bool) -> None:
     """Writes past the log's own handler, whose lock the thread that hangs may hold."""
     for path in open_logs():
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(f"{time.strftime(TIME)} CRITICAL {line}")
+        with suppress(OSError), open(path, "a", encoding="utf-8") as file:
+            file.write(f"{time.strftime(TIME)} CRITICAL {line}\n")
             file.flush()
-            faulthandler.dump_traceback(file=file, all_threads=True)
+            if has_stacks:
+                faulthandler.dump_traceback(file=file, all_threads=True)
 
 
 def _arm(add: float | None = None, remove: float | None = None) -> None:

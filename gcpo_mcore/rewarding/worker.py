@@ -26,7 +26,10 @@ MAX_PROBLEM_CHARS = 500
 def main(pipe_fd: int, parent_pid: int) -> None:
     """Serves until the pipe closes."""
     end_with_parent(parent_pid)  # of its thread that started this; the pool then starts another
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the trainer's to handle
+    # The job's signals are the trainer's to handle: it may need grades to end well. Handlers, as what a reward starts
+    # would inherit that they are ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
     pipe = Connection(pipe_fd)
     try:
         config = pipe.recv()

@@ -58,6 +58,17 @@ class Job:
     sampling: Sampling
 
 
+@dataclass(frozen=True)
+class Leftover:
+    """A response, or its first tokens, that nobody has used yet."""
+
+    sample: Sample
+    is_whole: bool
+
+
+Leftovers = dict[tuple[str, int], Leftover]  # by prompt and place in the group
+
+
 class Engine(ABC):
     """Token ids in, token ids and log-probs out. Every rank has one, and calls each method in step with the others.
 
@@ -97,6 +108,13 @@ class Engine(ABC):
                 f"phase sample: {len(requests) - len(samples)} of {len(requests)} requests got no sample"
             )
         return samples
+
+    def sampled(self, job: Job | None) -> Leftovers:
+        """What there is so far of a job under way, or, without one, of no job: of all ranks, on rank 0 (else empty)."""
+        return {}
+
+    def take_over(self, sampled: Leftovers, is_of_a_job: bool) -> None:  # noqa: B027 - most engines have none
+        """What `sampled` gave in a former process, on every rank: the job that is begun next is asked for the rest."""
 
     def rest(self) -> None:  # noqa: B027 - not abstract: most engines keep what they have
         """Frees what it can until it is needed again; if it lets its weights go, `version` says so.

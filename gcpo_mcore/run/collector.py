@@ -10,6 +10,7 @@ from typing import Any
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.cursor import Mixture
 from gcpo_mcore.monitor.watchdog import Phases
+from gcpo_mcore.rollout.kept import pack, unpack
 from gcpo_mcore.rollout.sampler import Sampler, Started
 from gcpo_mcore.run.config import RunConfig
 from gcpo_mcore.samples import Facts, Group, Prompt, Sample
@@ -31,11 +32,16 @@ class Collected:
 
 @dataclass
 class Round:
-    """Prompts that are being sampled; `cursor` is its state before they were drawn, `skipped` how many were not."""
+    """Prompts that are being sampled. occasion: what their seeds are made from; skipped: how many were not drawn."""
 
     started: Started
-    cursor: dict[str, Any]
+    occasion: str
     skipped: int
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs to begin it again."""
+        prompts = [prompt.id for prompt in self.started.prompts]
+        return {"occasion": self.occasion, "prompts": prompts, "skipped": self.skipped}
 
 
 class Collector:
@@ -48,11 +54,14 @@ class Collector:
         self.config, self.cursor, self.sampler, self.phases, self.sync = config, cursor, sampler, phases, sync
         self.last_step = min(config.trainer.steps, config.trainer.stop_at_step or config.trainer.steps)
         self.ahead: deque[Round] = deque()  # the next steps', with rollout.max_staleness
+        self._restored: Callable[[], None] | None = None  # begins those of a checkpoint
         self.history: dict[str, float] = {}  # prompt id -> accuracy of its last group, if filter or curriculum want it
 
     def collect(self, step: int) -> Collected:
         """UserError if the batch is short at the filter's cap and the filter says to stop then."""
         wanted, algorithm = self.config.trainer.prompts_per_step, self.config.algorithm
+        if self._restored:
+            self._restored()
         kept: list[Group[Facts]] = []
         store: list[Sample] = []
         totals: dict[str, float] = {}
@@ -79,38 +88,57 @@ class Collector:
         return Collected(kept[:wanted], store, _means(totals, selection, rounds))
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs to go on with the same prompts, in plain json values.
+        """What a checkpoint needs to go on with the same prompts, in plain json values."""
+        ahead = [round_.state() for round_ in self.ahead]
+        return {"cursor": self.cursor.state(), "history": self.history, "ahead": ahead}
 
-        Of the rounds under way, the prompts are drawn again and sampled anew.
-        """
-        return {"cursor": self.ahead[0].cursor if self.ahead else self.cursor.state(), "history": self.history}
+    def sampled(self) -> bytes:
+        """On rank 0, what the engine has sampled that no step has used yet; empty if there is nothing."""
+        engine = self.sampler.engine
+        rounds = [engine.sampled(round_.started.job) for round_ in self.ahead]
+        rounds.append(engine.sampled(None))
+        return pack(rounds) if any(rounds) else b""
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Goes on where `state` was taken."""
+    def restore(self, state: dict[str, Any], sampled: bytes) -> None:
+        """Goes on where `state` and `sampled` were taken; with the next step, when the engine has weights."""
         self.cursor.restore(state["cursor"])
         self.history = dict(state["history"])
+        self._restored = partial(self._begin_again, state.get("ahead", []), sampled)  # older ones drew them again
+
+    def _begin_again(self, ahead: list[dict[str, Any]], sampled: bytes) -> None:
+        """Begins the rounds of a checkpoint, whose engine had `sampled` so much of them."""
+        self._restored = None
+        engine = self.sampler.engine
+        *of_rounds, kept = unpack(sampled) if sampled else [{} for _ in range(len(ahead) + 1)]
+        for round_, of_round in zip(ahead, of_rounds, strict=True):
+            engine.take_over(of_round, is_of_a_job=True)
+            prompts = self.cursor.prompts(round_["prompts"])
+            self.ahead.append(self._ask(prompts, round_["occasion"], round_["skipped"]))
+        engine.take_over(kept, is_of_a_job=False)
 
     def _begin(self, occasion: str) -> Round:
         """Hands the next prompts to the engine."""
+        skipped: list[Prompt] = []
+        wanted, more = self.config.trainer.prompts_per_step, self.config.rollout.oversampling
+        with self.phases.phase("sample"):
+            prompts = self.cursor.take(math.ceil(wanted * more), skip=partial(self._skips, into=skipped))
+        return self._ask(prompts, occasion, len(skipped))
+
+    def _ask(self, prompts: list[Prompt], occasion: str, skipped: int) -> Round:
+        """Hands these prompts to the engine."""
         per_prompt, sampling = self.config.samples_per_prompt, self.config.rollout.sampling
         if per_prompt:
             self.sync()
         with self.phases.phase("sample"):
-            before = self.cursor.state()
-            skipped: list[Prompt] = []
-            wanted, more = self.config.trainer.prompts_per_step, self.config.rollout.oversampling
-            prompts = self.cursor.take(math.ceil(wanted * more), skip=partial(self._skips, into=skipped))
-            enough = wanted if more > 1 else None
+            enough = self.config.trainer.prompts_per_step if self.config.rollout.oversampling > 1 else None
             started = self.sampler.begin(prompts, per_prompt, sampling, f"train|{occasion}", enough)
-            return Round(started, before, len(skipped))
+            return Round(started, occasion, skipped)
 
     def _finish(self, round_: Round, store: list[Sample]) -> tuple[list[Group[Facts]], dict[str, float]]:
         """Graded groups of the round, with their graded golden answers if they are wanted."""
         with self.phases.phase("sample"):
             fragments, left = self.sampler.finish(round_.started)
             self.cursor.give_back(left)
-            for later in self.ahead:  # a cursor from before they were given back
-                later.cursor["given_back"] = [prompt.id for prompt in left] + later.cursor["given_back"]
         if self.config.algorithm.golden.needs_golden:
             self.sampler.add_golden(fragments, self.config.rollout.sampling.max_response_tokens)
         with self.phases.phase("grade"):

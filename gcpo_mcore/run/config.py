@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from gcpo_mcore.actor.config import ActorConfig, ModelConfig, OptimizerConfig, ParallelConfig
 from gcpo_mcore.base.config import Config, Free
@@ -48,6 +48,7 @@ class TrainerConfig(Config):
     tokens_per_microbatch: Free[PositiveInt | None]  # packs of so many tokens in place of padded sequences
     share_prompts: Free[bool]  # rows of a group behind one copy of their prompt
     checkpoint_every_steps: Free[NonNegativeInt]  # 0: only at the end
+    checkpoint_every_s: Free[PositiveFloat | None]  # and where so many seconds have passed since the last one
     async_checkpoints: Free[bool]  # written while training goes on
     keep_checkpoints: Free[PositiveInt]  # the newest so many
     keep_every_steps: Free[NonNegativeInt | None]  # and those of every so many steps for good; 0, null: none

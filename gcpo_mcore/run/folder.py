@@ -5,7 +5,7 @@ runs/NAME/model/                 config.json and tokenizer of the model (what an
 runs/NAME/metrics.jsonl, tb/     numbers;  rollouts/ the samples of each step;  logs/ the console's lines
 runs/NAME/hf/, hf_step           the last export, and the step that it is of
 runs/NAME/lock, writer.json      who writes into it (gcpo_mcore/run/lock.py)
-runs/NAME/checkpoints/step_000020/{shards/, rank_*.pt, state.json, manifest.json, manifest.sum}
+runs/NAME/checkpoints/step_000020/{shards/, rank_*.pt, state.json, sampled.safetensors, manifest.json, manifest.sum}
 """
 
 import json
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from gcpo_mcore.base.config import flat, is_below
 from gcpo_mcore.base.errors import UserError
@@ -31,7 +33,8 @@ NAME = re.compile(r"step_([0-9]{6,})")  # of a checkpoint's folder
 
 log = logging.getLogger(__name__)
 
-STATE = "state.json"
+CONFIG, STATE, SAMPLED = "config.yaml", "state.json", "sampled.safetensors"
+OF_THE_LOOP = (STATE, SAMPLED)
 
 
 class RunFolder:
@@ -87,12 +90,18 @@ class RunFolder:
                 remove(self.path / f"aside_{export.name}")
                 export.rename(self.path / f"aside_{export.name}")
         note = self.path / EXPORT_NOTE
-        if note.is_file() and int(note.read_text()) > step:
+        noted = note.read_text(errors="replace").strip() if note.is_file() else "0"
+        if not noted.isdigit() or int(noted) > step:
             self.note_export(0)  # it is made again
 
     def state(self, step: int) -> dict[str, Any]:
         """The state that `begin_checkpoint` was given for `step`."""
         return json.loads((self.folder(step) / STATE).read_text())
+
+    def sampled(self, step: int) -> bytes:
+        """The responses that `begin_checkpoint` was given for `step`; empty if there were none."""
+        place = self.folder(step) / SAMPLED
+        return place.read_bytes() if place.is_file() else b""
 
     def newest_good(self, below: int | None = None, reads_all: bool = True) -> Path | None:
         """The newest checkpoint, of a step below that one, that `check` finds good; a warning for each bad one."""
@@ -112,10 +121,9 @@ class RunFolder:
 
         mappings: the keys whose value has names of the user's in it (`Config.mappings`): one more makes another run.
         """
-        path = self.path / "config.yaml"
-        if not path.is_file():
+        if not (self.path / CONFIG).is_file():
             return
-        before, now = dict(flat(OmegaConf.to_container(OmegaConf.load(path)))), dict(flat(config))
+        before, now = dict(flat(self.read_config())), dict(flat(config))
         # A key that the folder does not know came with a newer version; its default does what was done before (but a
         # name is the user's own). Of what differs, a key that both have comes first: another rollout.engine takes all
         # keys of the other one away.
@@ -129,10 +137,22 @@ class RunFolder:
             if not (any(is_below(key, {name}) for key in before) or is_below(name, free)) and _knows(before, name):
                 raise UserError(f"{self.path} was made without {name}; choose another run.name, or remove the folder")
 
+    def read_config(self) -> dict[str, Any]:
+        """What `write_config` wrote. UserError if that is not what is there."""
+        path = self.path / CONFIG
+        try:
+            found = OmegaConf.to_container(OmegaConf.load(path))
+        except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+            raise UserError(f"{path}: cannot be read ({reason})") from error
+        if not isinstance(found, dict) or not found:
+            raise UserError(f"{path}: holds no configuration")
+        return {str(key): value for key, value in found.items()}
+
     def write_config(self, config: dict[str, Any]) -> None:
         """Writes the resolved configuration."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+        write_atomically(self.path / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)))
 
     def keep_model_files(self, model_folder: str) -> None:
         """Copies what an export needs besides weights, so that the run folder stands alone."""
@@ -143,12 +163,15 @@ class RunFolder:
 
     # --- checkpoints -------------------------------------------------------------------------------------------
 
-    def begin_checkpoint(self, step: int, state: dict[str, Any]) -> None:
-        """Makes a temporary folder to write the checkpoint of `step` into, with the loop's `state` (JSON) in it."""
+    def begin_checkpoint(self, step: int, state: dict[str, Any], sampled: bytes = b"") -> None:
+        """Makes a temporary folder to write the checkpoint of `step` into, with the loop's `state` (JSON) in it, and
+        what is `sampled` and not used yet, if anything is."""
         temporary = self.temporary(step)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         write_atomically(temporary / STATE, json.dumps(state))
+        if sampled:
+            write_atomically(temporary / SAMPLED, sampled)
 
     def finish_checkpoint(self, step: int, arch: Architecture, sums: Mapping[str, Sum]) -> None:
         """Adds the manifest, makes it durable, and gives the folder its name.
@@ -156,7 +179,8 @@ class RunFolder:
         sums: of what was written into it since `begin_checkpoint`, by path. None of it is read again.
         """
         temporary = self.temporary(step)
-        write_manifest(temporary, step, arch, {STATE: sum_file(temporary / STATE), **sums})
+        own = {name: sum_file(temporary / name) for name in OF_THE_LOOP if (temporary / name).is_file()}
+        write_manifest(temporary, step, arch, {**own, **sums})
         shutil.rmtree(self.folder(step), ignore_errors=True)
         temporary.rename(self.folder(step))
         sync_folder(self.checkpoints)
@@ -191,15 +215,15 @@ def _knows(config: Mapping[str, Any], name: str) -> bool:
 def check(checkpoint: Path, reads_all: bool = True) -> str | None:
     """The words for what is wrong with a checkpoint folder, or None: its files and their sums are in its manifest.
 
-    reads_all: read every byte. Otherwise only the manifest and the loop's state, and the files' sizes: whoever loads
-    the others compares them.
+    reads_all: read every byte. Otherwise only the manifest and what is of the loop, and the files' sizes: whoever
+    loads the others compares them.
     """
     try:
         manifest = read_manifest(checkpoint)
     except UserError as error:
         return str(error)
     for name, expected in manifest.files.items():
-        compare = damage if reads_all or name == STATE else size_damage
+        compare = damage if reads_all or name in OF_THE_LOOP else size_damage
         if problem := compare(checkpoint / name, expected):
             return f"{name} {problem}"
     return None

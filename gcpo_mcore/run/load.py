@@ -7,11 +7,12 @@ import argparse
 import functools
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -22,11 +23,14 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 from yaml import YAMLError
 
-from gcpo_mcore.base import last_words
-from gcpo_mcore.base.errors import EXIT_CODE, UserError, lost_peer, nearest, tell_torchrun
+from gcpo_mcore.base import last_words, stop
+from gcpo_mcore.base.errors import EXIT_CODE, Stopped, UserError, lost_peer, nearest
+from gcpo_mcore.base.files import problem_of
 from gcpo_mcore.base.parent import end_with_torchrun
 from gcpo_mcore.base.places import CONFIGS
 from gcpo_mcore.base.program import help_page
+from gcpo_mcore.base.stop import say_last
+from gcpo_mcore.monitor import heartbeat, watchdog
 from gcpo_mcore.run.config import RunConfig
 from gcpo_mcore.run.search_path import KEY, config_folders, find_config, known_choices
 
@@ -75,7 +79,7 @@ def run_tool(task: Callable[[DictConfig], Any], config_name: str = "train") -> N
         try:
             task(composed)
         except Exception as error:
-            if not (isinstance(error, UserError) or lost_peer(error)):
+            if not (isinstance(error, UserError) or lost_peer(error) or problem_of(error)):
                 raise
             kept.append(error)  # Hydra would announce it in words of its own
 
@@ -86,20 +90,68 @@ def run_tool(task: Callable[[DictConfig], Any], config_name: str = "train") -> N
         for error in kept:
             raise error
     except UserError as error:
-        rank = int(os.environ.get("RANK", "0"))
-        if rank and last_words.heard_from_rank_0(str(error), OTHER_RANKS_WAIT_S):
-            time.sleep(OTHER_RANKS_WAIT_S)  # torchrun ends the others when rank 0 exits
-        line = f"error: {f'rank {rank}: ' if rank else ''}{error}"
-        print(line, file=sys.stderr, flush=True)
-        tell_torchrun(line)
-        last_words.told()
-        sys.exit(EXIT_CODE)
+        _end_with(error)
+    except Stopped as stopped:
+        _end_stopped(stopped)
+    except KeyboardInterrupt:
+        say_last("SIGINT: ended")
+        sys.exit(128 + signal.SIGINT)
     except RuntimeError as error:
         if not (how := lost_peer(error)):
             raise
+        _end_lost(how)
+    except OSError as error:
+        if not (problem := problem_of(error)):
+            raise
+        _end_with(UserError(problem))
+
+
+def _end_with(error: UserError) -> NoReturn:
+    """Ends this rank with EXIT_CODE and its line; where rank 0 has the same one, with none."""
+    rank = int(os.environ.get("RANK", "0"))
+    if rank and last_words.heard_from_rank_0(str(error), OTHER_RANKS_WAIT_S):
+        _wait_for_torchrun()  # which ends the others when rank 0 exits
+    say_last(f"error: {f'rank {rank}: ' if rank else ''}{error}")
+    last_words.told()
+    heartbeat.end()
+    sys.exit(EXIT_CODE)
+
+
+def _end_stopped(stopped: Stopped) -> NoReturn:
+    """Ends this rank; where rank 0 stops too, with that one's line alone."""
+    rank = int(os.environ.get("RANK", "0"))
+    if not rank:
+        say_last(str(stopped))
+    elif not last_words.heard_from_rank_0(str(stopped), OTHER_RANKS_WAIT_S):
+        say_last(f"rank {rank}: {stopped}")
+    last_words.told()
+    heartbeat.end()
+    sys.exit(stop.exit_code())
+
+
+def _end_lost(how: str) -> NoReturn:
+    """Ends a rank whose collective failed for another one's sake: names that one, if it has not done so itself."""
+    here = heartbeat.present()
+    waited = here.waited() if here else f"rank {os.environ['RANK']}"
+    is_late = how.startswith("Timed out")
+    missing = here and here.missing(is_late)
+    if not missing:
         last_words.wait_until_told(OTHER_RANKS_WAIT_S)
-        print(f"rank {os.environ['RANK']}: another rank has ended ({how})", file=sys.stderr, flush=True)
-        sys.exit(1)
+        missing = f"another rank has ended ({how})"
+    say_last(f"{waited}: {missing}")
+    heartbeat.end()
+    sys.stdout.flush()
+    # Not by the interpreter's end: threads of a gloo group whose collective failed abort that.
+    os._exit(watchdog.EXIT_CODE if is_late else 1)
+
+
+def _wait_for_torchrun() -> None:
+    """Sleeps for as long as rank 0 may take; ends this rank when torchrun says so."""
+    until = time.monotonic() + OTHER_RANKS_WAIT_S
+    while time.monotonic() < until:
+        if stop.came():
+            sys.exit(EXIT_CODE)
+        time.sleep(0.1)
 
 
 def _overrides(arguments: list[str]) -> list[str]:

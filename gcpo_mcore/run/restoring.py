@@ -15,8 +15,9 @@ from gcpo_mcore.run.manifest import named_versions, read_manifest
 log = logging.getLogger(__name__)
 
 
-def restore(actor: Actor, folder: RunFolder, step: int) -> dict[str, Any]:
-    """Loads the checkpoint of `step` into `actor`, each rank what it needs, and returns the loop's state of it.
+def restore(actor: Actor, folder: RunFolder, step: int) -> tuple[dict[str, Any], bytes]:
+    """Loads the checkpoint of `step` into `actor`, each rank what it needs; returns the loop's state and, on rank 0,
+    what was sampled and not used.
 
     A collective over all ranks. A checkpoint of which a rank reads a damaged file is left out by all of them, with a
     warning that names both; UserError in these words if no older one is good. What is newer is set aside.
@@ -28,7 +29,7 @@ def restore(actor: Actor, folder: RunFolder, step: int) -> dict[str, Any]:
                 load_actor(actor, checkpoint, read_manifest(checkpoint).files)
             if dist.get_rank() == 0:
                 folder.go_back(step)
-            return folder.state(step)
+            return folder.state(step), folder.sampled(step) if dist.get_rank() == 0 else b""
         except DamagedCheckpoint as error:
             is_first = dist.get_rank() == 0
             older = folder.newest_good(below=step, reads_all=False) if is_first else None

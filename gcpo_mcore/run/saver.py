@@ -25,21 +25,27 @@ class Saver:
         self.plan, self.actor, self.phases = plan, actor, phases
         self.settings, self.folder = plan.config.trainer, plan.folder
         self.is_writer = dist.get_rank() == 0
-        self.exports = BackgroundExports(plan.folder, self.settings.hf_every_steps, self.settings.gate_exports)
+        self.exports = BackgroundExports(
+            plan.folder,
+            self.settings.hf_every_steps,
+            self.settings.gate_exports,
+            plan.config.monitor.export_deadline_s,
+        )
         self.keeps_all = False
         self._step = 0  # of the checkpoint on its way
         self._files: CheckpointWriter | None = None
 
-    def save(self, step: int, state: dict[str, Any]) -> None:
-        """Takes a checkpoint of the actor and `state` as they are now. Returns when it has its name, or at once if
-        checkpoints are asynchronous; an earlier one that is on its way is waited for. UserError if either fails.
+    def save(self, step: int, state: dict[str, Any], sampled: bytes) -> None:
+        """Takes a checkpoint of the actor, `state` and what is `sampled` (of rank 0) as they are now. Returns when it
+        has its name, or at once if checkpoints are asynchronous; an earlier one that is on its way is waited for.
+        UserError if either fails.
         """
         self.wait()
         with self.phases.phase("checkpoint"):
             self._step = step
             try:
                 if self.is_writer:
-                    self.folder.begin_checkpoint(step, state)
+                    self.folder.begin_checkpoint(step, state, sampled)
                 dist.barrier()
                 temporary = self.folder.temporary(step)
                 self._files = CheckpointWriter(self.actor, temporary, is_snapshot=self.settings.async_checkpoints)
@@ -51,8 +57,15 @@ class Saver:
         if not self.settings.async_checkpoints:
             self.wait()
 
+    def resume_exports(self) -> None:
+        """Starts the exports that a launch before has not come to an end with, of the checkpoints that it kept."""
+        if self.is_writer:
+            for step in self.folder.steps()[: self.settings.keep_checkpoints]:
+                self.exports.after_checkpoint(step)
+
     def poll(self) -> None:
         """Ends the checkpoint on its way if all its files are written. UserError if it failed."""
+        self.exports.poll()
         if self._files and self._files.is_done():
             with self.phases.phase("checkpoint"):
                 self._finish(self._files)
@@ -70,12 +83,16 @@ class Saver:
         words = f"the newest good checkpoint is {newest}" if newest else "there is no good checkpoint"
         return from_rank_0(words)
 
-    def close(self) -> None:
-        """Waits for the checkpoint and the exports on their way."""
+    def close(self, is_stopped: bool) -> None:
+        """Waits for the checkpoint and the exports on their way; of a launch that a signal stops, ends the exports."""
         self.wait()
-        if self.is_writer:
-            self.exports.close()
-            self._drop_old()
+        if not self.is_writer:
+            return
+        if is_stopped:
+            self.exports.end()
+            return
+        self.exports.close()
+        self._drop_old()
 
     def _finish(self, files: CheckpointWriter) -> None:
         """Waits for every rank's files and gives the checkpoint its name."""

@@ -15,10 +15,12 @@ from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.actor.reference import Reference
 from gcpo_mcore.base import last_words, platform
-from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.errors import Stopped, UserError
+from gcpo_mcore.base.files import problem_of
 from gcpo_mcore.base.registry import engines
 from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.hf.special_tokens import decoder, end_tokens
+from gcpo_mcore.monitor import heartbeat
 from gcpo_mcore.monitor.run_log import run_log
 from gcpo_mcore.rewarding.grader import Grader
 from gcpo_mcore.rollout.engine import Engine
@@ -54,14 +56,22 @@ def process_group(
         dist.init_process_group(platform.backends(), timeout=timeout)
     else:
         dist.init_process_group(platform.backends(), store=HashStore(), rank=0, world_size=1, timeout=timeout)
+    heartbeat.begin(_store_client, dist.get_rank(), dist.get_world_size())
     try:
         yield
     except BaseException as error:
         last_words.keep_store(distributed_c10d._get_default_store(), dist.get_rank())
-        last_words.announce(str(error) if isinstance(error, UserError) else last_words.LOST)
+        words = str(error) if isinstance(error, UserError | Stopped) else problem_of(error)
+        last_words.announce(words or last_words.LOST)
         platform.abort_groups()  # others may sit in a collective for as long as it is allowed to take
         raise
+    heartbeat.end()
     dist.destroy_process_group()
+
+
+def _store_client() -> heartbeat.Store:
+    """A client of the store in which the ranks met, for a thread of its own."""
+    return getattr(distributed_c10d._get_default_store(), "clone")()  # noqa: B009 (torch's stubs do not know it)
 
 
 def _check_restarts() -> None:

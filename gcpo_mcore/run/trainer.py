@@ -12,6 +12,7 @@ from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.optimizer import UpdatesSkipped
 from gcpo_mcore.actor.reference import Reference
 from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.stop import Stop
 from gcpo_mcore.batch import WeighedBatch
 from gcpo_mcore.data.curriculum import kept_order
 from gcpo_mcore.data.cursor import Mixture
@@ -29,6 +30,7 @@ from gcpo_mcore.run.plan import Plan
 from gcpo_mcore.run.report import Report
 from gcpo_mcore.run.restoring import restore
 from gcpo_mcore.run.saver import Saver
+from gcpo_mcore.run.step_ends import StepEnds
 
 log = logging.getLogger(__name__)
 
@@ -60,28 +62,31 @@ class Trainer:
         )
         self.collector = Collector(plan.config, cursor, sampler, self.phases, self.sync)
         self.dealer = Dealer(plan.layout, dist.get_rank(), actor.peers, plan.arch)
-        self.step = 0
+        self.step, self.stopped_by = 0, ""
 
-    def run(self) -> dict[str, float]:
-        """Trains to the configured step; returns the last evaluation's metrics."""
+    def run(self, stop: Stop) -> dict[str, float]:
+        """Trains to the configured step, or to the end of that in which `stop` asks for it on some rank (`stopped_by`
+        then says so); returns the last evaluation's metrics."""
         trainer, evaluation = self.config.trainer, self.config.evaluation
-        end = min(trainer.steps, trainer.stop_at_step or trainer.steps)
         if self.plan.checkpoint_step:
             self.restore(self.plan.checkpoint_step)
+            self.saver.resume_exports()
         if self.is_writer:
             warn_of_doubtful(self.config.reward, {n: loaded.prompts for n, loaded in self.plan.train.items()})
         self.report.start(self.step, self.golden_counts())
         if self.step == 0 and evaluation.at_start:
             self.report.write(0, self.evaluate())
         result: dict[str, float] = {}
-        while self.step < end:
+        is_stop, ends = False, StepEnds(trainer, stop)
+        stop.wait_for_step_ends()
+        while self.step < ends.end and not is_stop:
             started = time.monotonic()
             self.step += 1
             try:
                 metrics, collected, batch = self.train_step()
             except UpdatesSkipped as error:
                 raise UserError(f"{error}; {self.saver.usable()}") from error
-            is_last, is_stop = self.step == trainer.steps, self.step == end
+            is_last = self.step == trainer.steps
             if evaluation.every_steps and (is_last or self.step % evaluation.every_steps == 0):
                 result = self.evaluate()
             metrics |= self.memory.drain() | result
@@ -89,11 +94,16 @@ class Trainer:
             self.report.step(self.step, metrics, collected, batch, seconds, wall_s)
             self.saver.keeps_all = self.actor.stepper.skipped_in_a_row > 0
             self.saver.poll()
-            if is_stop or (trainer.checkpoint_every_steps and self.step % trainer.checkpoint_every_steps == 0):
+            is_stop, is_due = ends.agree(self.step)
+            if is_due:
                 self.save(is_stop)
             result = result if is_last else {}
+        self.stopped_by = ends.stopped_by
         self.report.close()
-        self.saver.close()
+        self.saver.close(is_stopped=bool(self.stopped_by))
+        if self.stopped_by:
+            log.debug("%s: stopped at step %d, with a checkpoint", self.stopped_by, self.step)
+            stop.done()
         return result
 
     def golden_counts(self) -> dict[str, GoldenCount]:
@@ -166,7 +176,9 @@ class Trainer:
         else:
             state = {"step": self.step, "version": self.actor.version, "skipped_updates": skipped}
             state |= {"inputs": dict(self.plan.inputs)}
-            self.saver.save(self.step, state | self.collector.state())
+            with self.phases.phase("checkpoint"):
+                sampled = self.collector.sampled()
+            self.saver.save(self.step, state | self.collector.state(), sampled)
             return
         words = f"phase checkpoint: none is taken of step {self.step}: {problem}; {self.saver.usable()}"
         if is_stop:
@@ -177,7 +189,7 @@ class Trainer:
     def restore(self, step: int) -> None:
         """Goes on from the checkpoint of `step`, or an older one if that is damaged."""
         with self.phases.phase("restore"):
-            state = restore(self.actor, self.plan.folder, step)
+            state, sampled = restore(self.actor, self.plan.folder, step)
             self.step, self.actor.version = state["step"], state["version"]
             self.actor.stepper.skipped_in_a_row = state.get("skipped_updates", 0)  # older ones have none
-            self.collector.restore(state)
+            self.collector.restore(state, sampled)

@@ -24,6 +24,7 @@ def arguments(carry: Path, out: Path) -> list[str]:
         "trainer.steps=4", "trainer.prompts_per_step=4", "trainer.samples_per_prompt=4",
         "trainer.checkpoint_every_steps=2", "evaluation.every_steps=2", "monitor.tensorboard=false",
         "data.eval.easy.max_rows=8", "data.eval.hard.max_rows=8", f"out={out}", "parallel_cells=2",
+        "monitor.stop_deadline_s=30",
     ]  # fmt: skip
 
 
@@ -65,7 +66,8 @@ def test_a_finished_grid_is_not_run_again(grid, carry):
 
 
 def test_killed_launcher_and_killed_cell_leave_the_same_results(grid, carry, tmp_path):
-    """kill -9 of the launcher ends its cells; the next launch loses one cell to kill -9, retries it, and finishes."""
+    """kill -9 of the launcher ends its cells; SIGTERM of the next one stops them, and none is begun; the third loses a
+    cell to kill -9, retries it, and finishes."""
     out, log = tmp_path / "killed", tmp_path / "log"
     still = Standstill(tmp_path, "os.rename", "step_000003.jsonl")  # the rollouts of every cell's third step
     env = still.environment(ENVIRONMENT)
@@ -87,9 +89,20 @@ def test_killed_launcher_and_killed_cell_leave_the_same_results(grid, carry, tmp
     still.again()
     second = start()
     wait_for(still.is_met, [second], log)
-    psutil.Process(second.pid).children()[0].kill()
+    second.terminate()
     still.end()
-    assert second.wait(timeout=1200) == 0, log.read_text()
+    assert second.wait(timeout=1200) == 75, log.read_text()
+    assert log.read_text().endswith("stopped; the same command goes on\n") and "Traceback" not in log.read_text()
+    assert len(list((out / "cells").iterdir())) == 2
+    assert all("SIGTERM: stopped at step " in path.read_text() for path in out.glob("*.log"))
+
+    still = Standstill(tmp_path, "os.rename", "step_000003.jsonl")
+    still.again()
+    third = start()
+    wait_for(still.is_met, [third], log)
+    psutil.Process(third.pid).children()[0].kill()
+    still.end()
+    assert third.wait(timeout=1200) == 0, log.read_text()
     assert (out / "results.csv").read_bytes() == (grid / "results.csv").read_bytes()
 
 

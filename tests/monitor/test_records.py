@@ -61,5 +61,6 @@ def test_a_second_writing_replaces_the_first(tmp_path):
 
 
 def test_config():
-    config = MonitorConfig(progress=True, tensorboard=False, records=True, records_per_step=None, phase_deadline_s=600)
+    deadlines = {f"{what}_deadline_s": 600 for what in ("phase", "stop", "export")}
+    config = MonitorConfig(progress=True, tensorboard=False, records=True, records_per_step=None, **deadlines)
     assert config.records_per_step is None

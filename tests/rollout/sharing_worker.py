@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from gcpo_mcore.actor.offload import Offloader
+from gcpo_mcore.base.stop import Stop
 from gcpo_mcore.run import setup
 from gcpo_mcore.run.load import load_config
 from gcpo_mcore.run.plan import make_plan
@@ -39,4 +40,4 @@ if __name__ == "__main__":
     for name in ("offload", "onload"):
         setattr(Offloader, name, told(getattr(Offloader, name)))
     with started(make_plan(load_config(sys.argv[2:]))) as plan, setup.trainer(plan) as trainer:
-        trainer.run()
+        trainer.run(Stop(60.0, lambda: None))

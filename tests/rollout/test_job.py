@@ -1,8 +1,8 @@
 """What is known of a job: who gets which answer, what is missing, what is left for the next one."""
 
 from gcpo_mcore.rollout.config import Sampling
-from gcpo_mcore.rollout.engine import Request
-from gcpo_mcore.rollout.sglang.job import Leftover, Work
+from gcpo_mcore.rollout.engine import Leftover, Request
+from gcpo_mcore.rollout.sglang.job import Work
 from gcpo_mcore.samples import Prompt, Sample
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, top_k=0, max_response_tokens=8)

@@ -14,9 +14,8 @@ import pytest
 
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.http_json import get
-from gcpo_mcore.rollout.engine import FixedWeights, Request
+from gcpo_mcore.rollout.engine import FixedWeights, Leftover, Request
 from gcpo_mcore.rollout.sglang.engine import SglangEngine
-from gcpo_mcore.rollout.sglang.job import Leftover
 from gcpo_mcore.rollout.sglang.server import Server, ServerLost
 from gcpo_mcore.run.load import load_config
 from gcpo_mcore.run.setup import process_group

@@ -2,15 +2,21 @@
 
 import itertools
 import json
+import subprocess
+import sys
 
 import pytest
+from safetensors.torch import load_file
 
 from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.rollout.kept import unpack
 from gcpo_mcore.rollout.sampling import request_seed
 from gcpo_mcore.rollout.sglang.replies import SEEDS
 from gcpo_mcore.run.load import load_config
-from tests.launching import launch, run
+from tests.jobs import end, wait_for
+from tests.launching import ENVIRONMENT, ROOT, launch, run
 from tests.rollout.test_sglang_faults import servers
+from tests.still import Standstill
 
 
 def overrides(carry, folder, address, *more: str) -> list[str]:
@@ -69,6 +75,66 @@ def test_two_steps_ahead_samples_are_at_most_two_versions_old(carry, tmp_path):
         assert [row["rollout/updates_behind_max"] for row in rows] == [0, 1, 2, 2, 2, 0, 1]
         # Nothing was asked beyond the last step of a launch, and nothing twice.
         assert len((one[0] / "asked.jsonl").read_text().splitlines()) == 7 * 8
+
+
+@pytest.mark.parametrize("is_partial", [False, True])
+def test_what_is_sampled_ahead_is_kept_when_a_run_stops(carry, tmp_path, is_partial):
+    """It stops at step 1, when step 2's samples are there, of its requests none is asked again, and the run is to the
+    bit the one that never stopped. With parts, of step 3's samples the first tokens are there, and go on."""
+    fault, ahead = ("ahead", 2) if is_partial else ("none", 1)
+    more = [
+        f"rollout.max_staleness={ahead}",
+        f"rollout.partial={is_partial}",
+        "trainer.steps=4",
+        "algorithm/golden=off",
+    ]
+    with servers(tmp_path, fault) as (one,):
+        (one[0] / "ahead.json").write_text(json.dumps(seeds("train|1|ahead|1")))
+        still, log = Standstill(tmp_path, "open", "metrics.jsonl"), tmp_path / "log"
+        with open(log, "w") as file:
+            job = subprocess.Popen(
+                [sys.executable, "tools/train.py", *overrides(carry, tmp_path, one[1], *more)],
+                cwd=ROOT, env=still.environment(ENVIRONMENT), stdout=file, stderr=file,
+            )  # fmt: skip
+        try:
+            wait_for(still.is_met, [job], log)
+            wait_for(lambda: len(asked(one[0])) == (1 + ahead) * 8, [job], log)
+            job.terminate()
+            still.end()
+            assert job.wait() == 75, log.read_text()
+        finally:
+            end(job)
+        before = asked(one[0])
+        checkpoint = tmp_path / "run/checkpoints/step_000001"
+        kept = unpack((checkpoint / "sampled.safetensors").read_bytes())
+        assert [[leftover.is_whole for leftover in of.values()] for of in kept] == (
+            [[True] * 8, [False] * 8, []] if is_partial else [[True] * 8, []]
+        )
+        run("tools/train.py", *overrides(carry, tmp_path, one[1], *more))
+        after = asked(one[0])[len(before) :]
+    if is_partial:
+        begun = {key: leftover.sample.response_ids.tolist() for key, leftover in kept[1].items()}
+        assert sorted(row["input_ids"][-2:] for row in after[:8]) == sorted(begun.values())
+        assert versions(tmp_path)[3] == {0}  # the first token's
+        rows = map(json.loads, (tmp_path / "run/rollouts/step_000003.jsonl").read_text().splitlines())
+        assert {tuple(row["token_versions"]) for row in rows} == {(0, 0, 1, 1, 1, 1)}
+        return
+    assert len(before) + len(after) == 4 * 8
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    with servers(whole, "none") as (one,):
+        run("tools/train.py", *overrides(carry, whole, one[1], *more))
+    assert versions(tmp_path) == versions(whole) == {1: {0}, 2: {0}, 3: {1}, 4: {2}}
+    for name in (f"rollouts/step_{step:06d}.jsonl" for step in range(1, 5)):
+        assert (tmp_path / "run" / name).read_text() == (whole / "run" / name).read_text()
+    mine, theirs = (load_file(folder / "run/hf/model.safetensors") for folder in (tmp_path, whole))
+    assert all(mine[name].equal(theirs[name]) for name in theirs)
+
+
+def asked(server) -> list[dict]:
+    """What a server was asked to generate."""
+    file = server / "asked.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def seeds(occasion: str) -> list[int]:

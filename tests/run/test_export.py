@@ -6,12 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from gcpo_mcore.run.exports import BackgroundExports
+from gcpo_mcore.run.folder import RunFolder
 from tests.launching import ENVIRONMENT, ROOT, launch, run
+from tests.still import Standstill
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +111,29 @@ def test_exports_in_the_background(carry, tmp_path):
     (own / "hf_step").write_text("2\n")
     assert f"Hugging Face export: {own}/hf" in run("tools/train.py", *options)
     assert files_of(own / "hf") == exported
+    # One that a launch had no time for is made by the next, as long as it has its checkpoint.
+    shutil.rmtree(own / "hf_step_000004")
+    run("tools/train.py", *options, "trainer.steps=5")
+    assert files_of(own / "hf_step_000004") == exported
+
+
+def test_an_export_that_hangs_is_ended(tmp_path, monkeypatch, caplog):
+    """It stands in its first import; the run waits no longer than it may take, and says so in one line."""
+    still = Standstill(tmp_path, "open", "convert")
+    for name, value in still.environment(ENVIRONMENT).items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "r/logs").mkdir(parents=True)
+    exports = BackgroundExports(RunFolder(tmp_path / "r"), every_steps=2, is_gated=True, deadline_s=2.0)
+    exports.after_checkpoint(2)
+    assert exports.reading == {2}
+    exports.close()
+    assert exports.reading == set()
+    (line,) = caplog.messages
+    assert line.startswith(
+        "the export of step 2 did not end within 2 s (monitor.export_deadline_s) and was ended; see "
+    )
+    below = psutil.Process().children(recursive=True)
+    assert not [process for process in below if "gcpo_mcore.commands.convert" in process.cmdline()]
 
 
 def test_a_model_of_the_hub_is_read_by_name(carry, tmp_path):

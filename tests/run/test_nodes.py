@@ -5,6 +5,7 @@ nodes.
 """
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,16 @@ SRUN = """#!/bin/bash
 while [[ $1 == --* ]]; do shift; done
 "$@" & first=$!
 "$@" & second=$!
+echo $first $second > "$STEPS"
 wait $first && wait $second
+"""
+SCANCEL = """#!/bin/bash
+echo scancel "$@" >> "$ASKED"
+kill -TERM $(cat "$STEPS")
+"""
+SCONTROL = """#!/bin/bash
+echo scontrol "$@" >> "$ASKED"
+echo localhost
 """
 
 
@@ -47,7 +57,7 @@ def slurm(tmp_path) -> dict[str, str]:
     """The environment of a job of two nodes with a process each."""
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name, text in (("srun", SRUN), ("scontrol", "#!/bin/bash\necho localhost\n")):
+    for name, text in (("srun", SRUN), ("scancel", SCANCEL), ("scontrol", SCONTROL)):
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     return {
@@ -55,7 +65,7 @@ def slurm(tmp_path) -> dict[str, str]:
         "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
         "SLURM_JOB_ID": "4711", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "node[1-2]",
         "SLURM_SUBMIT_DIR": str(ROOT), "RENDEZVOUS_PORT": str(free_port()), "PROCESSES_PER_NODE": "1",
-        "MAX_RESTARTS": "1",
+        "MAX_RESTARTS": "1", "STEPS": str(tmp_path / "steps"), "ASKED": str(tmp_path / "asked"),
     }  # fmt: skip
 
 
@@ -81,6 +91,30 @@ def test_two_nodes_go_on_after_a_rank_was_killed(carry, slurm, tmp_path):
         end(job)
     assert "start at step 2 of 5" in (nodes / "r/logs/rank_00001.log").read_text()
     assert_same(outcome(nodes), outcome(tmp_path / "one"))
+
+
+def test_the_job_stops_before_its_time_limit_and_is_queued_again(carry, slurm, tmp_path):
+    """Slurm's signal goes to the script: the ranks of both nodes stop with a checkpoint."""
+    log, still = tmp_path / "job.log", Standstill(tmp_path, "open", "rollouts/.step_")
+    with open(log, "w") as file:
+        job = subprocess.Popen(
+            ["bash", SCRIPT, *options(carry, tmp_path, 9, "trainer.checkpoint_every_steps=0")],
+            cwd=ROOT, env=still.environment(slurm), stdout=file, stderr=file,
+        )  # fmt: skip
+    try:
+        wait_for(still.is_met, [job], log)
+        job.send_signal(signal.SIGUSR1)
+        wait_for(lambda: "scancel" in (tmp_path / "asked").read_text(), [job], log)
+        still.end()
+        assert job.wait(timeout=1200) == 75, log.read_text()[-4000:]
+    finally:
+        end(job)
+    (place,) = (tmp_path / "r/checkpoints").glob("step_*")
+    step = int(place.name.removeprefix("step_"))
+    assert f"SIGTERM: stopped at step {step} of 9, with a checkpoint; the same command goes on" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked == ["scontrol show hostnames node[1-2]", "scancel --signal=TERM 4711", "scontrol requeue 4711"]
 
 
 def _rank(job: subprocess.Popen, rank: str) -> psutil.Process:

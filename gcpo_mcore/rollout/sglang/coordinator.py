@@ -7,11 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from gcpo_mcore.rollout.config import Sampling
-from gcpo_mcore.rollout.engine import Request
+from gcpo_mcore.rollout.engine import Leftovers, Request
 from gcpo_mcore.rollout.sglang.config import SglangConfig
 from gcpo_mcore.rollout.sglang.dispatch import Dispatch
 from gcpo_mcore.rollout.sglang.fleet import Fleet
-from gcpo_mcore.rollout.sglang.job import Leftovers, Work
+from gcpo_mcore.rollout.sglang.job import Work
 from gcpo_mcore.rollout.sglang.replies import Form
 from gcpo_mcore.rollout.sglang.router import Router
 from gcpo_mcore.rollout.sglang.server import Server, ServerLost
@@ -38,6 +38,7 @@ class Coordinator:
         self.under_way: list[Work] = []  # begun and not finished
         self.asking: dict[Work, Asking] = {}  # of those under way; one that failed stays until `is_answered` says so
         self.leftovers: Leftovers = {}  # with rollout.partial, of prompts that come again
+        self.taken_over: Leftovers = {}  # of the job that comes next, in a former process
         self.sent_again = self.continued = 0
         self._threads = ThreadPoolExecutor(config.max_staleness + 2, "sglang requests")  # the steps', an evaluation's
         self._lock = threading.Lock()
@@ -45,12 +46,25 @@ class Coordinator:
     def begin(self, shares: Sequence[Sequence[Request]], sampling: Sampling, enough: int | None) -> Work:
         """Takes a job of all ranks, and has the servers start on it."""
         work = Work(shares, sampling, enough)
+        work.begin_with(self.taken_over)
+        self.taken_over = {}
         if enough is not None:
             self.continued += work.begin_with(self.leftovers)
             self.leftovers = {}
         self.under_way.append(work)
         self._ask(work)
         return work
+
+    def sampled(self, work: Work) -> Leftovers:
+        """What there is of a job under way. With rollout.partial it pauses for that: also the tokens that servers are
+        at."""
+        if self.config.partial and work in self.asking:
+            self.pause()
+            self.resume()
+        if asking := self.asking.get(work):
+            ledger = asking.dispatch.ledger
+            return work.sampled(asking.numbers, ledger.samples.copy(), ledger.begun.copy())
+        return work.sampled([], {}, {})
 
     def is_answered(self, work: Work) -> bool:
         """Whether there is all that is wanted, once the servers are at an end with it: False if all of them were lost

@@ -62,10 +62,10 @@ class Dispatch:
         self._wake_from_outside()
 
     def cancel(self) -> None:
-        """Lets `run`, in another thread, end at once with what it has."""
+        """Lets `run`, in another thread, end with what it has, when the servers have ended what they are at."""
         self.servers.clear()  # none of them is given up from now on
         for loop in self._loops:
-            loop.stop()
+            loop.end()
         self._wake_from_outside()
 
     async def _run(self) -> None:

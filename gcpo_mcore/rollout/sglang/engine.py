@@ -15,7 +15,7 @@ from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.registry import engines, transports
 from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.rollout.config import Sampling
-from gcpo_mcore.rollout.engine import Engine, Request, Weights
+from gcpo_mcore.rollout.engine import Engine, Job, Leftovers, Request, Weights
 from gcpo_mcore.rollout.sglang.config import SglangConfig
 from gcpo_mcore.rollout.sglang.coordinator import Coordinator
 from gcpo_mcore.rollout.sglang.fleet import Fleet
@@ -130,6 +130,21 @@ class SglangEngine(Engine):
         mine: list[list[Sample | None]] = [[]]
         dist.scatter_object_list(mine, answers)
         return mine[0]
+
+    def sampled(self, job: Job | None) -> Leftovers:
+        """See `Engine.sampled`."""
+        if not self.coordinator:
+            return {}
+        if job is None:
+            return dict(self.coordinator.leftovers)
+        return self.coordinator.sampled(job.work) if isinstance(job, SglangJob) and job.work else {}
+
+    def take_over(self, sampled: Leftovers, is_of_a_job: bool) -> None:
+        """See `Engine.take_over`."""
+        if self.coordinator and is_of_a_job:
+            self.coordinator.taken_over = sampled
+        elif self.coordinator:
+            self.coordinator.leftovers = sampled
 
     def _is_answered(self, job: SglangJob) -> bool:
         """Whether rank 0 has all that is wanted, once the servers are at an end with it."""

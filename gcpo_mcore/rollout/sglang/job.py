@@ -4,19 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gcpo_mcore.rollout.config import Sampling
-from gcpo_mcore.rollout.engine import Job, Request
+from gcpo_mcore.rollout.engine import Job, Leftover, Leftovers, Request
 from gcpo_mcore.samples import Sample
-
-
-@dataclass(frozen=True)
-class Leftover:
-    """A response, or its first tokens, that a job had no use for: kept until its prompt comes again."""
-
-    sample: Sample
-    is_whole: bool
-
-
-Leftovers = dict[tuple[str, int], Leftover]  # by prompt and place in the group
 
 
 class Work:
@@ -61,6 +50,14 @@ class Work:
             if leftover := leftovers.get(_key(request)):
                 (self.samples if leftover.is_whole else self.begun)[number] = leftover.sample
         return len(self.samples)
+
+    def sampled(self, numbers: Sequence[int], samples: Mapping[int, Sample], begun: Mapping[int, Sample]) -> Leftovers:
+        """What there is of the job, with what a dispatch of the requests `numbers` has meanwhile."""
+        found: Leftovers = {}
+        for is_whole, mine, theirs in ((False, self.begun, begun), (True, self.samples, samples)):
+            every = mine | {numbers[place]: sample for place, sample in theirs.items()}
+            found |= {_key(self.requests[number]): Leftover(sample, is_whole) for number, sample in every.items()}
+        return found
 
     def drop_surplus(self) -> Leftovers:
         """Drops, and returns, what there is of all prompts but the first `enough` whole ones."""

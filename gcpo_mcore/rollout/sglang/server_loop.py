@@ -39,7 +39,7 @@ class ServerLoop:
         self.wake_all, self.give_up = wake_all, give_up
         self._running: dict[asyncio.Task[Sample], int] = {}  # the number of the request that each asks
         self._changed = asyncio.Event()
-        self._is_stopped = self._is_to_call_off = False
+        self._is_stopped = self._is_ended = self._is_to_call_off = False
 
     # --- what others tell it -----------------------------------------------------------------------------------
 
@@ -50,6 +50,10 @@ class ServerLoop:
     def stop(self) -> None:
         """It is to end, with what is under way unanswered."""
         self._is_stopped = True
+
+    def end(self) -> None:
+        """It is to end, and its server with what is under way: that would go on, for whoever comes next to meet."""
+        self._is_ended = True
 
     def lose(self, server: Server) -> None:
         """`server` was given up: it answers nothing that it still has."""
@@ -68,7 +72,7 @@ class ServerLoop:
         """Returns when enough is answered by anyone, the server is lost, or there is a pause. UserError for a request
         that failed too often."""
         try:
-            while not (self._is_stopped or self.ledger.is_done or self._rests()):
+            while not (self._is_stopped or self._is_ended or self.ledger.is_done or self._rests()):
                 self._changed.clear()
                 if self._is_to_call_off:
                     await self._call_off(http)
