@@ -5,7 +5,7 @@ runs/NAME/model/                 config.json and tokenizer of the model (what an
 runs/NAME/metrics.jsonl, tb/     numbers;  rollouts/ the samples of each step;  logs/ the console's lines
 runs/NAME/hf/, hf_step           the last export, and the step that it is of
 runs/NAME/lock, writer.json      who writes into it (gcpo_mcore/run/lock.py)
-runs/NAME/checkpoints/step_000020/{shards/, rank_*.pt, state.json, manifest.json, manifest.sum}
+runs/NAME/checkpoints/step_000020/{shards/, rank_*.json, state.json, manifest.json, manifest.sum}
 """
 
 import json

@@ -151,7 +151,7 @@ def load_tokenizer(folder: str, arch: Architecture) -> "PreTrainedTokenizerBase"
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # none there, files that contradict each other, Python from elsewhere
         raise UserError(f"model.path: no tokenizer in {folder} ({said(error)})") from None
     if tokenizer.vocab_size > arch.vocabulary:
