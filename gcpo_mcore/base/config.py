@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 T = TypeVar("T")
 
@@ -30,6 +30,9 @@ Secret = Annotated[T, _SecretMark]
 """The type of a key whose texts are written nowhere, in a mapping those of all names: `environment: Secret[dict[str,
 str]]`. The names are, and numbers. With `Free` it is Free[Secret[...]]."""
 
+LARGEST_FLOAT32 = float.fromhex("0x1.fffffep+127")
+LARGEST_INT64 = 2**63 - 1
+LONGEST_S = 31_536_000
 HIDDEN = "***"  # in the place of a secret
 _WITH_PASSWORD = re.compile(r"(\w+://)[^/@\s]+@")
 
@@ -49,6 +52,18 @@ class Config(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=False, arbitrary_types_allowed=True, allow_inf_nan=False
     )
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _machines_can_use_it(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuses numbers that arithmetic or a timer would stumble over later."""
+        if isinstance(value, float) and abs(value) > LARGEST_FLOAT32:
+            raise ValueError("it is larger than float32 can hold")
+        if isinstance(value, int) and abs(value) > LARGEST_INT64:
+            raise ValueError("it is larger than 64 bits can hold")
+        if isinstance(value, int | float) and (info.field_name or "").endswith("_s") and value > LONGEST_S:
+            raise ValueError(f"it is longer than a year, {LONGEST_S:,} s")
+        return value
 
     def free_keys(self) -> Iterator[str]:
         """The dotted keys in this record that are marked `Free`; of a free section only its own."""

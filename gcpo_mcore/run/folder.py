@@ -91,8 +91,15 @@ class RunFolder:
             self.note_export(0)  # it is made again
 
     def state(self, step: int) -> dict[str, Any]:
-        """The state that `begin_checkpoint` was given for `step`."""
-        return json.loads((self.folder(step) / STATE).read_text())
+        """The state that `begin_checkpoint` was given for `step`. UserError if there is none."""
+        place = self.folder(step) / STATE
+        try:
+            found = json.loads(place.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"{place} cannot be read ({error})") from error
+        if not isinstance(found, dict):
+            raise UserError(f"{place} cannot be read (it holds a {type(found).__name__})")
+        return found
 
     def newest_good(self, below: int | None = None, reads_all: bool = True) -> Path | None:
         """The newest checkpoint, of a step below that one, that `check` finds good; a warning for each bad one."""
