@@ -475,7 +475,6 @@ SCRIPT = """
     import json, sys, torch   # a trainer without a main guard, and not light at all
     from gcpo_mcore.rewarding.config import RewardConfig
     from gcpo_mcore.rewarding.grader import Grader
-from gcpo_mcore.rewarding.pool import AttendedClock
     from gcpo_mcore.samples import Prompt, Sample
     grader = Grader(RewardConfig.model_validate(json.loads(sys.argv[1]))).__enter__()
     print(json.dumps(grader.pool.pids()), flush=True)

@@ -11,10 +11,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from gcpo_mcore.ablation.grid import read_grid
 from gcpo_mcore.actor.random_states import random_states, set_random_states
 from gcpo_mcore.base import registry
 from gcpo_mcore.base.config import flat
 from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.places import CONFIGS as CONFIG_FILES
 from gcpo_mcore.data.dataset import load
 from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.run.folder import RunFolder, check, check_architecture
@@ -88,6 +90,23 @@ def test_numbers_that_no_machine_can_use(override, known_entry_points):
     with pytest.raises(UserError, match=f"^{key}=.*: ") as caught:
         parse(changed)
     assert in_one_line(caught.value)
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/b", "..", "", "a\tb", "x" * 251])
+def test_names_that_become_files(name, known_entry_points):
+    """Of a benchmark, whose answers are in a file of its name."""
+    plain = resolved(composed("benchmark=[gsm8k]"))
+    plain["benchmark"] = {name: plain["benchmark"]["gsm8k"]}
+    with pytest.raises(UserError, match=r"^benchmark=.*: ") as caught:
+        parse(OmegaConf.create(plain))
+    assert in_one_line(caught.value)
+
+
+def test_a_grid_is_below_its_folder(tmp_path):
+    (tmp_path / "ablation").mkdir()
+    (tmp_path / "x.yaml").write_text((CONFIG_FILES / "ablation/all_wrong_only.yaml").read_text())
+    with pytest.raises(UserError, match=r"^experiment=\.\./x: it has to name a grid's folder, without '/'"):
+        read_grid([f"hydra.searchpath=['file://{tmp_path}']", "experiment=../x"])
 
 
 def mangled(r: random.Random, content: bytes) -> bytes:
