@@ -12,6 +12,7 @@ A failure raises: the sample is counted as grading/errors and gets `failed_score
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 from pydantic import HttpUrl, NonNegativeFloat, PositiveFloat, PositiveInt, PrivateAttr
 
@@ -35,6 +36,8 @@ class Remote(Config):
 
     All but `columns` are free: where the server is and how it is reached.
     """
+
+    needs_network: ClassVar[bool] = True
 
     url: Free[HttpUrl]
     timeout_s: Free[PositiveFloat]

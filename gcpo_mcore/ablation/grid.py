@@ -18,7 +18,8 @@ from gcpo_mcore.base.config import Config
 from gcpo_mcore.base.errors import UserError, nearest
 from gcpo_mcore.base.program import command
 from gcpo_mcore.run.config import RunConfig
-from gcpo_mcore.run.load import load_config
+from gcpo_mcore.run.load import load_config, shown
+from gcpo_mcore.run.name import MAX_BYTES, check_name
 from gcpo_mcore.run.search_path import config_folders, find_config, known_choices
 
 
@@ -96,9 +97,11 @@ def read_grid(arguments: list[str], processes: int | None = None, name: str | No
         fixed = {_key(a) for a in common}  # what the command line fixes is not swept
         swept = {key: values for key, values in swept.items() if key not in fixed}
     cells = _cells(common, variants, swept, processes or (config.processes if config else 1))
+    if config:
+        check_name(found[0], "experiment", "a grid's folder", MAX_BYTES)
     return Grid(
         name=name or (found[0] if config else "_".join(sorted(re.sub(r"\W+", "-", key) for key in swept)) or "single"),
-        question=config.question if config else " ".join([command("ablate"), *arguments]),
+        question=config.question if config else " ".join([command("ablate"), *shown(arguments)]),
         budget=config.budget if config else "the same prompts in the same order, samples_per_prompt samples of each",
         prepare=config.prepare if config else {},
         cells=cells,
@@ -151,7 +154,7 @@ def _cells(
             try:
                 config = load_config(overrides)
             except UserError as error:
-                raise UserError(f"cell {' '.join(overrides)}: {error}") from None
+                raise UserError(f"cell {' '.join(shown(overrides))}: {error}") from None
             chosen.pop("seed", None)
             factors = dict(zip(variants, names, strict=True)) | chosen
             label = "_".join([*names, *(f"{_short(k)}-{v}" for k, v in chosen.items())])

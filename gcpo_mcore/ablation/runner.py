@@ -22,6 +22,7 @@ from gcpo_mcore.base.errors import EXIT_CODE, UserError
 from gcpo_mcore.base.files import write_atomically
 from gcpo_mcore.base.program import command
 from gcpo_mcore.monitor.metrics import read_metrics
+from gcpo_mcore.run.load import shown
 
 TRIES = 2
 
@@ -102,7 +103,7 @@ def _keep(grid: Grid, folder: Path) -> None:
     """Writes grid.json; a grid may grow by cells, but a name keeps its command line."""
     path = folder / "grid.json"
     cells = {
-        cell.name: {"name": cell.name, "factors": cell.factors, "seed": cell.seed, "overrides": cell.overrides}
+        cell.name: {"name": cell.name, "factors": cell.factors, "seed": cell.seed, "overrides": shown(cell.overrides)}
         for cell in grid.cells
     }
     if path.is_file():

@@ -1,21 +1,19 @@
 """The actor's state on disk: it loads at any layout. checkpoint_writer.py writes it.
 
-FOLDER/shards/    model and optimizer, in pieces (gcpo_mcore/shards): of rank 3, __3_0.distcp weights, __3_1 state
-FOLDER/rank_*.pt  random-number states, one file per rank
+FOLDER/shards/      model and optimizer, in pieces (gcpo_mcore/shards): of rank 3, __3_0.distcp weights, __3_1 state
+FOLDER/rank_*.json  random-number states, one file per rank (rank_*.pt in older ones)
 """
 
-import random
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
 import torch.distributed as dist
 from megatron.core.models.gpt import GPTModel
 
 from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.optimizer_state import main_name, set_common_state, stepped_by
+from gcpo_mcore.actor.random_states import OLD_SUFFIX, set_random_states
 from gcpo_mcore.actor.sharded import pieces, places, values
 from gcpo_mcore.base import platform
 from gcpo_mcore.base.collectives import from_every_rank
@@ -35,7 +33,7 @@ class DamagedCheckpoint(UserError):
 
 def random_states_file(folder: Path) -> Path:
     """The file of this rank's random-number states in a checkpoint."""
-    return folder / f"rank_{dist.get_rank():05d}.pt"
+    return folder / f"rank_{dist.get_rank():05d}.json"
 
 
 def load_weights(chunks: Sequence[GPTModel], folder: Path) -> None:
@@ -60,13 +58,15 @@ def load_actor(actor: Actor, folder: Path, sums: Sums) -> None:
     with platform.megatron(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         weights, stepped = _weights(stage.chunks), stepped_by(stage.optimizer, stage.chunks)
-        problem, reading, common = None, None, {}
+        problem, reading, own, common = None, None, None, {}
         try:
             _compare(folder, sums, [f"{SHARDS}/{COMMON}", f"{SHARDS}/{INDEX}"])
             common = read_common(folder / SHARDS)
             states = [piece for one in stepped for piece in one.states(main_name(common))]
             reading = Reading(folder / SHARDS, [*weights, *states])
             own = random_states_file(folder)
+            older = own.with_suffix(OLD_SUFFIX)
+            own = older if older.name in sums or older.is_file() else own
             _compare(folder, sums, sorted(f"{SHARDS}/{name}" for name in reading.files))
             _compare(folder, sums, [own.name] if own.is_file() or own.name in sums else [])
         except UserError as error:
@@ -74,10 +74,11 @@ def load_actor(actor: Actor, folder: Path, sums: Sums) -> None:
     for rank, seen in enumerate(from_every_rank(problem)):
         if seen:
             raise seen[0](f"rank {rank}: {seen[1]}")
-    assert reading is not None  # nobody saw a problem
+    assert reading is not None and own is not None  # nobody saw a problem
     reading.fill()
     set_common_state(stage.optimizer, common)
-    _set_random_states(random_states_file(folder))
+    if own.is_file():
+        set_random_states(own)
 
 
 def _weights(chunks: Sequence[GPTModel]) -> list[Piece]:
@@ -90,15 +91,3 @@ def _compare(folder: Path, sums: Sums, names: Iterable[str]) -> None:
     for name in names:
         if name in sums and (problem := damage(folder / name, sums[name])):
             raise DamagedCheckpoint(f"{name} {problem}")
-
-
-def _set_random_states(file: Path) -> None:
-    """Restores this rank's random-number states, if the checkpoint has any."""
-    if not file.is_file():
-        return
-    states = torch.load(file, weights_only=False)
-    torch.set_rng_state(states["torch"])
-    np.random.set_state(states["numpy"])
-    random.setstate(states["python"])
-    if platform.HAS_CUDA and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"])

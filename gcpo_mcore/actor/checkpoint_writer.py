@@ -6,19 +6,18 @@ while not writer.is_done(): ...
 sums = writer.finish()                                      # every rank's files are whole
 """
 
-import random
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
 from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.checkpoint import SHARDS, random_states_file
 from gcpo_mcore.actor.optimizer_state import common_state, stepped_by
+from gcpo_mcore.actor.random_states import random_states
 from gcpo_mcore.actor.sharded import is_first_replica, objects, pieces, places, values
 from gcpo_mcore.actor.stage import Stage
 from gcpo_mcore.base import platform
@@ -54,11 +53,7 @@ class CheckpointWriter:
             self._objects = list(objects(stage.chunks))
         self._files = [[_copied(piece) for piece in of] if is_snapshot else of for of in (weights, states)]
         self._common = common_state(stage.optimizer)
-        self._random_states = {
-            "torch": torch.get_rng_state(), "numpy": np.random.get_state(), "python": random.getstate(),
-        }  # fmt: skip
-        if platform.HAS_CUDA:
-            self._random_states["cuda"] = torch.cuda.get_rng_state()
+        self._random_states = random_states()
 
     def start(self) -> None:
         """Begins to write this rank's files."""
@@ -103,7 +98,7 @@ class CheckpointWriter:
     def _write(self) -> None:
         rank, states = dist.get_rank(), random_states_file(self.folder)
         with summed_file(states) as file:
-            torch.save(self._random_states, file)
+            file.write(self._random_states)
         self._sums[states.name] = file.sum
         for number, of in enumerate(self._files):
             own = self._objects if number == 0 else []

@@ -1,9 +1,11 @@
-"""The base of every typed piece of configuration, and the mark of a key that a continuation may change."""
+"""The base of every typed piece of configuration, and two marks of its keys: that a continuation may change one, and
+that nobody writes down what it is."""
 
+import re
 from collections.abc import Collection, Iterator
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 T = TypeVar("T")
 
@@ -20,6 +22,21 @@ that is free (`monitor: Free[MonitorConfig]`) is so as a whole. An engine's or a
 """
 
 
+class _SecretMark:
+    """What `Secret` leaves in a field's metadata."""
+
+
+Secret = Annotated[T, _SecretMark]
+"""The type of a key whose texts are written nowhere, in a mapping those of all names: `environment: Secret[dict[str,
+str]]`. The names are, and numbers. With `Free` it is Free[Secret[...]]."""
+
+LARGEST_FLOAT32 = float.fromhex("0x1.fffffep+127")
+LARGEST_INT64 = 2**63 - 1
+LONGEST_S = 31_536_000
+HIDDEN = "***"  # in the place of a secret
+_WITH_PASSWORD = re.compile(r"(\w+://)[^/@\s]+@")
+
+
 class Config(BaseModel):
     """A frozen record read from yaml: no unknown key, no default (those live in configs/*.yaml)."""
 
@@ -31,7 +48,22 @@ class Config(BaseModel):
             if _has_mark(field.annotation):
                 raise TypeError(f"{cls.__name__}.{name}: Free has to be around the whole type, as in Free[int | None]")
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, arbitrary_types_allowed=True)
+    # A number that is none, or above all, is no setting of anything.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=False, arbitrary_types_allowed=True, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _machines_can_use_it(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuses numbers that arithmetic or a timer would stumble over later."""
+        if isinstance(value, float) and abs(value) > LARGEST_FLOAT32:
+            raise ValueError("it is larger than float32 can hold")
+        if isinstance(value, int) and abs(value) > LARGEST_INT64:
+            raise ValueError("it is larger than 64 bits can hold")
+        if isinstance(value, int | float) and (info.field_name or "").endswith("_s") and value > LONGEST_S:
+            raise ValueError(f"it is longer than a year, {LONGEST_S:,} s")
+        return value
 
     def free_keys(self) -> Iterator[str]:
         """The dotted keys in this record that are marked `Free`; of a free section only its own."""
@@ -40,6 +72,14 @@ class Config(BaseModel):
                 yield name
             else:
                 yield from _free_inside(getattr(self, name), name)
+
+    def secret_keys(self) -> Iterator[str]:
+        """The dotted keys in this record that are marked `Secret`."""
+        for name, field in type(self).model_fields.items():
+            if _SecretMark in field.metadata:
+                yield name
+            else:
+                yield from _secret_inside(getattr(self, name), name)
 
     def mappings(self) -> Iterator[str]:
         """The dotted keys in this record whose value maps names of the user's to whatever they stand for."""
@@ -73,6 +113,25 @@ def _free_inside(value: Any, place: str) -> Iterator[str]:
     elif isinstance(value, dict):
         for key, item in value.items():
             yield from _free_inside(item, f"{place}.{key}")
+
+
+def _secret_inside(value: Any, place: str) -> Iterator[str]:
+    if isinstance(value, Config):
+        yield from (f"{place}.{key}" for key in value.secret_keys())
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _secret_inside(item, f"{place}.{key}")
+
+
+def hidden(node: Any, secret: Collection[str], place: str = "") -> Any:
+    """`node`, a plain record, without the texts of the keys in `secret`, and without passwords in addresses."""
+    if isinstance(node, dict):
+        return {key: hidden(value, secret, f"{place}.{key}".lstrip(".")) for key, value in node.items()}
+    if isinstance(node, list):
+        return [hidden(value, secret, place) for value in node]
+    if not isinstance(node, str):
+        return node
+    return HIDDEN if is_below(place, secret) else _WITH_PASSWORD.sub(rf"\1{HIDDEN}@", node)
 
 
 def _mappings_inside(value: Any, place: str) -> Iterator[str]:

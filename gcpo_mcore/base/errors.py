@@ -19,7 +19,10 @@ _LOST_PEER = re.compile(
 
 
 class UserError(Exception):
-    """Something that the user gave is wrong; `str(error)` says what and where in one line."""
+    """Something that the user gave is wrong; `str(error)` says what and where in one line, whatever was given."""
+
+    def __str__(self) -> str:
+        return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in super().__str__())
 
 
 class Stopped(BaseException):

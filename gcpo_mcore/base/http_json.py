@@ -39,14 +39,14 @@ def post(
     return _ask(request, timeout_s, may_be_empty)
 
 
-def get(url: str, timeout_s: float, may_be_empty: bool = False) -> Any:
+def get(url: str, timeout_s: float, headers: Mapping[str, str] | None = None, may_be_empty: bool = False) -> Any:
     """As `post`, with GET."""
-    return _ask(urllib.request.Request(url), timeout_s, may_be_empty)
+    return _ask(urllib.request.Request(url, headers=dict(headers or {})), timeout_s, may_be_empty)
 
 
-def delete(url: str, timeout_s: float, may_be_empty: bool = False) -> Any:
+def delete(url: str, timeout_s: float, headers: Mapping[str, str] | None = None, may_be_empty: bool = False) -> Any:
     """As `post`, with DELETE."""
-    return _ask(urllib.request.Request(url, method="DELETE"), timeout_s, may_be_empty)
+    return _ask(urllib.request.Request(url, headers=dict(headers or {}), method="DELETE"), timeout_s, may_be_empty)
 
 
 def _ask(request: urllib.request.Request, timeout_s: float, may_be_empty: bool) -> Any:

@@ -37,6 +37,7 @@ def ablate(arguments: list[str]) -> int:
     from gcpo_mcore.ablation.runs import read_run
     from gcpo_mcore.base.platform import visible_gpus
     from gcpo_mcore.monitor.tables import GridView
+    from gcpo_mcore.run.load import shown
 
     options = OPTIONS | dict(a.split("=", 1) for a in arguments if a.split("=")[0] in OPTIONS)
     settings = dict(a.removeprefix(SETTING).split("=", 1) for a in arguments if a.startswith(SETTING))
@@ -58,7 +59,7 @@ def ablate(arguments: list[str]) -> int:
         about = {
             "question": grid.question,
             "command": " ".join(
-                [program.command("ablate"), shlex.join(a for a in arguments if not a.startswith("note="))]
+                [program.command("ablate"), shlex.join(shown(a for a in arguments if not a.startswith("note=")))]
             ),
             "the same for every cell": grid.budget,
         }
@@ -79,9 +80,10 @@ def preview(grid) -> int:
     from gcpo_mcore.ablation.preview import PROBLEM, plans
     from gcpo_mcore.base.platform import gpus
     from gcpo_mcore.monitor.tables import print_sizes
+    from gcpo_mcore.run.load import shown
 
     for cell in grid.cells:
-        print(f"{cell.name}:  {program.command('train')} {shlex.join(cell.overrides)}")
+        print(f"{cell.name}:  {program.command('train')} {shlex.join(shown(cell.overrides))}")
     found = plans(grid, gpus())
     for title, sizes in found.items():
         print_sizes(title, sizes, Console())

@@ -93,9 +93,13 @@ def from_gguf(file: Path, out: Path, dtype: str) -> None:
     try:
         # Without GgufConfig the weights keep their quantised form, which cannot be saved.
         model = AutoModelForCausalLM.from_pretrained(
-            where, gguf_file=file.name, dtype=kind, quantization_config=GgufConfig(dequantize=True)
+            where,
+            gguf_file=file.name,
+            dtype=kind,
+            quantization_config=GgufConfig(dequantize=True),
+            trust_remote_code=False,
         )
-        tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=file.name)
+        tokenizer = AutoTokenizer.from_pretrained(where, gguf_file=file.name, trust_remote_code=False)
     except (ValueError, OSError) as error:
         raise UserError(f"{file}: {' '.join(str(error).split())}") from None
     with named_when_good(out) as unchecked:

@@ -47,7 +47,9 @@ def on_held_out(config, models) -> None:
     with Grader(config.reward) as grader:
         for folder, (weights, tokenizer, sources) in models.items():
             with _engine(config, folder, tokenizer, weights) as engine:
-                metrics = evaluate(Sampler(engine, grader, config.seed), sources, config.evaluation)
+                metrics = evaluate(
+                    Sampler(engine, grader, config.seed, max_failed_rounds=1), sources, config.evaluation
+                )
             columns = [f"{name.removeprefix('val/')} ({len(sources[name.split('/')[1]].prompts)})" for name in metrics]
             rows.append({"model": folder, **dict(zip(columns, (f"{v:.3f}" for v in metrics.values()), strict=True))})
     if dist.get_rank() == 0:
@@ -75,7 +77,7 @@ def on_benchmarks(config, models) -> None:
             for name, benchmark in config.benchmark.items():
                 path = out / folder.strip("./").replace("/", "-") / f"{name}.jsonl"
                 with Grader(benchmark.reward) as grader:
-                    sampler = Sampler(engine, grader, config.seed)
+                    sampler = Sampler(engine, grader, config.seed, max_failed_rounds=1)
                     asked = problems[name]
                     records[folder][name] = measure(sampler, name, benchmark, asked, path, weights_id(folder), chunk)
     if dist.get_rank() == 0:

@@ -15,8 +15,10 @@ import torch
 from megatron.core import parallel_state
 
 from gcpo_mcore.actor import hf_mapping
+from gcpo_mcore.actor.config import DTYPES
 from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.base import platform
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.files import make_folder, named_when_good
 from gcpo_mcore.convert.gate import compare
 from gcpo_mcore.convert.shards import ONE_LAYOUT, ShardReader, empty_model, hf_tensors, megatron_reader, write_shards
@@ -47,7 +49,7 @@ def checkpoint_to_hf(folder: RunFolder, step: int, out: Path, settings: ExportSe
     gate says no. In a process group of its own, of one.
     """
     checkpoint, model_files = folder.folder(step), folder.path / "model"
-    own = folder.read_config()["model"]["dtype"]
+    own = _own_dtype(folder)
     rounded = getattr(torch, settings.dtype or own)
     arch = read_architecture(str(model_files))
     make_folder(out.parent)
@@ -82,6 +84,15 @@ def hf_to_checkpoint(hf_folder: Path, dtype: str, out: Path, is_gated: bool = Tr
         folder.finish_checkpoint(0, arch, {f"shards/{name}": each for name, each in sums.items()})
         if is_gated:
             return compare(arch, ShardReader(folder.folder(0) / "shards", model), hf_folder, rounded, out)
+
+
+def _own_dtype(folder: RunFolder) -> str:
+    """model.dtype of a run's config.yaml. UserError if it does not say one."""
+    model = folder.read_config().get("model")
+    found = model.get("dtype") if isinstance(model, dict) else None
+    if found not in DTYPES:
+        raise UserError(f"{folder.path / 'config.yaml'}: model.dtype={found} is none of {', '.join(DTYPES)}")
+    return found
 
 
 @contextlib.contextmanager

@@ -73,7 +73,7 @@ def _load(folder: Path, dtype: torch.dtype, named: Path) -> PreTrainedModel:
 
 def _from_pretrained(folder: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, dict[str, Any]]:
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        str(folder), dtype=dtype, local_files_only=True, output_loading_info=True
+        str(folder), dtype=dtype, local_files_only=True, output_loading_info=True, trust_remote_code=False
     )
     return loaded
 

@@ -79,6 +79,6 @@ class Policy:
 
 def _loaded(folder: str) -> PreTrainedModel:
     try:
-        return AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
+        return AutoModelForCausalLM.from_pretrained(folder, dtype="auto", trust_remote_code=False).eval()
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{folder}: transformers cannot load it: {str(error).splitlines()[0]}") from None

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import pickle
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,8 +73,11 @@ def _parts(rows: int) -> int:
 def _own_folder(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if folder.stat().st_uid != os.getuid():
+        found = folder.stat()
+        if found.st_uid != os.getuid():
             raise UserError(f"{folder}: it is another user's; data.cache.folder names a place of your own")
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):  # its columns are pickled
+            raise UserError(f"{folder}: others may write into it; remove it, and it is made for you alone")
         yield
     except (OSError, NotImplementedError) as error:  # no right, no room, a file system without locks
         raise UserError(f"{folder}: prompts cannot be prepared there ({said(error)}); see data.cache.folder") from None

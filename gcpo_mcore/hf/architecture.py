@@ -109,7 +109,7 @@ def read_architecture(folder: str) -> Architecture:
     from transformers import AutoConfig  # late: it fills the family's defaults, and takes a second to import
 
     try:
-        hf = AutoConfig.from_pretrained(folder)
+        hf = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # its validators raise types of their own for a config that contradicts itself
         raise UserError(f"{path}: {' '.join(str(error).split())}") from None
     rope = getattr(hf, "rope_parameters", None) or getattr(hf, "rope_scaling", None) or {}

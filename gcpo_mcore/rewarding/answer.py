@@ -38,10 +38,11 @@ class Reward(Protocol):
     It may be async: then the answers of a batch wait side by side. It runs in a worker process with a deadline and a
     memory limit. A raised exception marks the answer as not graded; it does not end the run.
 
-    Three attributes are optional. `extraction`, the rule that finds the answer in a response: with it, tools can check
+    Four attributes are optional. `extraction`, the rule that finds the answer in a response: with it, tools can check
     a reference answer by writing it as a response. `worst_case_s`, how long one answer may take by the reward's own
-    settings: the config is refused if the pool's deadline is shorter. `doubt(reference)`, what a person should know of
-    a reference answer (a text), or None: it is said before a run trains.
+    settings: the config is refused if the pool's wall_deadline_s is shorter. `doubt(reference)`, what a person should
+    know of a reference answer (a text), or None: it is said before a run trains. `needs_network`, True: without it the
+    worker has none.
     """
 
     def __call__(self, answers: list[Answer]) -> list[float]: ...

@@ -3,9 +3,8 @@
 import math
 from collections.abc import Mapping
 
+from gcpo_mcore.base.config import LARGEST_FLOAT32
 from gcpo_mcore.rewarding.config import RewardConfig
-
-LARGEST_FLOAT32 = float.fromhex("0x1.fffffep+127")
 
 
 def fits_float32(value: float) -> bool:

@@ -2,9 +2,9 @@
 
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from gcpo_mcore.base.config import Config, Free
 from gcpo_mcore.base.errors import UserError, nearest
@@ -46,8 +46,13 @@ class RewardConfig(Config):
     accuracy_threshold  the score from which on it is accurate (and from which on a gate opens)
     clip                bounds of the sum, or null; `failed_score` is not clipped
     workers             grading processes per rank
-    deadline_s          seconds that one response may take, all parts together
+    deadline_s          seconds of CPU time that one response may take, all parts together: the same on a busy machine
+    wall_deadline_s     seconds on the clock, for a response that waits for something and computes nothing
     memory_limit_mib    address space of a worker
+    network             what workers have of it: 'auto' none where the platform can take it away, unless a part needs
+                        it; 'deny' none, or they do not start; 'allow' all
+    environment         names of variables that they get beside a few that Python needs (rewarding/confinement.py)
+    max_failed_rounds   rounds of sampling in a row of which no response could be graded, before the run stops; 0: never
     failed_score        reward of a response whose grading timed out, crashed or raised
     max_response_chars  rewards see only that many last characters of a response
 
@@ -61,6 +66,10 @@ class RewardConfig(Config):
     clip: ClipConfig | None
     workers: Free[PositiveInt]
     deadline_s: PositiveFloat  # not free: it decides which slow answers get `failed_score`
+    wall_deadline_s: Free[PositiveFloat]
+    network: Free[Literal["auto", "deny", "allow"]]
+    environment: Free[tuple[str, ...]]
+    max_failed_rounds: Free[NonNegativeInt]
     memory_limit_mib: Free[PositiveInt]
     failed_score: FiniteFloat
     max_response_chars: PositiveInt
@@ -74,11 +83,21 @@ class RewardConfig(Config):
                 if part.gate == name:
                     raise UserError(f"reward.parts.{name}.gate: a part cannot be its own gate")
         needed_s = sum(getattr(reward, "worst_case_s", 0.0) for reward in self.build().values())
-        if needed_s >= self.deadline_s:
+        if needed_s >= self.wall_deadline_s:
             raise UserError(
-                f"reward.deadline_s={self.deadline_s:g}: by their settings the parts may take {needed_s:g} s"
+                f"reward.wall_deadline_s={self.wall_deadline_s:g}: by their settings the parts may take {needed_s:g} s"
             )
         return self
+
+    @property
+    def parts_with_network(self) -> list[str]:
+        """The parts that say that they need the network."""
+        return [name for name, reward in self.build().items() if getattr(reward, "needs_network", False)]
+
+    @property
+    def needs_network(self) -> bool:
+        """Whether one does."""
+        return bool(self.parts_with_network)
 
     def free_keys(self) -> Iterator[str]:
         """See `Config`; with those that the parts' own classes mark."""
@@ -86,6 +105,13 @@ class RewardConfig(Config):
         for name, reward in self.build().items():
             if isinstance(reward, Config):
                 yield from (f"parts.{name}.settings.{key}" for key in reward.free_keys())
+
+    def secret_keys(self) -> Iterator[str]:
+        """See `Config`; with those that the parts' own classes mark."""
+        yield from super().secret_keys()
+        for name, reward in self.build().items():
+            if isinstance(reward, Config):
+                yield from (f"parts.{name}.settings.{key}" for key in reward.secret_keys())
 
     def build(self) -> dict[str, Reward]:
         """The callable rewards by part name. UserError says which setting is wrong."""

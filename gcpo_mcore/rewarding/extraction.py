@@ -11,11 +11,17 @@ from typing import ClassVar
 from pydantic import field_validator
 
 from gcpo_mcore.base.choice import Choice
+from gcpo_mcore.rewarding.numbers import TIMES, VULGAR
 from gcpo_mcore.rewarding.thinking import THINK_END, spoken
 
 LAST_NUMBER = re.compile(
-    r"(?:(?<![\w)\]}.])[-+−])?\$?(?:[0-9]{1,100} (?=[0-9]{1,100}/[0-9]))?"  # 2 1/2
-    r"(?:[0-9][0-9,]*(?:\.[0-9]+)*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?(?:/[0-9]+)*(?:\\?%)?"
+    r"(?:\\sqrt(?:\[[0-9]+\])? ?\{?|√ ?)?"  # with a root it is none
+    r"(?:(?<![\w)\]}.])[-+−])?\$?(?:"
+    r"(?:[0-9]{1,100} ?)?\\[dt]?frac\{[0-9]{1,100}\}\{[0-9]{1,100}\}|"
+    r"(?:[0-9]{1,100} (?=[0-9]{1,100} ?/ ?[0-9]))?"  # 2 1/2
+    r"(?:[0-9][0-9,]*(?:\.[0-9]+)*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?(?: ?/ ?[0-9]+)*"
+    rf"|[{VULGAR}])"
+    rf"(?:(?: ?{TIMES} ?10)? ?(?:\^|\*\*) ?\{{?[-+−]?[0-9]+\}}?|[{VULGAR}⁰¹²³⁴-⁹])*(?:\\?%)?"
 )
 MAX_JOINT_CHARS = 40
 SPACE = r"(?:[\s$,;~]|\\[(),;\[\] ])*"
@@ -100,11 +106,11 @@ class AfterThink(Extraction, option="after_think"):
 
 
 class LastNumber(Extraction, option="last_number"):
-    """The last number in the response, or after the thinking if there was any; None without one.
+    r"""The last number in the response, or after the thinking if there was any; None without one.
 
-    With its sign, decimals, thousands commas, exponent (1e5), '/', the whole number before a fraction (2 1/2) and
-    percent or dollar sign. A minus after a word or a digit is not a sign (3-5). What belongs together is not cut: of
-    1.2.3 and 3/4/5 all is given, which is no number.
+    With its sign, decimals, thousands commas, exponent (1e5, 2 x 10^5), fraction (1 / 3, \frac{1}{3}, the whole number
+    before it: 2 1/2) and percent or dollar sign. A minus after a word or a digit is not a sign (3-5). What belongs
+    together is not cut: of 1.2.3, 3/4/5, 2^3 and the root of 3 all is given, which is no number.
     """
 
     def __call__(self, text: str) -> str | None:

@@ -14,6 +14,7 @@ from gcpo_mcore.rewarding.thinking import shown_response
 from gcpo_mcore.samples import Prompt, Sample
 
 log = logging.getLogger(__name__)
+SHOWN_CHARS = 100
 
 
 class Grader:
@@ -22,6 +23,7 @@ class Grader:
     def __init__(self, config: RewardConfig):
         self.config = config
         self.pool = WorkerPool(config)
+        self.failure = ""  # of the last call the first sample that could not be graded, and why
 
     def __enter__(self) -> "Grader":
         self.pool.__enter__()
@@ -58,7 +60,9 @@ class Grader:
         outcomes = {key: self._checked(outcome) for key, outcome in graded}
         for (_, sample), key in zip(pairs, keys, strict=True):
             self._write(sample, outcomes[key])
-        self._warn(outcomes.values())
+        self._warn(list(outcomes.values()))
+        failed = [(pair, outcomes[key]) for pair, key in zip(pairs, keys, strict=True) if outcomes[key].failed]
+        self.failure = _shown(*failed[0]) if failed else ""
         failures = Counter(outcomes[key].failed for key in keys)
         return {
             "grading/samples": float(len(pairs)),
@@ -99,9 +103,17 @@ class Grader:
             sample.reward, sample.reward_parts, sample.is_accurate = compose(self.config, outcome.scores)
 
     @staticmethod
-    def _warn(outcomes) -> None:
-        """One line for the rewards that raised: unlike a time-out this is likely a mistake in them or in the data."""
-        problems = [o.problem for o in outcomes if o.failed == "error"]
-        if problems:
-            count = f"{len(problems)} distinct answers"
-            log.warning("grading: %s could not be graded, the first: %s", count, problems[0])
+    def _warn(outcomes: Sequence[Outcome]) -> None:
+        """A line for the rewards that raised, and one for those that ended their worker: unlike a time-out these are
+        likely mistakes in them or in the data."""
+        for failed, what in (("error", "could not be graded"), ("crash", "ended their worker")):
+            if problems := [o.problem for o in outcomes if o.failed == failed]:
+                log.warning("grading: %d distinct answers %s, the first: %s", len(problems), what, problems[0])
+
+
+def _shown(pair: tuple[Prompt, Sample], outcome: Outcome) -> str:
+    """What happened to a sample, and which it is, in one line."""
+    prompt, sample = pair
+    response = sample.response_text[:SHOWN_CHARS] + ("..." if len(sample.response_text) > SHOWN_CHARS else "")
+    words = " ".join(outcome.problem.split())
+    return f"{words} (prompt {prompt.id}, reference {prompt.answer[:SHOWN_CHARS]!a}, response {response!a})"

@@ -1,51 +1,68 @@
-"""The grading process: `python -m gcpo_mcore.rewarding.worker PIPE_FD PARENT_PID`, started by `pool`.
+"""The grading process: `python -m gcpo_mcore.rewarding.worker DESCRIPTOR PARENT_PID`, started by `pool`.
 
-It reads a pickled RewardConfig, then lists of Answer, and writes one json line per answer at once,
-so the pool always knows which answer it is at. Its own words are json, not pickle: a reward that
-was tricked into running foreign code must not be able to run it in the trainer as well.
+It reads an Orders, then lists of (index, Answer), and writes one json line per answer at once, with the index, so the
+pool always knows which answer it is at. Its own words are json, not pickle: a reward that was tricked into running
+foreign code must not be able to run it in the trainer as well.
+
+The kernel ends it when an answer has taken its CPU time: a machine that is busy elsewhere does not bring that nearer.
 """
 
 import asyncio
 import inspect
-import json
 import os
 import resource
 import signal
 import sys
-from collections.abc import Iterator
-from multiprocessing.connection import Connection
+from collections.abc import Iterator, Sequence
 
 from gcpo_mcore.base.parent import end_with_parent
 from gcpo_mcore.rewarding.answer import Answer, Reward
+from gcpo_mcore.rewarding.channel import WorkerEnd
 from gcpo_mcore.rewarding.composition import fits_float32
+from gcpo_mcore.rewarding.confinement import leave_network
+from gcpo_mcore.rewarding.orders import OUT_OF_MEMORY, OUT_OF_TIME, Orders
 
-OUT_OF_MEMORY = 12  # exit code
 MAX_PROBLEM_CHARS = 500
 
 
-def main(pipe_fd: int, parent_pid: int) -> None:
-    """Serves until the pipe closes."""
+def main(descriptor: int, parent_pid: int) -> None:
+    """Serves until the pool closes its end."""
     end_with_parent(parent_pid)  # of its thread that started this; the pool then starts another
     # The job's signals are the trainer's to handle: it may need grades to end well. Handlers, as what a reward starts
     # would inherit that they are ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    pipe = Connection(pipe_fd)
+    pool = WorkerEnd(descriptor)
+    orders: Orders = pool.get()
+    pool.word = orders.word
     try:
-        config = pipe.recv()
-        rewards = config.build()
-        _limit(config.memory_limit_mib)
+        kept = "" if orders.network == "keep" else leave_network()  # before an import may start a thread
+        if kept and orders.network == "must leave":
+            raise PermissionError(f"reward.network=deny: the network cannot be taken away here: {kept}")
+        rewards = orders.config.build()
+        _limit(orders.config.memory_limit_mib)
     except Exception as error:
-        _say(pipe, {"ready": False, "problem": _words(error)})
+        pool.put({"ready": False, "problem": _words(error)})
         return
-    _say(pipe, {"ready": True})
+    pool.put({"ready": True, "kept_network": kept})
     while True:
         try:
-            answers = pipe.recv()
+            numbered = pool.get()
         except EOFError:
             return
-        for graded in grade(rewards, answers):
-            _say(pipe, graded)
+        for graded in _timed(rewards, numbered, orders.config.deadline_s):
+            pool.put(graded)
+
+
+def _timed(rewards: dict[str, Reward], numbered: Sequence[tuple[int, Answer]], deadline_s: float) -> Iterator[dict]:
+    """`grade`, each grade with the index of its answer, and this process's end for one that takes `deadline_s` of CPU
+    time, in whatever code it is."""
+    signal.signal(OUT_OF_TIME, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_PROF, deadline_s)
+    for (index, _), graded in zip(numbered, grade(rewards, [answer for _, answer in numbered]), strict=True):
+        yield {"index": index, **graded}
+        signal.setitimer(signal.ITIMER_PROF, deadline_s)
+    signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def grade(rewards: dict[str, Reward], answers: list[Answer]) -> Iterator[dict]:
@@ -95,10 +112,6 @@ def _limit(memory_limit_mib: int) -> None:
     size = memory_limit_mib * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _say(pipe: Connection, message: dict) -> None:
-    pipe.send_bytes(json.dumps(message).encode())
 
 
 def _words(error: BaseException) -> str:

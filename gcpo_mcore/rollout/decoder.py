@@ -127,7 +127,7 @@ def _transformers(folder: str, dtype: str):
     """transformers' model without memory for its weights, and its rotary embedding."""
     from transformers import AutoConfig, AutoModelForCausalLM  # late: reading a run's configuration comes by here
 
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
     return model.eval().requires_grad_(False), type(model.model.rotary_emb)(config)

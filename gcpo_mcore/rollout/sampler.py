@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch.distributed as dist
 
 from gcpo_mcore.base.collectives import from_every_rank
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.rewarding.grader import Grader
 from gcpo_mcore.rollout.config import Sampling
 from gcpo_mcore.rollout.engine import Engine, Job, Request
@@ -26,8 +27,11 @@ class Started:
 class Sampler:
     """Prompts in, graded groups out: their facts on every rank, their samples where they were made."""
 
-    def __init__(self, engine: Engine, grader: Grader, seed: int):
+    def __init__(self, engine: Engine, grader: Grader, seed: int, max_failed_rounds: int | None = None):
+        """max_failed_rounds: another than reward.max_failed_rounds."""
         self.engine, self.grader, self.seed = engine, grader, seed
+        self.max_failed_rounds = grader.config.max_failed_rounds if max_failed_rounds is None else max_failed_rounds
+        self.failed_rounds = 0  # in a row up to now
 
     def generate(self, prompts: list[Prompt], samples_per_prompt: int, sampling: Sampling, key: str) -> list[Fragment]:
         """This rank's share of the groups, still ungraded: `key` names the occasion ('train|12|0')."""
@@ -76,6 +80,8 @@ class Sampler:
         """Grades this rank's samples and golden answers and adds them to its `store`.
 
         Returns the groups' facts, samples in order, and metrics summed over the ranks; both the same on every rank.
+        UserError on all ranks, with a sample and what happened to it, if `max_failed_rounds` times in a row nothing
+        could be graded.
         """
         graded = [
             (number, sample)
@@ -83,9 +89,25 @@ class Sampler:
             for sample in [*fragment.samples, *([fragment.golden] if fragment.golden else [])]
         ]
         metrics = self.grader.grade([(fragments[number].prompt, sample) for number, sample in graded])
-        shares = from_every_rank((tell(graded, store), metrics))
-        groups = hear([fragment.prompt for fragment in fragments], [told for told, _ in shares])
-        return groups, {name: sum(m.get(name, 0.0) for _, m in shares) for name in metrics}
+        shares = from_every_rank((tell(graded, store), metrics, self.grader.failure))
+        groups = hear([fragment.prompt for fragment in fragments], [told for told, _, _ in shares])
+        summed = {name: sum(m.get(name, 0.0) for _, m, _ in shares) for name in metrics}
+        self._check_failures(summed, next((failure for _, _, failure in shares if failure), ""))
+        return groups, summed
+
+    def _check_failures(self, metrics: dict[str, float], first: str) -> None:
+        """Counts a round of which nothing could be graded; UserError when there were too many in a row."""
+        samples = int(metrics["grading/samples"])
+        if samples == 0:
+            return
+        is_failed = samples == sum(metrics[f"grading/{kind}"] for kind in ("timeouts", "crashes", "errors"))
+        self.failed_rounds = self.failed_rounds + 1 if is_failed else 0
+        if self.max_failed_rounds and self.failed_rounds >= self.max_failed_rounds:
+            rounds = f"{self.failed_rounds} rounds in a row" if self.failed_rounds > 1 else "a round"
+            raise UserError(
+                f"phase grade: in {rounds} not one of {samples} samples could be graded "
+                f"(reward.max_failed_rounds); the first: {first}"
+            )
 
     def gather(self, fragments: list[Fragment]) -> list[Group[Sample]]:
         """The groups with all their samples, on every rank: for evaluations, whose answers are written down."""

@@ -14,7 +14,7 @@ from gcpo_mcore.monitor.config import MonitorConfig
 from gcpo_mcore.objective import Algorithm
 from gcpo_mcore.rewarding.config import RewardConfig
 from gcpo_mcore.rollout.config import RolloutConfig
-from gcpo_mcore.run.name import check_run_name
+from gcpo_mcore.run.name import MAX_BYTES, check_name, check_run_name
 from gcpo_mcore.run.rules import correct_older_weights
 
 
@@ -132,6 +132,8 @@ class RunConfig(Config):
             raise UserError(
                 "rollout.sampling.temperature=0: greedy samples of a prompt are all the same; training needs > 0"
             )
+        for name in self.benchmark:
+            check_name(name, "benchmark", "a file of its answers", MAX_BYTES - len(".jsonl"))
         if self.optimizer.final_lr_fraction > 1:
             raise UserError(f"optimizer.final_lr_fraction={self.optimizer.final_lr_fraction} is above 1")
         return self

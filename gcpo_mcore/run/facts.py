@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,14 +19,13 @@ from gcpo_mcore.run.manifest import PACKAGES
 from gcpo_mcore.run.plan import Plan
 
 OF_A_NODE = {"data.cache.folder"}  # a key that may be another on every node
-SECRET = {"rollout.environment", "rollout.arguments"}  # keys whose values nobody prints
 ALL_PACKAGES = (*PACKAGES, "transformers", "tokenizers", "numpy", "sglang")
 BESIDE = ("gcpo_mcore.algorithms", "gcpo_mcore.rewards")  # in a checkout not in the package's own folder
 
 
 def facts(plan: Plan) -> dict[str, str]:
     """All that the ranks of a run need to have in common, by what to call it in a message."""
-    return {**dict(_configuration(plan.resolved)), **plan.inputs, **dict(_programs())}
+    return {**dict(_configuration(plan.resolved, set(plan.config.secret_keys()))), **plan.inputs, **dict(_programs())}
 
 
 def inputs(plan: Plan) -> dict[str, str]:
@@ -46,9 +45,9 @@ def _source(name: str, loaded: Loaded) -> dict[str, str]:
     return {f"the {part} of {name}": digest for part, digest in loaded.prompts.digests().items()}
 
 
-def _configuration(resolved: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _configuration(resolved: dict[str, Any], secret: Collection[str]) -> Iterator[tuple[str, str]]:
     for key, value in flat(resolved):
-        if is_below(key, SECRET):
+        if is_below(key, secret):
             yield key, f"(a value of digest {xxhash.xxh3_64_hexdigest(json.dumps(value, default=str).encode())})"
         elif not is_below(key, OF_A_NODE):
             yield key, str(value)

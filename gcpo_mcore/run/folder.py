@@ -5,7 +5,7 @@ runs/NAME/model/                 config.json and tokenizer of the model (what an
 runs/NAME/metrics.jsonl, tb/     numbers;  rollouts/ the samples of each step;  logs/ the console's lines
 runs/NAME/hf/, hf_step           the last export, and the step that it is of
 runs/NAME/lock, writer.json      who writes into it (gcpo_mcore/run/lock.py)
-runs/NAME/checkpoints/step_000020/{shards/, rank_*.pt, state.json, sampled.safetensors, manifest.json, manifest.sum}
+runs/NAME/checkpoints/step_000020/{shards/, rank_*.json, state.json, sampled.safetensors, manifest.json, manifest.sum}
 """
 
 import json
@@ -95,8 +95,15 @@ class RunFolder:
             self.note_export(0)  # it is made again
 
     def state(self, step: int) -> dict[str, Any]:
-        """The state that `begin_checkpoint` was given for `step`."""
-        return json.loads((self.folder(step) / STATE).read_text())
+        """The state that `begin_checkpoint` was given for `step`. UserError if there is none."""
+        place = self.folder(step) / STATE
+        try:
+            found = json.loads(place.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"{place} cannot be read ({error})") from error
+        if not isinstance(found, dict):
+            raise UserError(f"{place} cannot be read (it holds a {type(found).__name__})")
+        return found
 
     def sampled(self, step: int) -> bytes:
         """The responses that `begin_checkpoint` was given for `step`; empty if there were none."""

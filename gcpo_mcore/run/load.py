@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 from gcpo_mcore.base import last_words, stop
+from gcpo_mcore.base.config import HIDDEN, is_below
 from gcpo_mcore.base.errors import EXIT_CODE, Stopped, UserError, lost_peer, nearest
 from gcpo_mcore.base.files import problem_of
 from gcpo_mcore.base.parent import end_with_torchrun
@@ -35,6 +36,8 @@ from gcpo_mcore.run.config import RunConfig
 from gcpo_mcore.run.search_path import KEY, config_folders, find_config, known_choices
 
 OTHER_RANKS_WAIT_S = 20.0
+SECRET = ("rollout.environment", "rollout.arguments")  # marked so in the engine's Config, which a mistake comes before
+_SECRET_VALUE = re.compile(r"^([+~]*(?:" + "|".join(map(re.escape, SECRET)) + r")(?:\.[^=]*)?=).*", re.DOTALL)
 
 
 def load_config(overrides: list[str]) -> RunConfig:
@@ -54,6 +57,11 @@ def parse(composed: DictConfig) -> RunConfig:
         return RunConfig.model_validate(plain)
     except ValidationError as error:
         raise UserError(_first_problem(error, plain)) from None
+
+
+def shown(overrides: Iterable[str]) -> list[str]:
+    """Overrides as they may be written down: without the values of `SECRET` keys."""
+    return [_SECRET_VALUE.sub(rf"\1{HIDDEN}", override) for override in overrides]
 
 
 def run_tool(task: Callable[[DictConfig], Any], config_name: str = "train") -> None:
@@ -254,9 +262,13 @@ def _first_problem(error: ValidationError, plain: dict) -> str:
         known = [f"{place}.{k}".lstrip(".") for k in parent if k != problem["loc"][-1]]
         return f"unknown key {key}{nearest(key, known)}"
     message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "string_type" and isinstance(problem["input"], bool | int | float):
+    if (
+        problem["type"] == "string_type"
+        and not is_below(key, SECRET)
+        and isinstance(problem["input"], bool | int | float)
+    ):
         message += f"; in quotes it is one: \"{key}='{problem['input']}'\""
-    given = "" if isinstance(problem["input"], dict) else f"={problem['input']}"
+    given = "" if isinstance(problem["input"], dict) or is_below(key, SECRET) else f"={problem['input']}"
     return f"{key}{given}: {message[0].lower()}{message[1:]}" if key else message
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gcpo_mcore.actor.backend import choose_backend
 from gcpo_mcore.actor.layout import Layout, check_layout
+from gcpo_mcore.base.config import hidden
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.files import check_writable
 from gcpo_mcore.data.dataset import Loaded, load_eval, load_train
@@ -26,7 +27,7 @@ if TYPE_CHECKING:  # slow to import, and a mistake in the command line is told w
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked run. `resolved` is its plain form, for the run folder; `checkpoint_step` that of the checkpoint from
+    """A checked run. `resolved` is its plain form; `checkpoint_step` that of the checkpoint from
     which it goes on, 0 for a fresh start, and `inputs` are digests of what it reads; both come with
     gcpo_mcore/run/start.py."""
 
@@ -41,6 +42,11 @@ class Plan:
     folder: RunFolder
     checkpoint_step: int = 0
     inputs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def written(self) -> dict[str, Any]:
+        """`resolved` as the run folder has it: without secrets."""
+        return hidden(self.resolved, set(self.config.secret_keys()))
 
     def sizes(self) -> dict[str, object]:
         """The derived sizes, for the table at the start."""
@@ -151,7 +157,7 @@ def load_tokenizer(folder: str, arch: Architecture) -> "PreTrainedTokenizerBase"
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # none there, files that contradict each other, Python from elsewhere
         raise UserError(f"model.path: no tokenizer in {folder} ({said(error)})") from None
     if tokenizer.vocab_size > arch.vocabulary:

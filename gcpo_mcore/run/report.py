@@ -42,7 +42,7 @@ class Report:
         if not self.is_writer:
             return
         folder = self.plan.folder
-        folder.write_config(self.plan.resolved)
+        folder.write_config(self.plan.written)
         folder.keep_model_files(self.plan.config.model.path)
         metrics = MetricsLog(folder.path, self.settings.tensorboard)
         metrics.truncate_after(done_steps if done_steps else -1)

@@ -58,7 +58,7 @@ def _find_checkpoint(plan: Plan) -> int:
     if found is None:
         raise UserError(f"{folder.path}: no checkpoint is good; remove the folder to start anew")
     check_architecture(found, plan.arch)
-    folder.check_same_run(plan.resolved, set(config.free_keys()), set(config.mappings()))
+    folder.check_same_run(plan.written, set(config.free_keys()), set(config.mappings()))
     step = int(found.name.removeprefix("step_"))
     _check_inputs(plan, step)
     return step

@@ -6,22 +6,21 @@ reading.fill()
 """
 
 import io
-import pickle
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, TensorStorageMetadata
 
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.shards.piece import Piece, overlap
+from gcpo_mcore.shards.unpickling import load_index
 from gcpo_mcore.shards.writing import COMMON, INDEX
 
-_UNREADABLE = (OSError, AttributeError, ImportError, EOFError, TypeError, ValueError, KeyError, IndexError)
+T = TypeVar("T")
 
 
 class _Copy(NamedTuple):
@@ -52,12 +51,17 @@ class Reading:
 
     @torch.no_grad()
     def fill(self) -> None:
-        """Fills the pieces. One stored piece at a time is in host memory beside them. OSError as usual."""
+        """Fills the pieces. One stored piece at a time is in host memory beside them. OSError as usual.
+
+        UserError for bytes that are not the piece that the index says; pieces may be filled by then.
+        """
         for tensor in self._padded:
             tensor.zero_()
         for stored in sorted(self._copies, key=self._order):
             values = self._read(stored)
             for source, target in self._copies[stored]:
+                if tuple(values[source].shape) != tuple(target.shape):
+                    raise UserError(f"{self.shards / self._place(stored).relative_path} has another {stored.fqn}")
                 target.copy_(values[source])
 
     def _plan(self, piece: Piece) -> None:
@@ -75,6 +79,8 @@ class Reading:
             if common := overlap(piece.offset, sizes, chunk.offsets, chunk.sizes):
                 target = piece.tensor.detach()[_shifted(common, piece.offset)]
                 stored = MetadataIndex(piece.key, chunk.offsets)
+                if stored not in self._index.storage_data:
+                    raise UserError(f"{self.shards}: the index does not say where {piece.key} is")
                 self._copies[stored].append(_Copy(_shifted(common, chunk.offsets), target))
                 found += target.numel()
         wanted = overlap(piece.offset, sizes, [0] * len(sizes), there.size)
@@ -92,23 +98,32 @@ class Reading:
         with open(self.shards / place.relative_path, "rb") as file:
             file.seek(place.offset)
             content = file.read(place.length)
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return _loaded(io.BytesIO(content), self.shards / place.relative_path, torch.Tensor)
 
 
 def read_index(shards: Path) -> Metadata:
-    """The index of `shards`. UserError, with the reason, if it cannot be read."""
+    """The index of `shards`, by an allow-list. UserError, with the reason, if it cannot be read."""
     try:
-        return FileSystemReader(shards).read_metadata()
-    except (*_UNREADABLE, pickle.PickleError) as error:
+        return load_index(shards / INDEX)
+    except Exception as error:  # of pickle, which raises whatever the bytes make it meet
         raise UserError(f"{shards / INDEX} cannot be read ({type(error).__name__}: {error})") from error
 
 
 def read_common(shards: Path) -> dict[str, Any]:
     """What of `shards` is no tensor. UserError, with the reason, if it cannot be read."""
+    return _loaded(shards / COMMON, shards / COMMON, dict)
+
+
+def _loaded(source: Path | io.BytesIO, file: Path, kind: type[T]) -> T:
+    """What torch.save wrote, of tensors and plain values only. UserError, naming the file, for anything else."""
     try:
-        return torch.load(shards / COMMON, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.PickleError) as error:
-        raise UserError(f"{shards / COMMON} cannot be read ({type(error).__name__}: {error})") from error
+        found = torch.load(source, map_location="cpu", weights_only=True)
+    except Exception as error:  # of torch, zipfile and pickle
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{file} cannot be read ({type(error).__name__}: {reason})") from error
+    if not isinstance(found, kind):
+        raise UserError(f"{file} cannot be read (it holds a {type(found).__name__})")
+    return found
 
 
 def _shifted(box: Sequence[slice], by: Sequence[int]) -> tuple[slice, ...]:

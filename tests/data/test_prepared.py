@@ -322,3 +322,12 @@ def test_prompts_prepared_by_the_command_are_those_that_a_run_takes(carry, tmp_p
     words[-1] += f"/more data.train.hard.path={tmp_path}/none.jsonl"
     bad = launch("tools/prepare.py", "prompts", *" ".join(words).split(), "--processes", "2")
     assert bad.returncode == EXIT_CODE and "there is no such file or folder" in bad.stderr
+
+
+def test_a_folder_that_others_can_write_into_is_refused(tmp_path):
+    """What is pickled there would run here."""
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(0o770)
+    with pytest.raises(UserError, match=f"{folder}: others may write into it"):
+        preparing.prepare(folder, lambda: [], lambda row: None, lambda: "flat")

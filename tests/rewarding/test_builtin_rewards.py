@@ -94,6 +94,16 @@ def test_one_of_several_references_is_enough(name, settings, response):
         assert score(name, settings, response.format(given), first, other_references=(second,)) == expected
 
 
+READ = [
+    ("10^5", "100000"), ("1.5 x 10^3 of them", "1500"), (r"2\times10^{-2}", "0.02"), ("3*10**2", "300"),
+    ("1 / 3", "1/3"), ("1 1 / 2", "1.5"), ("2½", "2.5"), ("½", "0.5"), (r"\frac{1}{2}", "0.5"),
+    (r"-2\dfrac{1}{2}", "-2.5"),
+]  # fmt: skip
+CUT = [  # a part of what stands there
+    ("10^5", "5"), ("1.5 x 10^3", "3"), ("1 / 3", "3"), ("1 1 / 2", "2"), ("2½", "2"), (r"\frac{1}{2}", "2"),
+    ("5²", "5"), ("2^3", "3"), ("2**3", "3"), ("2^{3}", "2"), ("√3", "3"), (r"\sqrt{3}", "3"),
+    (r"\sqrt[4]{3}", "3"), ("2.5.1", "1"),
+]  # fmt: skip
 NUMERIC = {"extraction": {"name": "last_number"}, "absolute_tolerance": 0.0, "relative_tolerance": 0.0}
 
 
@@ -112,6 +122,8 @@ NUMERIC = {"extraction": {"name": "last_number"}, "absolute_tolerance": 0.0, "re
         ({"relative_tolerance": 0.01}, "99", "100", 1.0),
         ({"relative_tolerance": 0.01}, "-99", "100", 0.0),
         ({"relative_tolerance": 0.01}, "98.9", "100", 0.0),
+        *(({}, text, reference, 1.0) for text, reference in READ),
+        *(({}, text, reference, 0.0) for text, reference in CUT),
         ({}, "about 1e5", "5", 0.0),
         ({}, "about 1e5", "100000", 1.0),
         ({}, "2 1/2", "1/2", 0.0),

@@ -6,9 +6,11 @@ The hostile reward is a distribution of its own, found through its entry point a
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -19,15 +21,17 @@ import yaml
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.rewarding.config import RewardConfig
 from gcpo_mcore.rewarding.grader import Grader
+from gcpo_mcore.rewarding.pool import AttendedClock
 from gcpo_mcore.samples import Prompt, Sample
 from tests.launching import live_processes
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "reward"
 DEADLINE_S = 600.0  # of what has to succeed
 HANGING_DEADLINE_S = 5.0  # where an answer hangs until then, beside others that take no time
+BOTH_DEADLINES = {"deadline_s": HANGING_DEADLINE_S, "wall_deadline_s": HANGING_DEADLINE_S}
 
 HOSTILE = """
-import asyncio, ctypes, os, re, signal, subprocess, sys, time
+import asyncio, ctypes, os, re, signal, socket, subprocess, sys, threading, time
 from gcpo_mcore.base.config import Config
 from gcpo_mcore.base.registry import rewards
 
@@ -70,7 +74,24 @@ class Hostile(Config):
             case "count":
                 with open(answer.columns["file"], "a") as f: f.write("x")
             case "sigint": os.kill(os.getpid(), signal.SIGINT)
+            case "stop": os.kill(os.getpid(), signal.SIGSTOP)
+            case "chatter": chatter()
+            case "chatter later": threading.Timer(0.0, chatter).start()
+            case "close": os.closerange(0, 64)
+            case "connect":
+                socket.create_connection(("127.0.0.1", answer.columns["port"]), timeout=60).close()
+                return 1.0
+            case "environment": return float("SOME_API_KEY" in os.environ)
         return 1.0 if answer.response_text == answer.reference else 0.0
+
+def chatter():
+    # Bytes on every descriptor, in the form of a grade, of a length, and in none.
+    for descriptor in range(1, 64):
+        for said in (b'{"index": 0, "scores": {"hostile": 7.0}}\\n', b"\\0\\0\\0\\x05hello", b"half a line"):
+            try:
+                os.write(descriptor, said)
+            except OSError:
+                pass
 
 def shouted(answers):
     return [float(a.response_text.isupper()) for a in answers]
@@ -89,7 +110,7 @@ async def patient(answers):
 """
 
 HANGING = ["sleep", "deaf", "hold the lock", "backtrack", "child"]
-CRASHING = ["exit", "sys.exit", "segfault", "memory"]
+CRASHING = ["exit", "sys.exit", "segfault", "memory", "close"]
 RAISING = ["raise", "nan", "huge"]
 
 
@@ -123,6 +144,10 @@ def config(**knobs):
         "clip": None,
         "workers": 2,
         "deadline_s": DEADLINE_S,
+        "wall_deadline_s": DEADLINE_S,
+        "network": "auto",
+        "environment": ["TRIED"],
+        "max_failed_rounds": 0,
         "memory_limit_mib": 512,
         "failed_score": -1.0,
         "max_response_chars": 1000,
@@ -165,7 +190,7 @@ def test_many_hostile_answers_at_once_cost_a_deadline_and_themselves(hostile):
     """Every way to hang, and some to crash and to raise: none is tried twice, and all the others are graded."""
     texts = ["good", "exit", "bad", "segfault", "raise"] * 2 + ["good"] * 10 + HANGING
     work = pairs(texts)
-    with Grader(config(deadline_s=HANGING_DEADLINE_S, workers=len(HANGING))) as grader:
+    with Grader(config(**BOTH_DEADLINES, workers=len(HANGING))) as grader:
         metrics = grader.grade(work)
         again = pairs(["good", "bad"] * 4)
         clean = grader.grade(again)
@@ -180,10 +205,132 @@ def test_many_hostile_answers_at_once_cost_a_deadline_and_themselves(hostile):
     assert live_processes() == []
 
 
+CRASHES = {
+    "exit": "the worker ended with code 3",
+    "segfault": "the worker was ended by SIGSEGV",
+    "memory": "out of memory (reward.memory_limit_mib=512)",
+}
+
+
+def test_a_crash_says_why(hostile, caplog):
+    with Grader(config(workers=1)) as grader:
+        for text, reason in CRASHES.items():
+            grader.grade(pairs(["good", text]))
+            assert f"1 distinct answers ended their worker, the first: {reason}" in caplog.text
+            assert grader.failure == f"{reason} (prompt 1, reference 'good', response '{text}')"
+        grader.grade(pairs(["good"]))
+        assert grader.failure == ""
+
+
+@pytest.mark.parametrize("text", ["chatter", "chatter later"])
+def test_what_a_reward_writes_anywhere_shifts_no_grade(hostile, text):
+    """On its output, and on the very socket that the grades go over."""
+    texts = ["good", text, "bad", "good", text, "good", "bad", "bad"] * 4
+    work = pairs(texts)
+    with Grader(config(workers=1)) as grader:
+        metrics = grader.grade(work)
+        again = pairs(texts)
+        grader.grade(again)
+    expected = [float(text == "good") for text in texts]
+    assert [s.reward for _, s in work] == [s.reward for _, s in again] == expected
+    assert metrics["grading/crashes"] == metrics["grading/errors"] == 0
+
+
+def test_a_worker_that_gets_no_time_is_not_late(hostile):
+    """It stands still for longer than its deadline, as on a machine that is busy elsewhere; then it goes on."""
+    deadline_s, stopped = 1.0, threading.Event()
+
+    def go_on(pid):
+        while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
+            time.sleep(0.01)
+        time.sleep(2 * deadline_s)
+        os.kill(pid, signal.SIGCONT)
+        stopped.set()
+
+    work = pairs(["good", "stop", "good"])
+    with Grader(config(workers=1, deadline_s=deadline_s)) as grader:
+        threading.Thread(target=go_on, args=grader.pool.pids()).start()
+        metrics = grader.grade(work)
+    assert stopped.wait(DEADLINE_S) and metrics["grading/timeouts"] == 0
+    assert [(s.reward, s.grading_failed) for _, s in work] == [(1.0, ""), (0.0, ""), (1.0, "")]
+
+
+def test_a_worker_that_stands_still_for_ever_ends_at_the_far_deadline(hostile):
+    """In the middle of an answer, and before it has read the next: megabytes of answers wait to be sent then."""
+    with Grader(config(workers=1, wall_deadline_s=2.0, max_response_chars=10**6)) as grader:
+        work = pairs(["good", "stop"])
+        assert grader.grade(work)["grading/timeouts"] == 1 and work[1][1].grading_failed == "timeout"
+        assert "no grade within 2 s (reward.wall_deadline_s)" in grader.failure
+        grader.grade(pairs(["good"]))  # by the worker in its place, which is up now
+        os.kill(grader.pool.pids()[0], signal.SIGSTOP)
+        large = pairs([f"{number}" + "x" * 10**6 for number in range(4)])
+        metrics = grader.grade(large)  # a stopped worker is nobody's fault: another one gets them
+    assert metrics["grading/timeouts"] == 0 and [s.reward for _, s in large] == [0.0] * 4
+
+
+def test_a_trainer_that_stood_still_finds_nobody_late():
+    """Of a minute in which it was stopped, in or after a wait of 1 s, few seconds count."""
+    times = iter([0.0, 0.5, 60.5, 61.5])
+    clock = AttendedClock(lambda: next(times))
+    counted = []
+    for expected_s in (1.0, 1.0, 1.0):
+        clock.pass_on(expected_s)
+        counted.append(clock.now_s)
+    assert counted == [0.5, 2.5, 3.5]
+
+
+def test_cpu_time_ends_what_computes_for_ever(hostile):
+    work = pairs(["good", "hold the lock", "backtrack", "good"])
+    with Grader(config(workers=1, deadline_s=1.0)) as grader:
+        grader.grade(work)
+        assert "over 1 s of CPU time (reward.deadline_s) (prompt 1" in grader.failure
+    assert [s.grading_failed for _, s in work] == ["", "timeout", "timeout", ""]
+
+
+def test_a_worker_has_few_of_the_trainers_variables(hostile, monkeypatch):
+    monkeypatch.setenv("SOME_API_KEY", "secret")
+    for names, expected in (["TRIED"], 0.0), (["TRIED", "SOME_API_KEY"], 1.0):
+        work = pairs(["environment"])
+        with Grader(config(environment=names)) as grader:
+            grader.grade(work)
+        assert work[0][1].reward == expected
+
+
+@pytest.fixture
+def can_leave_network():
+    """Whether this platform lets a process leave the network: asked in one of its own."""
+    code = "import sys; from gcpo_mcore.rewarding.confinement import leave_network; sys.exit(bool(leave_network()))"
+    return subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_worker_has_no_network_unless_it_is_allowed(hostile, can_leave_network):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        work = pairs(["connect"], port=server.getsockname()[1])
+        with Grader(config(network="allow")) as grader:
+            grader.grade(work)
+        assert work[0][1].reward == 1.0
+        if not can_leave_network:
+            with pytest.raises(UserError, match=r"reward\.network=deny: the network cannot be taken away here"):
+                Grader(config(network="deny")).__enter__()
+            return
+        for network in ("auto", "deny"):
+            work = pairs(["connect", "good"], port=server.getsockname()[1])
+            with Grader(config(network=network)) as grader:
+                grader.grade(work)
+                assert "rewards have no network, unless they say needs_network" in grader.failure
+            assert [s.grading_failed for _, s in work] == ["error", ""]
+
+
+def test_a_reward_that_needs_the_network_is_refused_without():
+    tree = yaml.safe_load((CONFIGS / "remote.yaml").read_text()) | {"network": "deny"}
+    with pytest.raises(UserError, match=r"reward\.network=deny: remote cannot grade without it"):
+        Grader(RewardConfig.model_validate(tree))
+
+
 def test_the_deadline_is_per_answer_not_per_batch(hostile):
     """The first 32 go to the worker at once; 0.2 s each is more than the deadline in all, and none of them is late."""
     work = pairs(["slow"] * 32 + ["good"] * 96)
-    with Grader(config(deadline_s=HANGING_DEADLINE_S, workers=1)) as grader:
+    with Grader(config(**BOTH_DEADLINES, workers=1)) as grader:
         metrics = grader.grade(work)
     assert metrics["grading/timeouts"] == 0 and metrics["grading/seconds"] > 32 * 0.2 > HANGING_DEADLINE_S
 
@@ -241,7 +388,7 @@ def test_a_function_is_a_reward_without_settings(hostile):
 def test_an_async_reward_waits_for_a_batch_at_once_and_a_hanging_answer_costs_itself(hostile):
     part = {"weight": 1.0, "gate": None, "settings": {}}
     both = {"patient": part, "hostile": part}
-    with Grader(config(parts=both, workers=1, deadline_s=HANGING_DEADLINE_S)) as grader:
+    with Grader(config(parts=both, workers=1, **BOTH_DEADLINES)) as grader:
         samples = pairs([f"one of 8: {i}" for i in range(32)])  # they go to the worker by eight
         assert grader.grade(samples)["grading/timeouts"] == 0
         assert {s.reward for _, s in samples} == {0.5}

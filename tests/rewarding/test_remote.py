@@ -171,7 +171,8 @@ def test_the_circuit_opens_and_closes_again(monkeypatch):
 
 def through_the_pool(url, count, **knobs):
     """Grades that many answers by one worker; (metrics, samples)."""
-    tree = load_config(["reward=remote", "reward.workers=1"]).reward.model_dump(mode="json") | {"deadline_s": 1900.0}
+    tree = load_config(["reward=remote", "reward.workers=1"]).reward.model_dump(mode="json")
+    tree["wall_deadline_s"] = 1900.0
     tree["parts"]["remote"]["settings"] |= {"url": url, "timeout_s": 600.0} | knobs
     prompt = Prompt("p", "s", "2+2?", [1], "4")
     samples = [Sample(i, [1], str(i)) for i in range(count)]

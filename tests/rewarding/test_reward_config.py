@@ -61,9 +61,9 @@ def test_the_sum_is_clipped_and_the_parts_are_not(bonus, expected):
 
 def test_a_deadline_shorter_than_the_parts_own_time_is_refused():
     tree = load_config(["reward=remote"]).reward.model_dump(mode="json")
-    with pytest.raises(UserError, match=r"reward\.deadline_s=16\.5: by their settings the parts may take 16\.5 s"):
-        RewardConfig.model_validate(tree | {"deadline_s": 16.5})
-    RewardConfig.model_validate(tree | {"deadline_s": 16.6})
+    with pytest.raises(UserError, match=r"reward\.wall_deadline_s=16\.5: by their settings the parts may take 16\.5 s"):
+        RewardConfig.model_validate(tree | {"wall_deadline_s": 16.5})
+    RewardConfig.model_validate(tree | {"wall_deadline_s": 16.6})
 
 
 def test_a_closed_gate_silences_a_part():

@@ -14,6 +14,7 @@ from pathlib import Path
 
 FOLDER = Path(sys.argv[1])
 WORKERS: dict[str, str] = {}  # id -> address
+KEYS: dict[str, str] = {}  # by address
 TURN = itertools.count()
 
 
@@ -22,7 +23,8 @@ def forward(path: str, body: bytes) -> tuple[int, bytes]:
     workers = list(WORKERS.values())
     if not workers:
         return 503, b'{"error": "no workers"}'
-    request = urllib.request.Request(workers[next(TURN) % len(workers)] + path, body)
+    address = workers[next(TURN) % len(workers)]
+    request = urllib.request.Request(address + path, body, {"Authorization": f"Bearer {KEYS.get(address)}"})
     try:
         with urllib.request.urlopen(request, timeout=600) as reply:
             return reply.status, reply.read()
@@ -47,7 +49,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.path == "/workers":
-            WORKERS[f"w{next(TURN)}"] = json.loads(body)["url"]
+            told = json.loads(body)
+            WORKERS[f"w{next(TURN)}"] = told["url"]
+            KEYS[told["url"]] = told.get("api_key", "")
             self.say(202, b"{}")
         elif self.path == "/generate":
             self.say(*forward(self.path, body))

@@ -27,6 +27,7 @@ LOCK = threading.Lock()
 ABORTED: dict[str, threading.Event] = {}  # by request, of a server that takes its time
 RELEASES = {"old": "0.5.20", "ancient": "0.5.9", "new": "0.6.0"}
 COMPILED = threading.Event()
+KEY = os.environ.get("FAKE_KEY")  # asked for by all but the health checks
 STATE = {"asked": 0, "checks": 0, "version": "default", "updating": False}
 GPU = os.environ.get("FAKE_GPU")  # a folder; FAKE_BYTES: what the server holds there, "weights=100 kv_cache=300"
 BYTES = {tag: int(size) for tag, size in (one.split("=") for one in os.environ.get("FAKE_BYTES", "").split())}
@@ -72,7 +73,17 @@ def cut(answer: dict) -> dict:
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
+    def is_refused(self) -> bool:
+        """Answers whoever has not the key."""
+        if KEY is None or self.path.startswith("/health") or self.headers["Authorization"] == f"Bearer {KEY}":
+            return False
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.say({"error": "Unauthorized"}, status=401)
+        return True
+
     def do_GET(self):
+        if self.is_refused():
+            return
         BOOKS.note(self.path)
         if self.path == "/server_info":
             device = "cpu" if FAULT == "old" else "cuda"
@@ -91,6 +102,8 @@ class Handler(BaseHTTPRequestHandler):
         return self.say(None)
 
     def do_POST(self):
+        if self.is_refused():
+            return
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         BOOKS.note(self.path)
         path, _, query = self.path.partition("?")

@@ -137,7 +137,7 @@ def test_kill_in_a_checkpoint_and_resume_is_bitwise(carry, tmp_path, whole, whol
         )
         assert mine.keys() == expected.keys()
         # But for the states of Python's and numpy's global generators, which nothing uses.
-        assert {name for name in mine if mine[name] != expected[name]} <= {"rank_00000.pt"}
+        assert {name for name in mine if mine[name] != expected[name]} <= {"rank_00000.json"}
 
 
 def test_stop_fail_and_resume_is_bitwise(carry, tmp_path, whole):
@@ -178,11 +178,11 @@ def test_the_rank_that_reads_the_damage_names_it(carry, tmp_path):
     run(TRAIN, *options(carry, tmp_path, 5, "trainer.stop_at_step=4", *two), processes=2)
     steps = tmp_path / "r/checkpoints"
     flip_a_bit(steps / "step_000004/shards/__1_1.distcp")
-    flip_a_bit(steps / "step_000002/rank_00001.pt")
+    flip_a_bit(steps / "step_000002/rank_00001.json")
     done = launch(TRAIN, *options(carry, tmp_path, 5, *two), processes=2)
     assert done.returncode != 0
     assert "step_000004 is left out: rank 1: shards/__1_1.distcp is damaged" in done.stderr
-    assert "step_000002: rank 1: rank_00001.pt is damaged; no older checkpoint is good" in done.stderr
+    assert "step_000002: rank 1: rank_00001.json is damaged; no older checkpoint is good" in done.stderr
 
 
 def test_resume_at_another_layout(carry, tmp_path, whole):

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from gcpo_mcore.base import platform
-from gcpo_mcore.base.config import Free
+from gcpo_mcore.base.config import Free, Secret
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.registry import transports
 from gcpo_mcore.rollout.config import EngineMemory, RolloutConfig
@@ -14,6 +14,7 @@ from gcpo_mcore.rollout.sglang.server import is_local
 # Of a server's process on each of its GPUs, for good: CUDA's context, CUDA graphs, NCCL's buffers. Not measured.
 CONTEXT_BYTES = 3 * 2**29
 PREFILL_TOKENS = 8192  # that SGLang reads at a time on a large GPU
+API_KEY = "api-key"  # the argument of launch_server
 LOGIT_BYTES = 12  # of a draw, for each token of the vocabulary: logits, probabilities and their sum, in fp32
 
 
@@ -25,6 +26,9 @@ class SglangConfig(RolloutConfig):
 
     memory_saver: servers here leave the GPU to the actor while it trains; None: they do if they do not sample then.
 
+    api_key_variable: the environment variable that has the key of `servers` and `router`; the run's own servers have
+    one of their own (keys.py).
+
     Where the servers are and how they are reached is free: a continuation may have others.
     """
 
@@ -35,8 +39,9 @@ class SglangConfig(RolloutConfig):
     start_servers: Free[NonNegativeInt]
     tensor_parallel: Free[PositiveInt]
     python: Free[str | None]
-    arguments: Free[dict[str, str | int | float | bool | None]]
-    environment: Free[dict[str, str]]
+    arguments: Free[Secret[dict[str, str | int | float | bool | None]]]
+    environment: Free[Secret[dict[str, str]]]
+    api_key_variable: Free[str | None]
     restarts: Free[NonNegativeInt]
     start_command: Free[str | None]
     memory_saver: Free[bool | None]
@@ -82,6 +87,8 @@ class SglangConfig(RolloutConfig):
             raise UserError("rollout.start_command starts rollout.servers again; the run's own need none")
         if self.router and not self.servers:
             raise UserError("rollout.router needs rollout.servers, the servers behind it: weights go to each of them")
+        if self.api_key_variable and not self.servers:
+            raise UserError("rollout.api_key_variable is for rollout.servers; the run's own have a key of their own")
         if self.memory_saver and not self.start_servers:
             raise UserError("rollout.memory_saver is for servers on the trainer's own GPUs (rollout.start_servers)")
         if self.transport == "distributed" and self.start_servers and platform.HAS_CUDA:

@@ -12,6 +12,7 @@ from gcpo_mcore.rollout.sglang.config import SglangConfig
 from gcpo_mcore.rollout.sglang.dispatch import Dispatch
 from gcpo_mcore.rollout.sglang.fleet import Fleet
 from gcpo_mcore.rollout.sglang.job import Work
+from gcpo_mcore.rollout.sglang.keys import others_key
 from gcpo_mcore.rollout.sglang.replies import Form
 from gcpo_mcore.rollout.sglang.router import Router
 from gcpo_mcore.rollout.sglang.server import Server, ServerLost
@@ -34,7 +35,7 @@ class Coordinator:
 
     def __init__(self, config: SglangConfig, fleet: Fleet, form: Callable[[Sampling], Form]):
         self.config, self.fleet, self.form = config, fleet, form
-        self.router = Router(config.router, config.sync_deadline_s) if config.router else None
+        self.router = Router(config.router, config.sync_deadline_s, key=others_key(config)) if config.router else None
         self.under_way: list[Work] = []  # begun and not finished
         self.asking: dict[Work, Asking] = {}  # of those under way; one that failed stays until `is_answered` says so
         self.leftovers: Leftovers = {}  # with rollout.partial, of prompts that come again

@@ -20,6 +20,7 @@ from gcpo_mcore.rollout.sglang.config import SglangConfig
 from gcpo_mcore.rollout.sglang.coordinator import Coordinator
 from gcpo_mcore.rollout.sglang.fleet import Fleet
 from gcpo_mcore.rollout.sglang.job import SglangJob
+from gcpo_mcore.rollout.sglang.keys import own_key
 from gcpo_mcore.rollout.sglang.node import NodeServers, leads_another_node
 from gcpo_mcore.rollout.sglang.push import SyncTimes
 from gcpo_mcore.rollout.sglang.replies import Form
@@ -61,11 +62,13 @@ class SglangEngine(Engine):
         fleet = node = None
         logs = Path(self.config.log_folder)
         free = from_every_rank(platform.free_device_bytes())  # the actor has left what it can
+        key = from_rank_0(own_key(self.config))
         if self.config.start_servers and leads_another_node():
-            node = NodeServers(self.config, model_folder, dtype, logs, free)
+            node = NodeServers(self.config, model_folder, dtype, logs, free, key)
         kept = from_every_rank(node.addresses() if node else [])
         if dist.get_rank() == 0:
-            fleet = Fleet(self.config, model_folder, dtype, logs, [one for of_rank in kept for one in of_rank], free)
+            addresses = [one for of_rank in kept for one in of_rank]
+            fleet = Fleet(self.config, model_folder, dtype, logs, addresses, free, key)
         if node:
             node.wait()
         dist.barrier()

@@ -10,6 +10,7 @@ import torch
 from gcpo_mcore.base import platform
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.rollout.sglang.config import SglangConfig
+from gcpo_mcore.rollout.sglang.keys import others_key
 from gcpo_mcore.rollout.sglang.pairs import check_pair
 from gcpo_mcore.rollout.sglang.process import POLL_S, ServerProcess, free_bytes
 from gcpo_mcore.rollout.sglang.server import Server, ServerLost
@@ -23,7 +24,8 @@ class Fleet:
 
     Another's server that was lost is looked at again before each sync; one of the run's own is started anew, and
     another's where there is a command for it, up to `restarts` times. Those that the run's other nodes keep alive
-    (`kept`: address and first rank) are servers elsewhere. `free` has every rank's free bytes of its GPU.
+    (`kept`: address and first rank) are servers elsewhere. `free` has every rank's free bytes of its GPU, `key` is that
+    of the servers that the run starts, here and there.
     """
 
     def __init__(
@@ -34,12 +36,14 @@ class Fleet:
         logs: Path,
         kept: Sequence[tuple[str, int]] = (),
         free: Sequence[int | None] = (),
+        key: str | None = None,
     ):
+        self.key, others = key, others_key(config)
         self.config, self.model_folder, self.dtype, self.logs, self.free = config, model_folder, dtype, logs, free
         self.processes: list[ServerProcess] = []
         self.restarts_left: list[int] = []
-        self.kept = [Server(url, config.sync_deadline_s, first_rank) for url, first_rank in kept]
-        self.others = [Server(url, config.sync_deadline_s) for url in config.servers] + self.kept
+        self.kept = [Server(url, config.sync_deadline_s, first_rank, key) for url, first_rank in kept]
+        self.others = [Server(url, config.sync_deadline_s, key=others) for url in config.servers] + self.kept
         self.starter = Starter(config.start_command, config.restarts, logs / "start_command.log")
         self.serving: list[Server] = []
         self.lost_count = self.restart_count = 0
@@ -57,7 +61,7 @@ class Fleet:
         self.logs.mkdir(parents=True, exist_ok=True)
         output = self.logs / f"sglang_{number}.log"
         free = free_bytes(self.free, number * self.config.tensor_parallel, self.config.tensor_parallel)
-        return ServerProcess(self.config, self.model_folder, self.dtype, number, output, free_bytes=free)
+        return ServerProcess(self.config, self.model_folder, self.dtype, number, output, free_bytes=free, key=self.key)
 
     def lose(self, server: Server, reason: str) -> None:
         """Gives up a server until the next sync; one of the run's own is ended and started anew."""

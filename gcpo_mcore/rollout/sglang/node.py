@@ -30,8 +30,15 @@ class NodeServers:
     """
 
     def __init__(
-        self, config: SglangConfig, model_folder: str, dtype: str, logs: Path, free: Sequence[int | None] = ()
+        self,
+        config: SglangConfig,
+        model_folder: str,
+        dtype: str,
+        logs: Path,
+        free: Sequence[int | None] = (),
+        key: str | None = None,
     ):
+        self.key = key
         self.config, self.model_folder, self.dtype, self.logs, self.free = config, model_folder, dtype, logs, free
         self.host = own_address(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
         self.processes = [self._start(number) for number in range(config.start_servers)]
@@ -66,6 +73,7 @@ class NodeServers:
             port=port,
             first_rank=first_rank,
             free_bytes=free_bytes(self.free, first_rank, self.config.tensor_parallel),
+            key=self.key,
         )
 
     def rest(self) -> None:

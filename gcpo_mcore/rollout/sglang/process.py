@@ -17,8 +17,8 @@ from gcpo_mcore.base import platform
 from gcpo_mcore.base.background import child_environment
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.hf.architecture import read_architecture
-from gcpo_mcore.rollout.sglang import guard
-from gcpo_mcore.rollout.sglang.config import CONTEXT_BYTES, SglangConfig
+from gcpo_mcore.rollout.sglang import guard, serve
+from gcpo_mcore.rollout.sglang.config import API_KEY, CONTEXT_BYTES, SglangConfig
 from gcpo_mcore.rollout.sglang.server import Server
 
 POLL_S = 0.5
@@ -33,7 +33,7 @@ class ServerProcess:
 
     It listens at `host` and `port` (None: a free one). `first_rank` is the run's rank on its first GPU. It gets the
     memory that SglangConfig.memory counts, of the `free_bytes` that each of its GPUs has; None: it is not known.
-    Its end comes with that of the thread that starts it, which should last.
+    Its end comes with that of the thread that starts it, which should last. With a `key` it listens to nobody else.
     """
 
     def __init__(
@@ -47,11 +47,12 @@ class ServerProcess:
         port: int | None = None,
         first_rank: int | None = None,
         free_bytes: int | None = None,
+        key: str | None = None,
     ):
         self.config, self.number, self.log = config, number, log
         self.port = port or _free_port()
         self.first_rank = number * config.tensor_parallel if first_rank is None else first_rank
-        self.server = Server(f"http://{host}:{self.port}", config.sync_deadline_s, self.first_rank)
+        self.server = Server(f"http://{host}:{self.port}", config.sync_deadline_s, self.first_rank, key)
         arch = read_architecture(model_folder)
         options = {
             "model-path": model_folder,
@@ -67,12 +68,12 @@ class ServerProcess:
             "max-total-tokens": config.cache_tokens(config.max_prompt_tokens, arch.max_positions),
             "mem-fraction-static": static_fraction(config.working_bytes(arch, _bytes_of(dtype)), free_bytes),
             "enable-return-routed-experts": config.replay_routing,
-            **config.arguments,
+            **{name: value for name, value in config.arguments.items() if name != API_KEY},
         }
         python = config.python or sys.executable
         if shutil.which(python) is None:
             raise UserError(f"rollout.python={python}: there is no such interpreter")
-        command = [sys.executable, guard.__file__, str(os.getpid()), python, "-m", "sglang.launch_server"]
+        command = [sys.executable, guard.__file__, str(os.getpid()), python, serve.__file__]
         for name, value in options.items():
             if value not in (False, None):
                 command += [f"--{name}"] + ([] if value is True else [str(value)])
@@ -80,12 +81,13 @@ class ServerProcess:
         with open(log, "ab") as out:
             self.process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=out,
                 env=kept | config.environment,
                 start_new_session=True,  # one process group, to be ended as one
             )
+        _tell(self.process, f"{key or ''}\n")
         self.deadline = time.monotonic() + config.start_deadline_s
 
     @property
@@ -133,6 +135,13 @@ def static_fraction(working_bytes: int, free_bytes: int | None) -> float | None:
         return None
     left = 1 - (working_bytes + CONTEXT_BYTES + TRAINER_BYTES) / free_bytes
     return int(max(left, SMALLEST_FRACTION) * 1000) / 1000
+
+
+def _tell(process: subprocess.Popen, line: str) -> None:
+    """Gives a process its standard input, which is fewer bytes than a pipe holds."""
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError), process.stdin:  # it ended at once; `problem` will say why
+        process.stdin.write(line.encode())
 
 
 def _bytes_of(dtype: str) -> int:

@@ -12,7 +12,7 @@ class Router(Server):
         for worker in self._workers():
             if worker["url"].rstrip("/") == server.url:
                 try:
-                    delete(f"{self.url}/workers/{worker['id']}", self.deadline_s, may_be_empty=True)
+                    delete(f"{self.url}/workers/{worker['id']}", self.deadline_s, self.headers, may_be_empty=True)
                 except HttpFailure as failure:
                     raise ServerLost(str(failure), self) from None
 
@@ -21,7 +21,8 @@ class Router(Server):
         known = {worker["url"].rstrip("/") for worker in self._workers()}
         for server in servers:
             if server.url not in known:
-                self.call("/workers", {"url": server.url, "worker_type": "regular"})
+                own = {"api_key": server.key} if server.key else {}
+                self.call("/workers", {"url": server.url, "worker_type": "regular", **own})
 
     def _workers(self) -> list[dict]:
         return self._read("/workers", "/workers")["workers"]

@@ -16,6 +16,7 @@ FIRST_KNOWN, LAST_KNOWN = (0, 5, 17), (0, 5, 23)
 FIRST_WITH_UPDATE_SESSION = (0, 5, 21)  # tensor and distributed updates stand between begin and end since then
 FIRST_WITH_CPU_CHECKSUMS = (0, 5, 23)  # before it, a server sums its weights on CUDA only
 
+UNAUTHORISED = 401  # the HTTP status
 MEMORY = ("kv_cache", "weights", "cuda_graph")  # the tags of what a server can give back of a GPU
 
 log = logging.getLogger(__name__)
@@ -70,10 +71,11 @@ class ServerInfo:
 
 class Server:
     """An address and what is known of the server behind it. `first_rank`: the run's rank on its first GPU; None if it
-    has GPUs of its own."""
+    has GPUs of its own. `key`: what it wants to hear before it does anything, if it does."""
 
-    def __init__(self, url: str, deadline_s: float, first_rank: int | None = None):
+    def __init__(self, url: str, deadline_s: float, first_rank: int | None = None, key: str | None = None):
         self.url, self.deadline_s, self.first_rank = url.rstrip("/"), deadline_s, first_rank
+        self.key, self.headers = key, {"Authorization": f"Bearer {key}"} if key else {}
         self.losses = 0  # how often it was given up
         self.is_updating = False
         self.released: set[str] = set()  # of MEMORY, what it gave back and did not get again
@@ -96,27 +98,33 @@ class Server:
     def call(self, path: str, payload: dict[str, Any] | None = None) -> Any:
         """The reply to a control request. ServerLost if there is none, or if it reports a failure."""
         try:
-            reply = post(self.url + path, payload or {}, self.deadline_s, may_be_empty=True)
+            reply = post(self.url + path, payload or {}, self.deadline_s, self.headers, may_be_empty=True)
         except HttpFailure as failure:
-            raise ServerLost(str(failure), self) from None
+            raise self._lost(failure) from None
         if isinstance(reply, dict) and reply.get("success") is False:
             raise ServerLost(f"{self.url}{path}: {reply.get('message') or reply}", self)
         return reply
 
     def _read(self, path: str, older_path: str) -> dict[str, Any]:
         try:
-            return get(self.url + path, self.deadline_s)
+            return get(self.url + path, self.deadline_s, self.headers)
         except HttpFailure as failure:
             if failure.status != 404 or path == older_path:
-                raise ServerLost(str(failure), self) from None
+                raise self._lost(failure) from None
         return self._read(older_path, older_path)
+
+    def _lost(self, failure: HttpFailure) -> Exception:
+        """A ServerLost; a UserError where it wants a key that it does not get: it will not change its mind."""
+        if failure.status == UNAUTHORISED:
+            return UserError(f"rollout: {failure}: it wants an API key, or another one (rollout.api_key_variable)")
+        return ServerLost(str(failure), self)
 
     def is_up(self, timeout_s: float) -> bool:
         """Whether it can generate now. One that has released memory is only asked for its settings: the health check
         runs a forward pass, which would kill it."""
         path = "/server_info" if self.released else "/health_generate"
         try:
-            get(self.url + path, timeout_s, may_be_empty=True)
+            get(self.url + path, timeout_s, self.headers, may_be_empty=True)
         except HttpFailure:
             return False
         return True
@@ -197,7 +205,8 @@ class Server:
         """The reply of /generate to one request. ServerLost for anything but a whole reply in time."""
         try:
             timeout = aiohttp.ClientTimeout(total=timeout_s)
-            async with http.post(self.url + "/generate", json=payload, timeout=timeout) as reply:
+            asked = http.post(self.url + "/generate", json=payload, headers=self.headers, timeout=timeout)
+            async with asked as reply:
                 if reply.status != 200:
                     said = " ".join((await reply.text())[:300].split())
                     raise ServerLost(f"{self.url}/generate: status {reply.status} {said}", self)
@@ -211,14 +220,15 @@ class Server:
         """Ends a request, if it has it, which is then answered with what there is."""
         with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError):
             timeout = aiohttp.ClientTimeout(total=self.deadline_s)
-            async with http.post(self.url + "/abort_request", json={"rid": name}, timeout=timeout) as reply:
+            url, payload = self.url + "/abort_request", {"rid": name}
+            async with http.post(url, json=payload, headers=self.headers, timeout=timeout) as reply:
                 await reply.read()
 
     async def answers(self, http: aiohttp.ClientSession, timeout_s: float) -> bool:
         """`is_up`, beside running requests."""
         try:
             timeout = aiohttp.ClientTimeout(total=timeout_s)
-            async with http.get(self.url + "/health_generate", timeout=timeout) as reply:
+            async with http.get(self.url + "/health_generate", headers=self.headers, timeout=timeout) as reply:
                 return reply.status == 200
         except (TimeoutError, aiohttp.ClientError, OSError):
             return False
