@@ -18,7 +18,7 @@ import torch
 
 from gcpo_mcore.actor import hf_mapping
 from gcpo_mcore.actor.actor import Actor
-from gcpo_mcore.actor.config import ModelConfig
+from gcpo_mcore.actor.config import ALL_WEIGHTS, ModelConfig
 from gcpo_mcore.actor.layout import check_layout
 from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.batch import Batch
@@ -61,8 +61,8 @@ def main() -> None:
         layout = check_layout(config.parallel, arch)
         start_parallel(layout, seed=0)
         actor = Actor(
-            ModelConfig(path=folder, dtype="float32"), arch, config.parallel, layout, config.optimizer,
-            temperature=1.0, sequences_per_microbatch=4, tokens_per_microbatch=None,
+            ModelConfig(path=folder, dtype="float32", adapter=ALL_WEIGHTS), arch, config.parallel, layout,
+            config.optimizer, temperature=1.0, sequences_per_microbatch=4, tokens_per_microbatch=None,
         )  # fmt: skip
         batch = make_batch(args.rows, args.longest)
         old_logp = actor.score(batch)

@@ -7,6 +7,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 
 from gcpo_mcore.actor import groups, hf_mapping
+from gcpo_mcore.actor.adapter import Merge
 from gcpo_mcore.actor.backend import choose_backend
 from gcpo_mcore.actor.config import ActorConfig, ModelConfig, OptimizerConfig, ParallelConfig
 from gcpo_mcore.actor.cutting import Cut, split
@@ -161,13 +162,13 @@ class Actor:
     # --- weights -----------------------------------------------------------------------------------------------
 
     def export(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """(Hugging Face name, full tensor) of every weight, streamed to every rank.
+        """(Hugging Face name, full tensor) of every weight, an adapter merged into it, streamed to every rank.
 
         Brings an offloaded actor's weights back, and nothing else: an engine may ask for them again in its own turn.
         """
         self._offloader.onload(only_weights=True)
         self._gather.end()
-        return hf_mapping.export(self._stage.chunks, self.arch)
+        return hf_mapping.export(self._stage.chunks, self.arch, Merge(self._stage.chunks))
 
     def _head(self) -> LogProbHead:
         return LogProbHead(self.arch.vocabulary, self.temperature, self.logits_per_chunk, self._gather)

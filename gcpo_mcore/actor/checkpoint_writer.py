@@ -53,7 +53,7 @@ class CheckpointWriter:
             weights, states = list(_weights(stage)), list(_states(stage))
             self._objects = list(objects(stage.chunks))
         self._files = [[_copied(piece) for piece in of] if is_snapshot else of for of in (weights, states)]
-        self._common = common_state(stage.optimizer)
+        self._common = common_state(stage.optimizer) | ({"adapter": stage.adapted} if stage.adapted else {})
         self._random_states = {
             "torch": torch.get_rng_state(), "numpy": np.random.get_state(), "python": random.getstate(),
         }  # fmt: skip

@@ -72,7 +72,8 @@ class _ChunkedHead(torch.autograd.Function):
         hidden, weight, log_total, entropy, is_mine, local, kept = ctx.saved_tensors
         temperature, real, tokens = ctx.cuts
         grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32)  # chunks are summed in fp32
+        is_frozen = not ctx.needs_input_grad[1]
+        grad_weight = None if is_frozen else torch.zeros_like(weight, dtype=torch.float32)  # chunks are summed in fp32
         for chunk in _chunks(len(hidden), tokens):
             total = log_total[chunk].unsqueeze(1)
             z = _scaled_logits(hidden[chunk], weight, temperature, real) if kept is None else kept
@@ -84,8 +85,9 @@ class _ChunkedHead(torch.autograd.Function):
             grad.scatter_add_(1, local[chunk].unsqueeze(1), (grad_logp[chunk] * is_mine[chunk]).unsqueeze(1))
             grad = grad.div_(temperature).to(weight.dtype)
             grad_hidden[chunk] = grad @ weight
-            grad_weight += grad.T @ hidden[chunk]
-        return grad_hidden, grad_weight.to(weight.dtype), None, None, None, None, None
+            if grad_weight is not None:
+                grad_weight += grad.T @ hidden[chunk]
+        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None, None, None, None
 
 
 def _chunks(n: int, tokens: int) -> list[slice]:

@@ -26,14 +26,15 @@ from gcpo_mcore.batch import Batch
 from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.run.load import load_config
 from gcpo_mcore.run.setup import process_group
-from tests.actor.worker import OPTIMIZER, deal, parallel_of, ready
+from tests.actor.worker import OPTIMIZER, adapter_of, deal, parallel_of, ready
 
 
 def build(model: str, options: dict[str, str], offload: str) -> Actor:
     arch, parallel = read_architecture(model), parallel_of(options)
     return Actor(
-        ModelConfig(path=model, dtype=options.get("dtype", "float32")), arch, parallel, check_layout(parallel, arch),
-        OPTIMIZER, temperature=1.0, sequences_per_microbatch=4, tokens_per_microbatch=None,
+        ModelConfig(path=model, dtype=options.get("dtype", "float32"), adapter=adapter_of(options)), arch, parallel,
+        check_layout(parallel, arch), OPTIMIZER, temperature=1.0, sequences_per_microbatch=4,
+        tokens_per_microbatch=None,
         settings=ActorConfig(backend="local", offload=offload),
     )  # fmt: skip
 

@@ -1,0 +1,64 @@
+"""Where an adapter's A and B lie in a checkpoint: `adapter.LAYER.A` and `.B`, by the layer's Hugging Face name, whole.
+
+A checkpoint of an adapter has these, their optimizer state, and what it is `described` by, but no weight of its base.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from megatron.core import parallel_state
+from megatron.core.dist_checkpointing.mapping import ShardedTensor
+from megatron.core.models.gpt import GPTModel
+
+from gcpo_mcore.actor.adapter import adapters
+from gcpo_mcore.actor.adapter_layers import Factor, LinearAdapter
+from gcpo_mcore.actor.config import LoraAdapter
+from gcpo_mcore.actor.hf_mapping import hf_shapes
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.hf import lora
+from gcpo_mcore.hf.architecture import Architecture
+
+
+def key(layer: str, kind: str) -> str:
+    """The name of a layer's A or B in a checkpoint."""
+    return f"adapter.{layer}.{kind}"
+
+
+def described(config: LoraAdapter, arch: Architecture, base: str) -> dict[str, Any]:
+    """What a checkpoint says of an adapter whose base has the checksum `base` (hf_mapping.HfWeights)."""
+    layers = sorted(lora.targets_of(list(hf_shapes(arch)), config.targets))
+    return {"rank": config.rank, "alpha": config.alpha, "rslora": config.rslora, "layers": layers, "base": base}
+
+
+def check_described(there: dict[str, Any], mine: dict[str, Any], model: str) -> None:
+    """UserError if a checkpoint's adapter is not that of this actor, or of another base than the folder `model`."""
+    if there == mine:
+        return
+    if not there or not mine:
+        raise UserError(f"it has {'an adapter' if there else 'no adapter'}, model/adapter={'lora' if mine else 'none'}")
+    if there.get("base") != mine["base"]:
+        raise UserError(
+            f"its adapter is of another base: one of weights with checksum {there.get('base')}, those of "
+            f"model.path={model} have {mine['base']}"
+        )
+    key = next(key for key, value in mine.items() if there.get(key) != value)
+    raise UserError(f"its adapter has another {key} than model.adapter")
+
+
+def adapter_places(chunks: Sequence[GPTModel]) -> Iterator[ShardedTensor]:
+    """The place of every A and B of a stage's chunks. Runs inside `platform.megatron()`."""
+    for adapter in adapters(chunks):
+        for factor in adapter.factors():
+            yield _place(adapter, factor)
+
+
+def _place(adapter: LinearAdapter, factor: Factor) -> ShardedTensor:
+    tensor = parallel_state.get_tensor_model_parallel_rank()
+    size = parallel_state.get_tensor_model_parallel_world_size()
+    if adapter.is_expert:
+        replica = (0, 0, parallel_state.get_expert_data_parallel_rank())
+    else:
+        is_cut = factor.axis is not None
+        replica = (0, 0 if is_cut else tensor, parallel_state.get_data_parallel_rank(with_context_parallel=True))
+    offsets = [] if factor.axis is None else [(factor.axis, tensor, size)]
+    return ShardedTensor.from_rank_offsets(key(factor.layer, factor.kind), factor.part, *offsets, replica_id=replica)

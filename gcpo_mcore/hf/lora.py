@@ -1,0 +1,60 @@
+"""Low-rank adapters (LoRA, arXiv 2106.09685) as numbers: what one adds to a linear layer's weight W [out, in].
+
+    W + s B A        A [r, in], B [out, r]; s = alpha / r, or alpha / sqrt(r) (rsLoRA, arXiv 2312.03732)
+
+B is 0 at the start, so the adapted layer is then the layer.
+"""
+
+import math
+
+import torch
+import xxhash
+
+# Layers by the last part of their Hugging Face name; 'experts' stands for the three of every expert.
+ATTENTION, MLP, EXPERTS = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj"), "experts"
+
+
+def scale(rank: int, alpha: float, is_rank_stabilised: bool) -> float:
+    """s of the equation above."""
+    return alpha / (math.sqrt(rank) if is_rank_stabilised else rank)
+
+
+def merged(weight: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+    """weight + delta, added in fp32 or wider and rounded once to the weight's type."""
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    return (weight.to(wide) + delta.to(wide)).to(weight.dtype)
+
+
+def product(a: torch.Tensor, b: torch.Tensor, factor: float) -> torch.Tensor:
+    """s B A [out, in] in fp32 or wider."""
+    wide = torch.promote_types(a.dtype, torch.float32)
+    return (b.to(wide) @ a.to(wide)).mul_(factor)
+
+
+def starting_a(name: str, rank: int, in_features: int, seed: int) -> torch.Tensor:
+    """A [r, in] fp32 of the layer `name` at the start, on the CPU: uniform within 1 / sqrt(in), as peft's; the same at
+    every layout."""
+    generator = torch.Generator().manual_seed(xxhash.xxh3_64_intdigest(f"{seed} {name}".encode()) % 2**63)
+    return torch.empty(rank, in_features).uniform_(-1, 1, generator=generator).div_(math.sqrt(in_features))
+
+
+def targets_of(names: list[str], wanted: str | list[str]) -> set[str]:
+    """Those of the architecture's weights `names` that are adapted: the layers' names, without '.weight'.
+
+    wanted: 'all-linear', or some of `ATTENTION`, `MLP` (of dense models) and 'experts'.
+    """
+    found = set()
+    for name in names:
+        layer, _, kind = name.rpartition(".")
+        target = target_of(layer)
+        if kind == "weight" and target and (wanted == "all-linear" or target in wanted):
+            found.add(layer)
+    return found
+
+
+def target_of(layer: str) -> str | None:
+    """What a layer is called among the targets, by its Hugging Face name; None for one that is never adapted."""
+    *path, last = layer.split(".")
+    if last not in (*ATTENTION, *MLP):
+        return None
+    return EXPERTS if EXPERTS in path else last
