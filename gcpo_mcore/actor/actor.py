@@ -65,7 +65,8 @@ class Actor:
         self.hf_folder = model.path
         self.version = 0
         self.optimizer_config = optimizer
-        self._stage = build_stage(model, arch, parallel, layout, optimizer, choose_backend(settings.backend, arch))
+        backend = choose_backend(settings.backend, arch, has_adapter=model.lora is not None)
+        self._stage = build_stage(model, arch, parallel, layout, optimizer, backend)
         self._gather = WeightGather(self._stage.ddp)
         self._offloader = Offloader(settings.offload, self._stage)
         self.stepper = Stepper(optimizer, self._stage.optimizer)

@@ -15,7 +15,6 @@ from gcpo_mcore.actor import groups, hf_mapping
 from gcpo_mcore.actor.adapter_layers import ColumnAdapter, Form, LinearAdapter, Member, RowAdapter
 from gcpo_mcore.actor.config import LoraAdapter
 from gcpo_mcore.actor.hf_mapping import ADAPTER
-from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.hf import lora
 from gcpo_mcore.hf.architecture import Architecture
 
@@ -23,19 +22,6 @@ from gcpo_mcore.hf.architecture import Architecture
 def adapters(chunks: Iterable[GPTModel]) -> list[LinearAdapter]:
     """Those of a stage's chunks, in a fixed order."""
     return [module for chunk in chunks for module in chunk.modules() if isinstance(module, LinearAdapter)]
-
-
-def check_adapter(config: LoraAdapter, arch: Architecture, tensor: int) -> None:
-    """UserError, naming the key, for targets that the model does not have, and a layout that cuts a key's rows."""
-    known = {lora.target_of(name.removesuffix(".weight")) for name in hf_mapping.hf_shapes(arch)} - {None}
-    for target in config.targets if isinstance(config.targets, list) else []:
-        if target not in known:
-            there = ", ".join(sorted(filter(None, known)))
-            raise UserError(f"model.adapter.targets: {target} is not in a {arch.family} model; known: {there}")
-    if arch.kv_heads % tensor:
-        raise UserError(
-            f"parallel.tensor={tensor}: with model/adapter=lora it has to divide the model's kv_heads ({arch.kv_heads})"
-        )
 
 
 def attach(chunks: Sequence[GPTModel], arch: Architecture, config: LoraAdapter) -> None:

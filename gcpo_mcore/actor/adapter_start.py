@@ -7,6 +7,7 @@ from megatron.core.models.gpt import GPTModel
 
 from gcpo_mcore.actor import groups
 from gcpo_mcore.actor.adapter import adapters
+from gcpo_mcore.actor.adapter_check import open_start
 from gcpo_mcore.actor.adapter_layers import Factor
 from gcpo_mcore.actor.config import LoraAdapter
 from gcpo_mcore.actor.hf_mapping import hf_shapes
@@ -19,29 +20,26 @@ from gcpo_mcore.hf.peft import PeftFolder
 @torch.no_grad()
 def fill_adapters(chunks: Sequence[GPTModel], arch: Architecture, config: LoraAdapter) -> None:
     """Gives every A and B of a stage's chunks its first values. UserError for a PEFT folder that is another adapter."""
-    folder = open_start(config, arch) if config.start else None
+    folder = open_start(config) if config.start else None
+    if folder:
+        _check_layers(folder, config, arch)
     for adapter in adapters(chunks):
         for factor in adapter.factors():
             whole = folder.factor(factor.layer, factor.kind) if folder else None
-            factor.part.copy_(_first(factor, config) if whole is None else _part(factor, whole))
+            part = _first(factor, config) if whole is None else _part(factor, whole)
+            if part.shape != factor.part.shape:
+                raise UserError(
+                    f"{config.start}: {factor.kind} of {factor.layer} has shape {list(part.shape)}, "
+                    f"the model wants {list(factor.part.shape)}"
+                )
+            factor.part.copy_(part)
 
 
-def open_start(config: LoraAdapter, arch: Architecture) -> PeftFolder:
-    """The PEFT folder that `config.start` names. UserError, naming the key, if it is not the adapter of `config`."""
-    assert config.start is not None
-    folder = PeftFolder(config.start)
-    for key, mine, theirs in (
-        ("rank", config.rank, folder.rank),
-        ("alpha", config.alpha, folder.alpha),
-        ("rslora", config.rslora, folder.is_rank_stabilised),
-    ):
-        if mine != theirs:
-            raise UserError(f"model.adapter.{key}={mine}: the adapter in {config.start} has {theirs}")
+def _check_layers(folder: PeftFolder, config: LoraAdapter, arch: Architecture) -> None:
     wanted = lora.targets_of(list(hf_shapes(arch)), config.targets)
     if different := sorted(wanted ^ folder.layers):
         has = "has" if different[0] in folder.layers else "does not have"
         raise UserError(f"model.adapter.targets: the adapter in {config.start} {has} {different[0]}")
-    return folder
 
 
 def _first(factor: Factor, config: LoraAdapter) -> torch.Tensor:

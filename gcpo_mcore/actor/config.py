@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from gcpo_mcore.base.choice import Choice
 from gcpo_mcore.base.config import Config, Free
 from gcpo_mcore.hf import lora
+from gcpo_mcore.hf.architecture import Architecture
 
 Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "experts"]
 
@@ -43,6 +44,11 @@ class LoraAdapter(Adapter, option="lora"):
     def scale(self) -> float:
         """By which the product is multiplied."""
         return lora.scale(self.rank, self.alpha, self.rslora)
+
+    def title(self, arch: Architecture) -> str:
+        """For the table at a run's start."""
+        targets = self.targets if isinstance(self.targets, str) else ", ".join(self.targets)
+        return f"{lora.parameters(arch, self.rank, self.targets):,} of an adapter of rank {self.rank}, {targets}"
 
 
 class ModelConfig(Config):

@@ -10,6 +10,8 @@ import math
 import torch
 import xxhash
 
+from gcpo_mcore.hf.architecture import Architecture
+
 # Layers by the last part of their Hugging Face name; 'experts' stands for the three of every expert.
 ATTENTION, MLP, EXPERTS = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj"), "experts"
 
@@ -36,6 +38,19 @@ def starting_a(name: str, rank: int, in_features: int, seed: int) -> torch.Tenso
     every layout."""
     generator = torch.Generator().manual_seed(xxhash.xxh3_64_intdigest(f"{seed} {name}".encode()) % 2**63)
     return torch.empty(rank, in_features).uniform_(-1, 1, generator=generator).div_(math.sqrt(in_features))
+
+
+def parameters(arch: Architecture, rank: int, wanted: str | list[str]) -> int:
+    """How many values all A and B have."""
+    queries, keys = arch.heads * arch.head_dim, arch.kv_heads * arch.head_dim
+    width = {"q_proj": queries, "k_proj": keys, "v_proj": keys, "o_proj": queries}
+    total = sum(arch.hidden + out for target, out in width.items() if wanted == "all-linear" or target in wanted)
+    if moe := arch.moe:
+        each, targets = moe.intermediate, [EXPERTS] * 3 * moe.count
+    else:
+        each, targets = arch.intermediate, list(MLP)
+    total += sum(arch.hidden + each for target in targets if wanted == "all-linear" or target in wanted)
+    return arch.layers * rank * total
 
 
 def targets_of(names: list[str], wanted: str | list[str]) -> set[str]:
