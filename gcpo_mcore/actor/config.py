@@ -45,6 +45,10 @@ class LoraAdapter(Adapter, option="lora"):
         """By which the product is multiplied."""
         return lora.scale(self.rank, self.alpha, self.rslora)
 
+    def has(self, target: str) -> bool:
+        """Whether the layers of that name are adapted, where the model has them."""
+        return self.targets == "all-linear" or target in self.targets
+
     def title(self, arch: Architecture) -> str:
         """For the table at a run's start."""
         targets = self.targets if isinstance(self.targets, str) else ", ".join(self.targets)

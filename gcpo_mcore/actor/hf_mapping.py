@@ -140,7 +140,7 @@ class Local:
 
 
 def local_parameters(chunks: Iterable[GPTModel], arch: Architecture) -> Iterator[tuple[Local, torch.nn.Parameter]]:
-    """The parameters of this rank's stage, in a fixed order, without adapters'. `chunks`: the models that it is made of."""
+    """The parameters of this rank's stage, in a fixed order, but for adapters'. `chunks`: the models it is made of."""
     table = rules(arch)
     per_rank = (arch.experts or 0) // parallel_state.get_expert_model_parallel_world_size()
     for model, name, parameter in ((m, *named) for m in chunks for named in m.named_parameters()):
@@ -327,7 +327,7 @@ class HfWeights:
         for name in self.names():
             tensor = self._read(self._stored_as[name]).contiguous()
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-            digest.update(tensor.view(torch.uint8).numpy())
+            digest.update(memoryview(tensor.view(torch.uint8).numpy()))
         return digest.hexdigest()
 
     def __call__(self, name: str) -> torch.Tensor:

@@ -79,13 +79,13 @@ def build_stage(
 def _load(chunks: list[PolicyModel], arch: Architecture, model: ModelConfig) -> dict[str, Any]:
     """Fills the stage, and returns what `Stage.adapted` is; a UserError of one rank, about its own tensors, is every
     rank's."""
-    problem, base = None, None
+    problem, base = None, ""
     try:
         weights = hf_mapping.HfWeights(model.path, arch)
         hf_mapping.load(chunks, arch, weights)
         if model.lora:
             fill_adapters(chunks, arch, model.lora)
-            base = weights.checksum() if dist.get_rank() == 0 else None
+            base = weights.checksum() if dist.get_rank() == 0 else ""
     except UserError as error:
         problem = str(error)
     if found := [told for told in from_every_rank(problem) if told]:

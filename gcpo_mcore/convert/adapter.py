@@ -16,7 +16,7 @@ from gcpo_mcore.shards.reading import Reading, read_common, read_index
 
 
 class AdapterShards:
-    """The adapter in `shards`, whatever layout wrote it: its rank, alpha and layers, and `factor(layer, 'A' or 'B')`."""
+    """The adapter in `shards`, of any layout: its rank, alpha and layers, and `factor(layer, 'A' or 'B')`."""
 
     def __init__(self, shards: Path):
         described: dict[str, Any] = read_common(shards)["adapter"]

@@ -1,8 +1,8 @@
 """Checkpoint <-> Hugging Face folder, in one process and without ever holding the model.
 
 Both directions end in the same gate (gate.py): what transformers loads from the folder is what the checkpoint holds,
-an adapter merged into its base. Only then does the result get its name. `checkpoint_to_hf` is the one way of every export: the command's, a run's own
-last one and those in the background.
+an adapter merged into its base. Only then does the result get its name. `checkpoint_to_hf` is the one way of every
+export: the command's, a run's own last one and those in the background.
 """
 
 import contextlib

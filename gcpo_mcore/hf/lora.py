@@ -22,9 +22,8 @@ def scale(rank: int, alpha: float, is_rank_stabilised: bool) -> float:
 
 
 def merged(weight: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
-    """weight + delta, added in fp32 or wider and rounded once to the weight's type."""
-    wide = torch.promote_types(weight.dtype, torch.float32)
-    return (weight.to(wide) + delta.to(wide)).to(weight.dtype)
+    """weight + delta, added in the type of `delta`, which is written over, and rounded once to the weight's."""
+    return delta.add_(weight).to(weight.dtype)
 
 
 def product(a: torch.Tensor, b: torch.Tensor, factor: float) -> torch.Tensor:

@@ -44,7 +44,7 @@ class PeftFolder:
         for key, plain in _PLAIN.items():
             if raw.get(key) not in (plain, None, [], {}) or (key == "peft_type" and raw.get(key) != plain):
                 raise UserError(f"{self.folder / CONFIG}: {key} {raw.get(key)} is not carried; known: {plain}")
-        self.rank, self.alpha = int(raw["r"]), float(raw["lora_alpha"])
+        self.rank, self.alpha = raw["r"], raw["lora_alpha"]
         self.is_rank_stabilised = bool(raw.get("use_rslora", False))
         self._file = self.folder / WEIGHTS
         try:
@@ -74,8 +74,8 @@ class PeftFolder:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        raw = json.loads(path.read_text())
-        int(raw["r"]), float(raw["lora_alpha"])
+        raw = dict(json.loads(path.read_text()))
+        raw |= {"r": int(raw["r"]), "lora_alpha": float(raw["lora_alpha"])}
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; a PEFT folder has one") from None
     except (ValueError, TypeError, KeyError) as error:

@@ -1,12 +1,11 @@
 """Run by test_adapter.py under torchrun: python adapter_worker.py OUT CASE...
 
-A case is NAME:MODEL[:key=value]..., keys as worker.py's. Its actor starts with the adapter of MODEL/adapter, takes three
+A case is NAME:MODEL[:key=value]..., keys as worker.py's. Its actor starts with the adapter of MODEL/adapter, takes 3
 updates of `probability_loss`, and writes to OUT/NAME.pt: the factors' gradients before the first of them, the factors
 and the merged weights after the last, and what is not as it should be with a fresh adapter (`faults`).
 """
 
 import sys
-from pathlib import Path
 
 import torch
 import torch.distributed as dist

@@ -1,4 +1,4 @@
-"""LoRA without Megatron: gradients and updates of A and B in float64, by transformers' full gradient and the chain rule.
+"""LoRA without Megatron: gradients and updates in float64, by transformers' full gradient and the chain rule.
 
 dL/dB = s dL/dW A^T        dL/dA = s B^T dL/dW        at W + s B A
 """

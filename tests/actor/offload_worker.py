@@ -44,7 +44,7 @@ def left_on_device(actor: Actor) -> dict[str, int]:
     stage = actor._stage
     storages = {
         "weights": [p.untyped_storage() for p in stage.parameters()],
-        "gradients": [p.main_grad.untyped_storage() for p in stage.parameters()],
+        "gradients": [buffer.untyped_storage() for buffer in stage.gradient_buffers()],
         "state": [
             value.untyped_storage()
             for inner in stage.optimizer.chained_optimizers
@@ -110,7 +110,7 @@ def main(model: str, out: str, folder: str, *cases: str) -> None:
     results = {}
     with process_group(1, deadline_s=900):
         for number, case in enumerate(cases):
-            options = dict(option.split("=") for option in case.split(","))
+            options = dict(option.split("=", 1) for option in case.split(","))
             start_parallel(check_layout(parallel_of(options), read_architecture(model)), seed=0)
             for offload in ("none", "optimizer", "all"):
                 results[f"{case}|{offload}"] = train(model, options, offload, Path(folder) / f"{number}-{offload}")

@@ -97,7 +97,7 @@ def test_gradients_and_updates_are_those_of_float64(case, results, expected):
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_fresh_adapter_changes_nothing(case, results):
-    """Log-probs and exported weights are the base's to the bit; only the adapter has gradients and a buffer for them."""
+    """Log-probs and exported weights are the base's to the bit; only the adapter has gradients and buffers of them."""
     assert results[case]["faults"] == []
 
 
