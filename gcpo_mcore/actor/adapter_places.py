@@ -6,6 +6,7 @@ A checkpoint of an adapter has these, their optimizer state, and what it is `des
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from megatron.core import parallel_state
 from megatron.core.dist_checkpointing.mapping import ShardedTensor
 from megatron.core.models.gpt import GPTModel
@@ -14,6 +15,8 @@ from gcpo_mcore.actor.adapter import adapters
 from gcpo_mcore.actor.adapter_layers import Factor, LinearAdapter
 from gcpo_mcore.actor.config import LoraAdapter
 from gcpo_mcore.actor.hf_mapping import hf_shapes
+from gcpo_mcore.base import platform
+from gcpo_mcore.base.collectives import to_rank_0
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.hf import lora
 from gcpo_mcore.hf.architecture import Architecture
@@ -50,6 +53,23 @@ def adapter_places(chunks: Sequence[GPTModel]) -> Iterator[ShardedTensor]:
     for adapter in adapters(chunks):
         for factor in adapter.factors():
             yield _place(adapter, factor)
+
+
+def whole_factors(chunks: Sequence[GPTModel]) -> list[tuple[str, str, torch.Tensor]]:
+    """(layer, 'A' or 'B', whole tensor on the CPU) of all stages, on rank 0; [] elsewhere. A collective of all ranks."""
+    mine = []
+    with platform.megatron():
+        for adapter in adapters(chunks):
+            for factor in adapter.factors():
+                place = _place(adapter, factor)
+                if not any(place.replica_id):  # one of the ranks that have the same
+                    part = factor.part.detach().cpu()
+                    mine.append((factor.layer, factor.kind, factor.axis, place.global_offset, part))
+    found: dict[tuple[str, str], list] = {}
+    for layer, kind, axis, offset, part in (entry for of_rank in to_rank_0(mine) or [] for entry in of_rank):
+        found.setdefault((layer, kind), []).append((offset[axis or 0], axis or 0, part))
+    parts = ((*name, sorted(of, key=lambda each: each[0])) for name, of in sorted(found.items()))
+    return [(layer, kind, torch.cat([part for _, _, part in of], dim=of[0][1])) for layer, kind, of in parts]
 
 
 def _place(adapter: LinearAdapter, factor: Factor) -> ShardedTensor:

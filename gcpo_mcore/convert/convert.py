@@ -36,7 +36,7 @@ from gcpo_mcore.hf.architecture import Architecture, read_architecture
 from gcpo_mcore.hf.files import copy_model_files
 from gcpo_mcore.hf.folder import SHARD_BYTES, write_hf
 from gcpo_mcore.hf.hub import local_folder
-from gcpo_mcore.hf.peft import write_peft
+from gcpo_mcore.hf.peft import LoraFactors, write_peft
 from gcpo_mcore.run.folder import RunFolder
 from gcpo_mcore.run.setup import process_group
 
@@ -113,7 +113,7 @@ def checkpoint_to_peft(folder: RunFolder, step: int, out: Path, base: str | None
         unchecked.mkdir()
         model = base or OmegaConf.load(folder.path / "config.yaml").model.path
         form = adapter.rank, adapter.alpha, adapter.is_rank_stabilised
-        write_peft(unchecked, adapter.factors(), *form, base=model)
+        write_peft(unchecked, LoraFactors(adapter.factors(), *form), base=model)
 
 
 def _weights(shards: Path, model: GPTModel, arch: Architecture, dtype: torch.dtype, base: str) -> Read:

@@ -7,7 +7,7 @@ its layers. Read is what the actor carries: plain LoRA of one rank; the rest is 
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -25,6 +25,15 @@ _PLAIN = {
     "alpha_pattern": {}, "target_parameters": None, "trainable_token_indices": None, "alora_invocation_tokens": None,
     "megatron_config": None,
 }  # fmt: skip
+
+
+class LoraFactors(NamedTuple):
+    """An adapter: (layer by its Hugging Face name, 'A' or 'B', whole tensor) of each factor, and what scales them."""
+
+    factors: Iterable[tuple[str, str, torch.Tensor]]
+    rank: int
+    alpha: float
+    is_rank_stabilised: bool
 
 
 def tensor_name(layer: str, kind: str) -> str:
@@ -83,26 +92,19 @@ def _read_config(path: Path) -> dict[str, Any]:
     return raw
 
 
-def write_peft(
-    folder: Path,
-    factors: Iterable[tuple[str, str, torch.Tensor]],
-    rank: int,
-    alpha: float,
-    is_rank_stabilised: bool,
-    base: str,
-) -> None:
-    """Writes an adapter into `folder`, which exists: (layer, 'A' or 'B', tensor) of every layer. `base`: the model's
-    name or path, for whoever loads it. UserError for a value that is not finite. Holds the adapter."""
+def write_peft(folder: Path, adapter: LoraFactors, base: str) -> None:
+    """Writes `adapter` into `folder`, which exists. base: the model's name or path, for whoever loads it. UserError for
+    a value that is not finite. Holds the adapter."""
     tensors = {}
-    for layer, kind, tensor in factors:
+    for layer, kind, tensor in adapter.factors:
         name = tensor_name(layer, kind)
         check_finite(str(folder), name, tensor)
         tensors[name] = tensor.cpu().contiguous().clone()
     layers = sorted({name.split(".")[-3] for name in tensors})
     config = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "inference_mode": True,
-        "r": rank, "lora_alpha": alpha, "lora_dropout": 0.0, "use_rslora": is_rank_stabilised, "bias": "none",
-        "target_modules": layers,
+        "r": adapter.rank, "lora_alpha": adapter.alpha, "lora_dropout": 0.0, "use_rslora": adapter.is_rank_stabilised,
+        "bias": "none", "target_modules": layers,
     }  # fmt: skip
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")

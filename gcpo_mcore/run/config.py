@@ -131,6 +131,8 @@ class RunConfig(Config):
             raise UserError(
                 "rollout.sampling.temperature=0: greedy samples of a prompt are all the same; training needs > 0"
             )
+        if self.rollout.sends_adapter and not self.model.lora:
+            raise UserError("rollout.adapter_folder sends an adapter: model/adapter=none has none")
         if self.optimizer.final_lr_fraction > 1:
             raise UserError(f"optimizer.final_lr_fraction={self.optimizer.final_lr_fraction} is above 1")
         return self

@@ -78,6 +78,7 @@ def main(out: str, *cases: str) -> None:
             for update in range(3):
                 actor.update(batch, probability_loss, update, 3)
             result["factors"] = factors(actor)
+            result["sent"] = {(layer, kind): tensor for layer, kind, tensor in actor.adapter().factors}
             result["merged"] = {key: tensor.clone() for key, tensor in actor.export()}
             parallel_state.destroy_model_parallel()
             result["faults"] = faults(model, options)

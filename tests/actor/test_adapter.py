@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from gcpo_mcore.actor.hf_mapping import hf_shapes
 from gcpo_mcore.hf import lora
 from gcpo_mcore.hf.architecture import read_architecture
-from gcpo_mcore.hf.peft import write_peft
+from gcpo_mcore.hf.peft import LoraFactors, write_peft
 from tests.actor.families import make_model
 from tests.actor.lora_reference import Reference, loss_of, make_factors
 from tests.actor.worker import OPTIMIZER
@@ -47,7 +47,7 @@ def models(tmp_path_factory) -> dict[str, Path]:
         layers = sorted(lora.targets_of(list(hf_shapes(read_architecture(str(model)))), "all-linear"))
         (model / "adapter").mkdir()
         named = ((*name, value) for name, value in make_factors(model, layers, RANK).items())
-        write_peft(model / "adapter", named, RANK, ALPHA, False, str(model))
+        write_peft(model / "adapter", LoraFactors(named, RANK, ALPHA, False), str(model))
     return made
 
 
@@ -93,6 +93,13 @@ def test_gradients_and_updates_are_those_of_float64(case, results, expected):
         assert _difference(mine["gradients"], wanted["gradients"]) < 1e-5
     assert _difference(mine["factors"], wanted["factors"]) < 1e-5
     assert _difference(mine["merged"], wanted["merged"]) < 1e-6
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_adapter_is_sent_whole(case, results):
+    sent, factors = results[case]["sent"], results[case]["factors"]
+    assert sent.keys() == factors.keys()
+    assert [name for name, tensor in sent.items() if not torch.equal(tensor, factors[name])] == []
 
 
 @pytest.mark.parametrize("case", CASES)

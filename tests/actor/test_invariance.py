@@ -9,7 +9,7 @@ import torch
 from gcpo_mcore.actor.hf_mapping import hf_shapes
 from gcpo_mcore.hf import lora
 from gcpo_mcore.hf.architecture import read_architecture
-from gcpo_mcore.hf.peft import write_peft
+from gcpo_mcore.hf.peft import LoraFactors, write_peft
 from tests.actor.lora_reference import make_factors
 from tests.launching import run
 
@@ -85,7 +85,8 @@ def adapter(tiny_models) -> list[str]:
     layers = sorted(lora.targets_of(list(hf_shapes(read_architecture(str(model)))), "all-linear"))
     folder = model / "adapter_of_invariance"
     folder.mkdir()
-    write_peft(folder, ((*n, v) for n, v in make_factors(model, layers, 4).items()), 4, 8.0, False, str(model))
+    named = ((*name, value) for name, value in make_factors(model, layers, 4).items())
+    write_peft(folder, LoraFactors(named, 4, 8.0, False), str(model))
     return [f"lora=rank=4;alpha=8;start={folder}"]
 
 

@@ -23,6 +23,9 @@ class SglangConfig(RolloutConfig):
     transport: how weights travel, a file in transports/: 'tensor' from process to process on one machine (CUDA IPC on
     GPUs), 'distributed' by a broadcast group, 'disk' through a folder that the servers can read (`weights_folder`).
 
+    adapter_folder: with model/adapter=lora the adapter alone travels, through a folder that the servers can read; they
+    keep its base (adapter.py). adapter_rank: of the largest that the servers started here have room for.
+
     memory_saver: servers here leave the GPU to the actor while it trains; None: they do if they do not sample then.
 
     Where the servers are and how they are reached is free: a continuation may have others.
@@ -44,6 +47,8 @@ class SglangConfig(RolloutConfig):
     replay_routing: bool
     transport: Free[str]
     weights_folder: Free[str | None]
+    adapter_folder: Free[str | None]
+    adapter_rank: PositiveInt | None
     bucket_mib: Free[PositiveInt]
     verify_sync: Free[bool]
     requests_per_server: Free[PositiveInt]
@@ -93,7 +98,18 @@ class SglangConfig(RolloutConfig):
             raise UserError("rollout.transport=disk needs rollout.weights_folder, which the servers can read")
         if self.transport == "tensor" and self.servers and not all(is_local(url) for url in self.servers):
             raise UserError("rollout.transport=tensor works on one machine: use distributed or disk")
+        if self.adapter_folder and self.rests:
+            raise UserError(
+                "rollout.adapter_folder: the servers keep the adapter's base, so rollout.memory_saver must be false"
+            )
+        if self.adapter_folder and self.verify_sync:
+            raise UserError("rollout.verify_sync compares all weights; with rollout.adapter_folder none are sent")
         return self
+
+    @property
+    def sends_adapter(self) -> bool:
+        """See `RolloutConfig`."""
+        return self.adapter_folder is not None
 
     @property
     def rests(self) -> bool:
