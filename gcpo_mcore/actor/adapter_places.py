@@ -56,7 +56,7 @@ def adapter_places(chunks: Sequence[GPTModel]) -> Iterator[ShardedTensor]:
 
 
 def whole_factors(chunks: Sequence[GPTModel]) -> list[tuple[str, str, torch.Tensor]]:
-    """(layer, 'A' or 'B', whole tensor on the CPU) of all stages, on rank 0; [] elsewhere. A collective of all ranks."""
+    """(layer, 'A' or 'B', whole tensor on the CPU) of all stages on rank 0, [] elsewhere. A collective of all ranks."""
     mine = []
     with platform.megatron():
         for adapter in adapters(chunks):

@@ -114,7 +114,7 @@ def _of_stage(config: RunConfig, arch: Architecture, layout: Layout, stage: int,
     head = [head_bytes(arch, layout, b, p, is_backward) if is_last else 0 for is_backward in (False, True)]
     step = held.stepped * FP32 if with_cuda else 0  # AdamW's square roots, of all parameters at once
     engine = config.rollout.memory(arch, config.data.max_prompt_tokens, b)
-    merge = _merged(arch, layout, b) if config.model.lora else 0
+    merge = _merged(arch, layout, b) if config.model.lora and not config.rollout.sends_adapter else 0
     keeps_cache = engine.keeps_cache and not engine.rests
     away = config.actor.offload
     return Estimate(

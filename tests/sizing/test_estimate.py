@@ -221,6 +221,11 @@ def test_a_seven_billion_model_is_trained_on_one_gpu_with_an_adapter():
     held = in_phase(estimate)
     assert held["parameters"][1] == pytest.approx(2 * 7.616e9 + 2 * adapter, rel=1e-3)
     assert held["gradients, fp32"][1] == 4 * adapter and held["optimizer state"][1] == 12 * adapter
+    # The server never rests, and is given the adapter alone: nothing but that is on its way.
+    apart = ["rollout.memory_saver=false", "rollout.adapter_folder=x"]
+    beside = estimate_run(load_config(["experiment=lora_7b_one_gpu", *apart]), processes=1)
+    assert beside.fits(80.0 - 2.0) and in_phase(beside)["weights on their way"] == (0,) * 6
+    assert in_phase(beside)["engine: weights"] == (2 * beside.arch.parameters + 2 * 2 * adapter,) * 6
     everything = estimate_run(load_config(["experiment=lora_7b_one_gpu", "model/adapter=none"]), processes=1)
     assert not everything.fits(80.0)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from gcpo_mcore.base.files import named_when_good
 from gcpo_mcore.hf.lora import ATTENTION, MLP
 from gcpo_mcore.hf.peft import WEIGHTS, LoraFactors, write_peft
-from gcpo_mcore.rollout.sglang.config import SglangConfig
+from gcpo_mcore.rollout.sglang.config import LOADED_ADAPTERS, SglangConfig
 from gcpo_mcore.rollout.sglang.server import Server
 
 TARGETS = (*ATTENTION, *MLP)  # of all adapters that there can be; an expert's layers have the names of a dense MLP's
@@ -22,12 +22,11 @@ def start_options(config: SglangConfig) -> dict[str, object]:
     """What a server is started with that shall be given adapters; nothing if it shall not."""
     if not config.sends_adapter:
         return {}
-    # Two at a time: while a new one is loaded, the one before is there.
     return {
         "enable-lora": True,
         "max-lora-rank": config.adapter_rank,
         "lora-target-modules": list(TARGETS),
-        "max-loras-per-batch": 2,
+        "max-loras-per-batch": LOADED_ADAPTERS,
     }
 
 

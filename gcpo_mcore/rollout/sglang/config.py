@@ -8,12 +8,14 @@ from gcpo_mcore.base import platform
 from gcpo_mcore.base.config import Free
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.registry import transports
+from gcpo_mcore.hf import lora
 from gcpo_mcore.rollout.config import EngineMemory, RolloutConfig
 from gcpo_mcore.rollout.sglang.server import is_local
 
 # Of a server's process on each of its GPUs, for good: CUDA's context, CUDA graphs, NCCL's buffers. Not measured.
 CONTEXT_BYTES = 3 * 2**29
 PREFILL_TOKENS = 8192  # that SGLang reads at a time on a large GPU
+LOADED_ADAPTERS = 2  # at a time: while a new one is loaded, the one before is there
 LOGIT_BYTES = 12  # of a draw, for each token of the vocabulary: logits, probabilities and their sum, in fp32
 
 
@@ -131,8 +133,11 @@ class SglangConfig(RolloutConfig):
         heads = -(-arch.kv_heads // self.tensor_parallel)  # a GPU has at least one
         tokens = self.cache_tokens(max_prompt_tokens, arch.max_positions)
         bucket = max(self.bucket_mib * 2**20, arch.vocabulary * arch.hidden * dtype_bytes)
+        adapters = 0
+        if self.sends_adapter and self.adapter_rank:  # nothing of the base is on its way
+            adapters, bucket = LOADED_ADAPTERS * lora.parameters(arch, self.adapter_rank, "all-linear"), 0
         return EngineMemory(
-            arch.parameters * dtype_bytes // self.tensor_parallel,
+            (arch.parameters + adapters) * dtype_bytes // self.tensor_parallel,
             tokens * 2 * arch.layers * heads * arch.head_dim * dtype_bytes,
             working=self.working_bytes(arch, dtype_bytes),
             on_the_way=2 * bucket,  # one is sent while the next is gathered
