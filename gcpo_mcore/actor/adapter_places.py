@@ -4,6 +4,7 @@ A checkpoint of an adapter has these, their optimizer state, and what it is `des
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,19 +34,20 @@ def described(config: LoraAdapter, arch: Architecture, base: str) -> dict[str, A
     return {"rank": config.rank, "alpha": config.alpha, "rslora": config.rslora, "layers": layers, "base": base}
 
 
-def check_described(there: dict[str, Any], mine: dict[str, Any], model: str) -> None:
-    """UserError if a checkpoint's adapter is not that of this actor, or of another base than the folder `model`."""
+def check_described(checkpoint: Path, there: dict[str, Any], mine: dict[str, Any], model: str) -> None:
+    """UserError if the adapter of `checkpoint` is not this actor's, or of another base than the folder `model`."""
     if there == mine:
         return
     if not there or not mine:
-        raise UserError(f"it has {'an adapter' if there else 'no adapter'}, model/adapter={'lora' if mine else 'none'}")
+        has, wanted = ("an adapter", "none") if there else ("no adapter", "lora")
+        raise UserError(f"{checkpoint} has {has}, the run model/adapter={wanted}")
     if there.get("base") != mine["base"]:
         raise UserError(
-            f"its adapter is of another base: one of weights with checksum {there.get('base')}, those of "
+            f"{checkpoint}: its adapter is of another base: one of weights with checksum {there.get('base')}, those of "
             f"model.path={model} have {mine['base']}"
         )
     key = next(key for key, value in mine.items() if there.get(key) != value)
-    raise UserError(f"its adapter has another {key} than model.adapter")
+    raise UserError(f"{checkpoint}: its adapter has another {key} than model.adapter")
 
 
 def adapter_places(chunks: Sequence[GPTModel]) -> Iterator[ShardedTensor]:

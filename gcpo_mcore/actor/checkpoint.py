@@ -65,7 +65,7 @@ def load_actor(actor: Actor, folder: Path, sums: Sums) -> None:
         try:
             _compare(folder, sums, [f"{SHARDS}/{COMMON}", f"{SHARDS}/{INDEX}"])
             common = read_common(folder / SHARDS)
-            check_described(common.get("adapter", {}), stage.adapted, actor.hf_folder)
+            check_described(folder, common.get("adapter", {}), stage.adapted, actor.hf_folder)
             states = [piece for one in stepped for piece in one.states(main_name(common))]
             reading = Reading(folder / SHARDS, [*weights, *states])
             own = random_states_file(folder)
