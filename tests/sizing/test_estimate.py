@@ -226,7 +226,8 @@ def test_a_seven_billion_model_is_trained_on_one_gpu_with_an_adapter():
     beside = estimate_run(load_config(["experiment=lora_7b_one_gpu", *apart]), processes=1)
     assert beside.fits(80.0 - 2.0) and in_phase(beside)["weights on their way"] == (0,) * 6
     assert in_phase(beside)["engine: weights"] == (2 * beside.arch.parameters + 2 * 2 * adapter,) * 6
-    everything = estimate_run(load_config(["experiment=lora_7b_one_gpu", "model/adapter=none"]), processes=1)
+    weights = ["model/adapter=none", "~model.adapter.rank", "~model.adapter.alpha"]
+    everything = estimate_run(load_config(["experiment=lora_7b_one_gpu", *weights]), processes=1)
     assert not everything.fits(80.0)
 
 
