@@ -16,7 +16,6 @@ from gcpo_mcore.actor.adapter import adapters
 from gcpo_mcore.actor.adapter_layers import Factor, LinearAdapter
 from gcpo_mcore.actor.config import LoraAdapter
 from gcpo_mcore.actor.hf_mapping import hf_shapes
-from gcpo_mcore.base import platform
 from gcpo_mcore.base.collectives import to_rank_0
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.hf import lora
@@ -60,27 +59,29 @@ def adapter_places(chunks: Sequence[GPTModel]) -> Iterator[ShardedTensor]:
 def whole_factors(chunks: Sequence[GPTModel]) -> list[tuple[str, str, torch.Tensor]]:
     """(layer, 'A' or 'B', whole tensor on the CPU) of all stages on rank 0, [] elsewhere. A collective of all ranks."""
     mine = []
-    with platform.megatron():
-        for adapter in adapters(chunks):
-            for factor in adapter.factors():
-                place = _place(adapter, factor)
-                if not any(place.replica_id):  # one of the ranks that have the same
-                    part = factor.part.detach().cpu()
-                    mine.append((factor.layer, factor.kind, factor.axis, place.global_offset, part))
-    found: dict[tuple[str, str], list] = {}
-    for layer, kind, axis, offset, part in (entry for of_rank in to_rank_0(mine) or [] for entry in of_rank):
-        found.setdefault((layer, kind), []).append((offset[axis or 0], axis or 0, part))
-    parts = ((*name, sorted(of, key=lambda each: each[0])) for name, of in sorted(found.items()))
-    return [(layer, kind, torch.cat([part for _, _, part in of], dim=of[0][1])) for layer, kind, of in parts]
+    for adapter in adapters(chunks):
+        for factor in adapter.factors():
+            if not any(_replica(adapter, factor)):  # one of the ranks that have the same
+                mine.append((factor.layer, factor.kind, factor.axis or 0, factor.part.detach().cpu()))
+    found: dict[tuple[str, str], list[torch.Tensor]] = {}
+    axes: dict[tuple[str, str], int] = {}
+    for layer, kind, axis, part in (entry for of_rank in to_rank_0(mine) or [] for entry in of_rank):
+        found.setdefault((layer, kind), []).append(part)  # ranks of a tensor group come in their order
+        axes[layer, kind] = axis
+    return [(*name, torch.cat(parts, dim=axes[name])) for name, parts in sorted(found.items())]
 
 
 def _place(adapter: LinearAdapter, factor: Factor) -> ShardedTensor:
     tensor = parallel_state.get_tensor_model_parallel_rank()
     size = parallel_state.get_tensor_model_parallel_world_size()
-    if adapter.is_expert:
-        replica = (0, 0, parallel_state.get_expert_data_parallel_rank())
-    else:
-        is_cut = factor.axis is not None
-        replica = (0, 0 if is_cut else tensor, parallel_state.get_data_parallel_rank(with_context_parallel=True))
     offsets = [] if factor.axis is None else [(factor.axis, tensor, size)]
-    return ShardedTensor.from_rank_offsets(key(factor.layer, factor.kind), factor.part, *offsets, replica_id=replica)
+    name, replica = key(factor.layer, factor.kind), _replica(adapter, factor)
+    return ShardedTensor.from_rank_offsets(name, factor.part, *offsets, replica_id=replica)
+
+
+def _replica(adapter: LinearAdapter, factor: Factor) -> tuple[int, int, int]:
+    """Which of those that have the same this rank is: of the stages, the tensor group and the data-parallel ranks."""
+    if adapter.is_expert:
+        return 0, 0, parallel_state.get_expert_data_parallel_rank()
+    tensor = parallel_state.get_tensor_model_parallel_rank() if factor.axis is None else 0
+    return 0, tensor, parallel_state.get_data_parallel_rank(with_context_parallel=True)

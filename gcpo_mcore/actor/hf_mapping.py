@@ -327,7 +327,7 @@ class HfWeights:
         for name in self.names():
             tensor = self._read(self._stored_as[name]).contiguous()
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-            digest.update(memoryview(tensor.view(torch.uint8).numpy()))
+            digest.update(tensor.view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     def __call__(self, name: str) -> torch.Tensor:

@@ -6,6 +6,7 @@ B is 0 at the start, so the adapted layer is then the layer.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import xxhash
@@ -39,7 +40,7 @@ def starting_a(name: str, rank: int, in_features: int, seed: int) -> torch.Tenso
     return torch.empty(rank, in_features).uniform_(-1, 1, generator=generator).div_(math.sqrt(in_features))
 
 
-def parameters(arch: Architecture, rank: int, wanted: str | list[str]) -> int:
+def parameters(arch: Architecture, rank: int, wanted: Sequence[str]) -> int:
     """How many values all A and B have."""
     queries, keys = arch.heads * arch.head_dim, arch.kv_heads * arch.head_dim
     width = {"q_proj": queries, "k_proj": keys, "v_proj": keys, "o_proj": queries}
@@ -52,7 +53,7 @@ def parameters(arch: Architecture, rank: int, wanted: str | list[str]) -> int:
     return arch.layers * rank * total
 
 
-def targets_of(names: list[str], wanted: str | list[str]) -> set[str]:
+def targets_of(names: list[str], wanted: Sequence[str]) -> set[str]:
     """Those of the architecture's weights `names` that are adapted: the layers' names, without '.weight'.
 
     wanted: 'all-linear', or some of `ATTENTION`, `MLP` (of dense models) and 'experts'.
