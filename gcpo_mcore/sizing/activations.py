@@ -65,8 +65,7 @@ def layer_bytes(
     if arch.qk_norm:
         # The queries are copied out of the projection; the keys, like the values, are a view of it.
         normalised = 0 if p.adapter else (queries + keys) * FP32  # as in `_norm_input`
-        attention += queries * b if p.with_cuda else queries * FP32 + normalised
-        attention += keys * FP32 if b < FP32 and not p.with_cuda else 0
+        attention += queries * b if _has_one_norm(b, p) else (queries + keys) * FP32 + normalised
         attention += (queries + keys) // arch.head_dim * FP32
     # Each norm's input, scale and result.
     norms = 2 * (_norm_input(stream, b, p) + n // spread * FP32 + stream * b)
@@ -75,8 +74,13 @@ def layer_bytes(
 
 
 def _norm_input(elements: int, dtype_bytes: int, p: Pass) -> int:
-    # Without the kernel torch keeps the normalised values too, for the gradient of the norm's own weight.
-    return elements * (dtype_bytes if p.with_cuda else FP32 if p.adapter else 2 * FP32)
+    # Without that torch keeps the normalised values too, for the gradient of the norm's own weight.
+    return elements * (dtype_bytes if _has_one_norm(dtype_bytes, p) else FP32 if p.adapter else 2 * FP32)
+
+
+def _has_one_norm(dtype_bytes: int, p: Pass) -> bool:
+    """Whether RMSNorm keeps its input alone: torch's kernel, or ours for fp32 on a CPU (actor/norm.py)."""
+    return p.with_cuda or dtype_bytes == FP32
 
 
 def _adapted(arch: Architecture, n: int, dtype_bytes: int, p: Pass, targets: Sequence[str]) -> int:
