@@ -175,7 +175,9 @@ def export(
     tp, pp, ep = groups.tensor_group(), groups.pipeline_group(), groups.expert_group()
     mine = {local.name: parameter for local, parameter in local_parameters(chunks, arch)}
     device = next(chunks[0].parameters()).device
-    owned = [(local, tuple(p.shape), value(p).dtype) for local, p in local_parameters(chunks, arch)]
+    # A value may take work to make, and its type matters to other stages alone.
+    dtype_of = (lambda p: value(p).dtype) if pp.size() > 1 else (lambda p: p.dtype)
+    owned = [(local, tuple(p.shape), dtype_of(p)) for local, p in local_parameters(chunks, arch)]
     for stage, parameters in enumerate(from_every_rank(owned, pp)):
         source = dist.get_global_rank(pp, stage)
         for local, shape, dtype in parameters:
