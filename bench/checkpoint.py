@@ -27,7 +27,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.checkpoint import load_actor
 from gcpo_mcore.actor.checkpoint_writer import CheckpointWriter, save_actor
-from gcpo_mcore.actor.config import ModelConfig
+from gcpo_mcore.actor.config import ALL_WEIGHTS, ModelConfig
 from gcpo_mcore.actor.layout import check_layout
 from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.base import platform
@@ -47,8 +47,8 @@ def build(model: str) -> Actor:
     layout = check_layout(config.parallel, arch)
     start_parallel(layout, seed=0)
     return Actor(
-        ModelConfig(path=model, dtype="bfloat16"), arch, config.parallel, layout, config.optimizer, temperature=1.0,
-        sequences_per_microbatch=1, tokens_per_microbatch=None,
+        ModelConfig(path=model, dtype="bfloat16", adapter=ALL_WEIGHTS), arch, config.parallel, layout, config.optimizer,
+        temperature=1.0, sequences_per_microbatch=1, tokens_per_microbatch=None,
     )  # fmt: skip
 
 

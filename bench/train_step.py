@@ -31,7 +31,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from gcpo_mcore.actor import groups
 from gcpo_mcore.actor.actor import Actor
-from gcpo_mcore.actor.config import ModelConfig
+from gcpo_mcore.actor.config import ALL_WEIGHTS, ModelConfig
 from gcpo_mcore.actor.cutting import split
 from gcpo_mcore.actor.layout import check_layout
 from gcpo_mcore.actor.logprobs import token_logprobs
@@ -220,8 +220,8 @@ def build(folder: str, dtype: str, config: RunConfig, pack: int) -> Actor:
     layout = check_layout(config.parallel, arch)
     start_parallel(layout, seed=0)
     return Actor(
-        ModelConfig(path=folder, dtype=dtype), arch, config.parallel, layout, config.optimizer, temperature=1.0,
-        sequences_per_microbatch=1, tokens_per_microbatch=pack,
+        ModelConfig(path=folder, dtype=dtype, adapter=ALL_WEIGHTS), arch, config.parallel, layout, config.optimizer,
+        temperature=1.0, sequences_per_microbatch=1, tokens_per_microbatch=pack,
     )  # fmt: skip
 
 

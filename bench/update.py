@@ -27,7 +27,7 @@ from versus_trl import SIZES, environment, make_files
 
 from gcpo_mcore.actor import hf_mapping
 from gcpo_mcore.actor.actor import Actor
-from gcpo_mcore.actor.config import ModelConfig
+from gcpo_mcore.actor.config import ALL_WEIGHTS, ModelConfig
 from gcpo_mcore.actor.layout import check_layout
 from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.base import platform
@@ -100,8 +100,8 @@ def measure(folder: Path, rounds: int) -> dict:
     layout = check_layout(config.parallel, arch)
     start_parallel(layout, seed=0)
     actor = Actor(
-        ModelConfig(path=str(folder / "model"), dtype="float32"), arch, config.parallel, layout, config.optimizer,
-        temperature=1.0, sequences_per_microbatch=ROWS, tokens_per_microbatch=None,
+        ModelConfig(path=str(folder / "model"), dtype="float32", adapter=ALL_WEIGHTS), arch, config.parallel, layout,
+        config.optimizer, temperature=1.0, sequences_per_microbatch=ROWS, tokens_per_microbatch=None,
     )  # fmt: skip
     plain, found = Plain(str(folder / "model")), []
     for name, (prompt_tokens, shortest, cut) in CASES.items():

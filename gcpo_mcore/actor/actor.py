@@ -7,6 +7,8 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 
 from gcpo_mcore.actor import groups, hf_mapping
+from gcpo_mcore.actor.adapter import Merge
+from gcpo_mcore.actor.adapter_places import whole_factors
 from gcpo_mcore.actor.backend import choose_backend
 from gcpo_mcore.actor.config import ActorConfig, ModelConfig, OptimizerConfig, ParallelConfig
 from gcpo_mcore.actor.cutting import Cut, split
@@ -20,8 +22,10 @@ from gcpo_mcore.actor.optimizer import Stepper, learning_rate
 from gcpo_mcore.actor.stage import Stage, build_stage
 from gcpo_mcore.base import platform
 from gcpo_mcore.base.collectives import Alone, GroupPeers, Peers, from_every_rank
+from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.batch import Batch, UpdateBatch
 from gcpo_mcore.hf.architecture import Architecture
+from gcpo_mcore.hf.peft import LoraFactors
 
 PLAIN = ActorConfig(backend="local", offload="none")
 
@@ -61,10 +65,11 @@ class Actor:
         )
         self.logits_per_chunk = LOGITS_PER_CHUNK
         self.device = platform.device()
-        self.hf_folder = model.path
+        self.hf_folder, self.lora = model.path, model.lora
         self.version = 0
         self.optimizer_config = optimizer
-        self._stage = build_stage(model, arch, parallel, layout, optimizer, choose_backend(settings.backend, arch))
+        backend = choose_backend(settings.backend, arch, has_adapter=model.lora is not None)
+        self._stage = build_stage(model, arch, parallel, layout, optimizer, backend)
         self._gather = WeightGather(self._stage.ddp)
         self._offloader = Offloader(settings.offload, self._stage)
         self.stepper = Stepper(optimizer, self._stage.optimizer)
@@ -161,13 +166,22 @@ class Actor:
     # --- weights -----------------------------------------------------------------------------------------------
 
     def export(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """(Hugging Face name, full tensor) of every weight, streamed to every rank.
+        """(Hugging Face name, full tensor) of every weight, an adapter merged into it, streamed to every rank.
 
         Brings an offloaded actor's weights back, and nothing else: an engine may ask for them again in its own turn.
         """
         self._offloader.onload(only_weights=True)
         self._gather.end()
-        return hf_mapping.export(self._stage.chunks, self.arch)
+        return hf_mapping.export(self._stage.chunks, self.arch, Merge(self._stage.chunks))
+
+    def adapter(self) -> LoraFactors:
+        """The adapter alone, whole on rank 0. Brings weights back as `export`. UserError without model/adapter=lora."""
+        if self.lora is None:
+            raise UserError("rollout.adapter_folder sends an adapter: model/adapter=none has none")
+        self._offloader.onload(only_weights=True)
+        self._gather.end()
+        factors = whole_factors(self._stage.chunks)
+        return LoraFactors(factors, self.lora.rank, self.lora.alpha, self.lora.rslora)
 
     def _head(self) -> LogProbHead:
         return LogProbHead(self.arch.vocabulary, self.temperature, self.logits_per_chunk, self._gather)

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from megatron.core.models.gpt import GPTModel
 
 from gcpo_mcore.actor.actor import Actor
+from gcpo_mcore.actor.adapter_places import check_described
 from gcpo_mcore.actor.optimizer_state import main_name, set_common_state, stepped_by
 from gcpo_mcore.actor.random_states import OLD_SUFFIX, set_random_states
 from gcpo_mcore.actor.sharded import pieces, places, values
@@ -62,6 +63,7 @@ def load_actor(actor: Actor, folder: Path, sums: Sums) -> None:
         try:
             _compare(folder, sums, [f"{SHARDS}/{COMMON}", f"{SHARDS}/{INDEX}"])
             common = read_common(folder / SHARDS)
+            check_described(folder, common.get("adapter", {}), stage.adapted, actor.hf_folder)
             states = [piece for one in stepped for piece in one.states(main_name(common))]
             reading = Reading(folder / SHARDS, [*weights, *states])
             own = random_states_file(folder)

@@ -52,7 +52,7 @@ class CheckpointWriter:
             weights, states = list(_weights(stage)), list(_states(stage))
             self._objects = list(objects(stage.chunks))
         self._files = [[_copied(piece) for piece in of] if is_snapshot else of for of in (weights, states)]
-        self._common = common_state(stage.optimizer)
+        self._common = common_state(stage.optimizer) | ({"adapter": stage.adapted} if stage.adapted else {})
         self._random_states = random_states()
 
     def start(self) -> None:

@@ -1,11 +1,59 @@
 """The actor's part of the configuration. Defaults and comments: configs/{model,parallel,optimizer}/*.yaml."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from gcpo_mcore.base import platform
+from gcpo_mcore.base.choice import Choice
 from gcpo_mcore.base.config import Config, Free
+from gcpo_mcore.hf import lora
+from gcpo_mcore.hf.architecture import Architecture
+
+Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "experts"]
+
+
+class Adapter(Choice, kind="adapter"):
+    """What of the model is trained."""
+
+    section: ClassVar[str] = "model"
+
+
+class NoAdapter(Adapter, option="none"):
+    """Every weight."""
+
+
+ALL_WEIGHTS = NoAdapter(name="none")
+
+
+class LoraAdapter(Adapter, option="lora"):
+    """A low-rank product beside the target layers; the weights of `model.path` stay as they are (hf/lora.py).
+
+    rslora: the product is scaled by alpha / sqrt(rank), not alpha / rank. dtype: of the adapters, 'model' or fp32.
+    seed: of the first values. start: a PEFT folder that has them instead; null: none.
+    """
+
+    rank: PositiveInt
+    alpha: PositiveFloat
+    targets: Literal["all-linear"] | Annotated[list[Target], Field(min_length=1)]
+    rslora: bool
+    dtype: Literal["model", "float32"]
+    seed: NonNegativeInt
+    start: str | None
+
+    @property
+    def scale(self) -> float:
+        """By which the product is multiplied."""
+        return lora.scale(self.rank, self.alpha, self.rslora)
+
+    def has(self, target: str) -> bool:
+        """Whether the layers of that name are adapted, where the model has them."""
+        return self.targets == "all-linear" or target in self.targets
+
+    def title(self, arch: Architecture) -> str:
+        """For the table at a run's start."""
+        targets = self.targets if isinstance(self.targets, str) else ", ".join(self.targets)
+        return f"{lora.parameters(arch, self.rank, self.targets):,} of an adapter of rank {self.rank}, {targets}"
 
 Dtype = Literal["float32", "bfloat16"]
 DTYPES: tuple[str, ...] = get_args(Dtype)
@@ -16,6 +64,12 @@ class ModelConfig(Config):
 
     path: str
     dtype: Dtype
+    adapter: Adapter
+
+    @property
+    def lora(self) -> LoraAdapter | None:
+        """The adapter that is trained; None where all weights are."""
+        return self.adapter if isinstance(self.adapter, LoraAdapter) else None
 
 
 class ParallelConfig(Config):

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+import xxhash
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from megatron.core.tensor_parallel import set_tensor_model_parallel_attributes
@@ -31,6 +32,7 @@ from gcpo_mcore.hf.architecture import Architecture
 from gcpo_mcore.hf.reader import FolderReader, same_values
 from gcpo_mcore.hf.tensors import check_finite
 
+ADAPTER = "adapter"  # the module beside a linear layer that is not one of the folder's (actor/adapter.py)
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # Computed, not learnt: older versions of transformers wrote them, and later ones leave them out without a word.
 BUFFERS = re.compile(r"\.rotary_emb\.(inv_freq|cos_cached|sin_cached)$|\.position_ids$|\.masked_bias$")
@@ -138,10 +140,12 @@ class Local:
 
 
 def local_parameters(chunks: Iterable[GPTModel], arch: Architecture) -> Iterator[tuple[Local, torch.nn.Parameter]]:
-    """The parameters of this rank's stage, in a fixed order. `chunks`: the models that it is made of."""
+    """The parameters of this rank's stage, in a fixed order, but for adapters'. `chunks`: the models it is made of."""
     table = rules(arch)
     per_rank = (arch.experts or 0) // parallel_state.get_expert_model_parallel_world_size()
     for model, name, parameter in ((m, *named) for m in chunks for named in m.named_parameters()):
+        if f".{ADAPTER}." in name:
+            continue
         if name == "output_layer.weight" and arch.tied_embeddings:
             continue  # the last stage's copy of the embedding; filled by `load`, never exported
         layer = expert = None
@@ -171,7 +175,9 @@ def export(
     tp, pp, ep = groups.tensor_group(), groups.pipeline_group(), groups.expert_group()
     mine = {local.name: parameter for local, parameter in local_parameters(chunks, arch)}
     device = next(chunks[0].parameters()).device
-    owned = [(local, tuple(p.shape), value(p).dtype) for local, p in local_parameters(chunks, arch)]
+    # A value may take work to make, and its type matters to other stages alone.
+    dtype_of = (lambda p: value(p).dtype) if pp.size() > 1 else (lambda p: p.dtype)
+    owned = [(local, tuple(p.shape), dtype_of(p)) for local, p in local_parameters(chunks, arch)]
     for stage, parameters in enumerate(from_every_rank(owned, pp)):
         source = dist.get_global_rank(pp, stage)
         for local, shape, dtype in parameters:
@@ -196,6 +202,11 @@ def _gather(shard: torch.Tensor, group: dist.ProcessGroup) -> list[torch.Tensor]
     return shards
 
 
+def expert_rank() -> int:
+    """Which of the expert ranks this one is."""
+    return parallel_state.get_expert_model_parallel_rank()
+
+
 def mark_tensor_parallel(chunks: Iterable[GPTModel], arch: Architecture) -> None:
     """Tells megatron-core which parameters are cut over the tensor group.
 
@@ -213,9 +224,8 @@ def mark_tensor_parallel(chunks: Iterable[GPTModel], arch: Architecture) -> None
 def load(chunks: Iterable[GPTModel], arch: Architecture, read: Callable[[str], torch.Tensor]) -> None:
     """Fills this rank's stage; `read(name)` gives the full Hugging Face tensor of that name."""
     tp = groups.tensor_group()
-    expert_rank = parallel_state.get_expert_model_parallel_rank()
     for local, parameter in local_parameters(chunks, arch):
-        names = local.hf_names(expert_rank)
+        names = local.hf_names(expert_rank())
         rank, size = (tp.rank(), tp.size()) if local.expert is None else (0, 1)
         shard = cut(local.rule.cut, [read(n) for n in names], arch, rank, size)
         if shard.shape != parameter.shape:
@@ -312,6 +322,15 @@ class HfWeights:
     def shape(self, name: str) -> list[int]:
         """The shape of a tensor, without reading it."""
         return self._read.shape(self._stored_as[name])
+
+    def checksum(self) -> str:
+        """32 hex digits of all tensors' names, types and values, however they lie in files. Reads all of them."""
+        digest = xxhash.xxh3_128()
+        for name in self.names():
+            tensor = self._read(self._stored_as[name]).contiguous()
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+            digest.update(tensor.view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     def __call__(self, name: str) -> torch.Tensor:
         tensor = self._read(self._stored_as[name])

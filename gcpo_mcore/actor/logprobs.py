@@ -78,7 +78,8 @@ class _ChunkedHead(torch.autograd.Function):
         temperature, real, at_a_time = ctx.cuts
         grad_logp = torch.zeros_like(entropy) if grad_logp is None else grad_logp
         grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32)  # chunks are summed in fp32
+        is_frozen = not ctx.needs_input_grad[1]
+        grad_weight = None if is_frozen else torch.zeros_like(weight, dtype=torch.float32)  # chunks are summed in fp32
         for chunk in _chunks(len(hidden), at_a_time):
             if kept is None:
                 log_p = _scaled_logits(hidden[chunk], weight, temperature, real).sub_(log_total[chunk].unsqueeze(1))
@@ -94,8 +95,9 @@ class _ChunkedHead(torch.autograd.Function):
             grad.scatter_add_(1, local[chunk].unsqueeze(1), by_logp * is_mine[chunk].unsqueeze(1))
             grad = (grad if temperature == 1 else grad.div_(temperature)).to(weight.dtype)
             grad_hidden[chunk] = grad @ weight
-            grad_weight += grad.T @ hidden[chunk]
-        return grad_hidden, grad_weight.to(weight.dtype), None, None, None, None, None
+            if grad_weight is not None:
+                grad_weight += grad.T @ hidden[chunk]
+        return grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype), None, None, None, None, None
 
 
 def _at_a_time(hidden: torch.Tensor, tokens: int, width: int) -> int:

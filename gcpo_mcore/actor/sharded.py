@@ -13,22 +13,29 @@ from megatron.core.dist_checkpointing.dict_utils import nested_values
 from megatron.core.dist_checkpointing.mapping import ShardedObject, ShardedTensor, ShardedTensorFactory
 from megatron.core.models.gpt import GPTModel
 
+from gcpo_mcore.actor.adapter import adapters
+from gcpo_mcore.actor.adapter_places import adapter_places
 from gcpo_mcore.shards.piece import Piece, boxes
 
 Sharded = ShardedTensor | ShardedTensorFactory  # one parameter's place; a factory has several, of gate and up
 
 
 def places(chunks: Sequence[GPTModel]) -> list[Sharded]:
-    """The place of every parameter of a stage's chunks, its `data` the parameter itself."""
+    """The place of every parameter of a stage's chunks that a checkpoint has, its `data` the parameter itself.
+
+    Where an adapter is trained that is the adapter: its base is in a folder of its own.
+    """
+    if adapted := list(adapter_places(chunks)):
+        return [*adapted]
     return [entry for entry in _entries(chunks) if isinstance(entry, Sharded)]
 
 
 def objects(chunks: Sequence[GPTModel]) -> Iterator[tuple[str, Any]]:
     """(key, value) of what has a place in a checkpoint and is no tensor, and is this rank's to write.
 
-    It is the '_extra_state' of layers that have none: megatron's own loader asks for them.
+    It is the '_extra_state' of layers that have none: megatron's own loader asks for them. An adapter has none.
     """
-    for entry in _entries(chunks):
+    for entry in _entries(chunks) if not adapters(chunks) else ():
         if isinstance(entry, ShardedObject) and is_first_replica(entry):
             yield entry.unique_key, entry.data
 

@@ -7,17 +7,21 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from megatron.core.distributed import DistributedDataParallel, finalize_model_grads
 from megatron.core.optimizer import ChainedOptimizer
 
 from gcpo_mcore.actor import hf_mapping
+from gcpo_mcore.actor.adapter import attach
+from gcpo_mcore.actor.adapter_places import described
+from gcpo_mcore.actor.adapter_start import fill_adapters
 from gcpo_mcore.actor.backend import Backend
 from gcpo_mcore.actor.config import ModelConfig, OptimizerConfig, ParallelConfig
 from gcpo_mcore.actor.layout import Layout
 from gcpo_mcore.actor.model import build_chunks, wrap_data_parallel
 from gcpo_mcore.actor.optimizer import build_optimizer
 from gcpo_mcore.actor.policy_model import PolicyModel
-from gcpo_mcore.base.collectives import from_every_rank
+from gcpo_mcore.base.collectives import from_every_rank, from_rank_0
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.hf.architecture import Architecture
 
@@ -29,11 +33,13 @@ class Stage:
     chunks     its models, in the order in which a micro-batch passes them
     ddp        the same, each with its gradient buffers
     optimizer  megatron-core's, with its state
+    adapted    of an adapter what a checkpoint says of it and of its base; {} where all weights are trained
     """
 
     chunks: list[PolicyModel]
     ddp: list[DistributedDataParallel]
     optimizer: ChainedOptimizer
+    adapted: dict[str, Any]
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """Every weight of the stage, in a fixed order."""
@@ -61,22 +67,30 @@ def build_stage(
     dtype = getattr(torch, model.dtype)
     chunks = build_chunks(arch, parallel, layout, dtype, backend)
     hf_mapping.mark_tensor_parallel(chunks, arch)
-    _load(chunks, arch, model.path)
+    if model.lora:
+        attach(chunks, arch, model.lora)
+    adapted = _load(chunks, arch, model)
     ddp = [wrap_data_parallel(chunk, parallel) for chunk in chunks]
-    stage = Stage(chunks, ddp, build_optimizer(optimizer, parallel, ddp, dtype))
+    stage = Stage(chunks, ddp, build_optimizer(optimizer, parallel, ddp, dtype), adapted)
     _set_hooks(stage, parallel)
     return stage
 
 
-def _load(chunks: list[PolicyModel], arch: Architecture, folder: str) -> None:
-    """Fills the stage; a UserError of one rank, about its own tensors, is every rank's."""
-    problem = None
+def _load(chunks: list[PolicyModel], arch: Architecture, model: ModelConfig) -> dict[str, Any]:
+    """Fills the stage, and returns what `Stage.adapted` is; a UserError of one rank, about its own tensors, is every
+    rank's."""
+    problem, base = None, ""
     try:
-        hf_mapping.load(chunks, arch, hf_mapping.HfWeights(folder, arch))
+        weights = hf_mapping.HfWeights(model.path, arch)
+        hf_mapping.load(chunks, arch, weights)
+        if model.lora:
+            fill_adapters(chunks, arch, model.lora)
+            base = weights.checksum() if dist.get_rank() == 0 else ""
     except UserError as error:
         problem = str(error)
     if found := [told for told in from_every_rank(problem) if told]:
         raise UserError(found[0])
+    return described(model.lora, arch, from_rank_0(base)) if model.lora else {}
 
 
 def _set_hooks(stage: Stage, parallel: ParallelConfig) -> None:

@@ -1,10 +1,13 @@
 """A checkpoint as a Hugging Face folder, and back:
 
-    python tools/convert.py to-hf RUN OUT [--step N] [--dtype bfloat16] [--shard-gib 2] [--no-gate]
+    python tools/convert.py to-hf RUN OUT [--step N] [--dtype bfloat16] [--shard-gib 2] [--base HF_DIR] [--no-gate]
+    python tools/convert.py to-peft RUN OUT [--step N] [--base HF_DIR]
     python tools/convert.py to-megatron HF_DIR OUT [--dtype float32] [--no-gate]
     python tools/convert.py from-gguf FILE.gguf OUT [--dtype bfloat16]
 
 RUN is a run folder (runs/NAME: its newest good checkpoint, or --step) or one checkpoint folder in it, of any layout.
+Of a run with model/adapter=lora, to-hf merges the adapter into its base, which has to be the folder of the run (or
+--base), and to-peft writes it alone, for the peft library (base: what it names as the model).
 to-megatron writes such a folder with one checkpoint, step 0. Both run as one process on the CPU and hold no more
 than a shard and a layer. OUT appears whole or not at all, after it was compared with what transformers loads from the
 Hugging Face side, which holds the model, mapped from its files where it can be; --no-gate leaves that out.
@@ -18,22 +21,58 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gcpo_mcore.base import program
 from gcpo_mcore.base.errors import EXIT_CODE, UserError
 from gcpo_mcore.base.files import places_told
 from gcpo_mcore.monitor.run_log import log_to_stderr
 
+if TYPE_CHECKING:  # slow to import
+    from gcpo_mcore.run.folder import RunFolder
+
 DTYPES = ("float32", "bfloat16")
+BASE = "folder of the model that an adapter was trained beside; default: where the run had it"
 UNGATED = (
     "do not compare the result with what transformers loads: for models that do not fit into this machine's memory"
 )
 
 
-def to_hf(run: Path, out: Path, step: int | None, dtype: str | None, shard_bytes: int, is_gated: bool) -> None:
+def to_hf(
+    run: Path, out: Path, step: int | None, dtype: str | None, shard_bytes: int, base: str | None, is_gated: bool
+) -> None:
     """Writes `out` from the checkpoint. UserError if there is none, or `out` exists."""
-    from gcpo_mcore.run.folder import RunFolder, check
+    folder, checkpoint = _checkpoint(run, step)
+    _check_tokenizer(folder.path / "model")
+    _check_new(out)
+    from gcpo_mcore.convert.convert import ExportSettings, checkpoint_to_hf
     from gcpo_mcore.run.manifest import named_versions
+
+    settings = ExportSettings(dtype, shard_bytes, is_gated, base=base)
+    with named_versions(checkpoint):
+        difference = checkpoint_to_hf(folder, _step_of(checkpoint), out, settings)
+    print(f"{checkpoint} -> {out}  ({_said(difference, 'checkpoint')})")
+
+
+def to_peft(run: Path, out: Path, step: int | None, base: str | None) -> None:
+    """Writes `out`, the adapter of the checkpoint. UserError if there is none, or `out` exists."""
+    folder, checkpoint = _checkpoint(run, step)
+    _check_new(out)
+    from gcpo_mcore.convert.convert import checkpoint_to_peft
+    from gcpo_mcore.run.manifest import named_versions
+
+    with named_versions(checkpoint):
+        checkpoint_to_peft(folder, _step_of(checkpoint), out, base)
+    print(f"{checkpoint} -> {out}")
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step_"))
+
+
+def _checkpoint(run: Path, step: int | None) -> tuple["RunFolder", Path]:
+    """The run's folder and its checkpoint of `step` (None: the newest good one), which is good. UserError without."""
+    from gcpo_mcore.run.folder import RunFolder, check
 
     given = run
     run, step = _run_and_step(run, step)
@@ -45,14 +84,7 @@ def to_hf(run: Path, out: Path, step: int | None, dtype: str | None, shard_bytes
         raise UserError(f"{run} has no good checkpoint")
     if problem := check(checkpoint):
         raise UserError(f"{checkpoint}: {problem}")
-    _check_tokenizer(folder.path / "model")
-    _check_new(out)
-    from gcpo_mcore.convert.convert import ExportSettings, checkpoint_to_hf
-
-    settings = ExportSettings(dtype, shard_bytes, is_gated)
-    with named_versions(checkpoint):
-        difference = checkpoint_to_hf(folder, int(checkpoint.name.removeprefix("step_")), out, settings)
-    print(f"{checkpoint} -> {out}  ({_said(difference, 'checkpoint')})")
+    return folder, checkpoint
 
 
 def to_megatron(hf_folder: Path, out: Path, dtype: str | None, is_gated: bool) -> None:
@@ -147,6 +179,12 @@ def main() -> None:
     command.add_argument("--dtype", choices=DTYPES, help="of the written weights; default: the checkpoint's")
     command.add_argument("--no-gate", action="store_true", help=UNGATED)
     command.add_argument("--shard-gib", type=float, default=2.0, help="largest safetensors file (default: 2)")
+    command.add_argument("--base", help=BASE)
+    command = commands.add_parser("to-peft", help="the adapter in a run's checkpoint -> a PEFT folder")
+    command.add_argument("run", type=Path)
+    command.add_argument("out", type=Path)
+    command.add_argument("--step", type=int, help="default: the newest good one")
+    command.add_argument("--base", help=BASE)
     command = commands.add_parser("to-megatron", help="a Hugging Face folder -> a checkpoint at step 0")
     command.add_argument("hf_folder", type=Path)
     command.add_argument("out", type=Path)
@@ -163,7 +201,10 @@ def main() -> None:
     try:
         with places_told():
             if args.command == "to-hf":
-                to_hf(args.run, args.out, args.step, args.dtype, int(args.shard_gib * 2**30), not args.no_gate)
+                size = int(args.shard_gib * 2**30)
+                to_hf(args.run, args.out, args.step, args.dtype, size, args.base, not args.no_gate)
+            elif args.command == "to-peft":
+                to_peft(args.run, args.out, args.step, args.base)
             elif args.command == "from-gguf":
                 from_gguf(args.file, args.out, args.dtype)
             else:

@@ -1,8 +1,8 @@
 """Checkpoint <-> Hugging Face folder, in one process and without ever holding the model.
 
-Both directions end in the same gate (gate.py): what transformers loads from the folder is what the checkpoint holds.
-Only then does the result get its name. `checkpoint_to_hf` is the one way of every export: the command's, a run's own
-last one and those in the background.
+Both directions end in the same gate (gate.py): what transformers loads from the folder is what the checkpoint holds,
+an adapter merged into its base. Only then does the result get its name. `checkpoint_to_hf` is the one way of every
+export: the command's, a run's own last one and those in the background.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from megatron.core import parallel_state
+from megatron.core.models.gpt import GPTModel
 
 from gcpo_mcore.actor import hf_mapping
 from gcpo_mcore.actor.config import DTYPES
@@ -20,11 +21,22 @@ from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.base import platform
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.files import make_folder, named_when_good
+from gcpo_mcore.convert.adapter import AdapterShards, MergedWeights, has_adapter
 from gcpo_mcore.convert.gate import compare
-from gcpo_mcore.convert.shards import ONE_LAYOUT, ShardReader, empty_model, hf_tensors, megatron_reader, write_shards
-from gcpo_mcore.hf.architecture import read_architecture
+from gcpo_mcore.convert.shards import (
+    ONE_LAYOUT,
+    Read,
+    ShardReader,
+    empty_model,
+    hf_tensors,
+    megatron_reader,
+    write_shards,
+)
+from gcpo_mcore.hf.architecture import Architecture, read_architecture
 from gcpo_mcore.hf.files import copy_model_files
 from gcpo_mcore.hf.folder import SHARD_BYTES, write_hf
+from gcpo_mcore.hf.hub import local_folder
+from gcpo_mcore.hf.peft import LoraFactors, write_peft
 from gcpo_mcore.run.folder import RunFolder
 from gcpo_mcore.run.setup import process_group
 
@@ -34,12 +46,14 @@ DEADLINE_S = 1800
 @dataclass(frozen=True)
 class ExportSettings:
     """How an export is written. dtype: of the weights, None: the checkpoint's; is_gated: whether it is compared with
-    what transformers loads; replaces: whether a folder that is there gives way."""
+    what transformers loads; replaces: whether a folder that is there gives way. base: the folder of an adapter's base,
+    None: where the run had it."""
 
     dtype: str | None = None
     shard_bytes: int = SHARD_BYTES
     is_gated: bool = True
     replaces: bool = False
+    base: str | None = None
 
 
 def checkpoint_to_hf(folder: RunFolder, step: int, out: Path, settings: ExportSettings) -> float | None:
@@ -49,13 +63,13 @@ def checkpoint_to_hf(folder: RunFolder, step: int, out: Path, settings: ExportSe
     gate says no. In a process group of its own, of one.
     """
     checkpoint, model_files = folder.folder(step), folder.path / "model"
-    own = _own_dtype(folder)
+    own, path = _own_model(folder)
     rounded = getattr(torch, settings.dtype or own)
     arch = read_architecture(str(model_files))
     make_folder(out.parent)
     with _alone(), named_when_good(out, settings.replaces) as unchecked:
         model = empty_model(arch, getattr(torch, own))
-        source = ShardReader(checkpoint / "shards", model)
+        source = _weights(checkpoint / "shards", model, arch, getattr(torch, own), settings.base or path)
         weights = ((name, tensor.to(rounded)) for name, tensor in hf_tensors(model, arch, source))
         write_hf(weights, model_files, unchecked, settings.shard_bytes)
         if settings.is_gated:
@@ -86,13 +100,45 @@ def hf_to_checkpoint(hf_folder: Path, dtype: str, out: Path, is_gated: bool = Tr
             return compare(arch, ShardReader(folder.folder(0) / "shards", model), hf_folder, rounded, out)
 
 
-def _own_dtype(folder: RunFolder) -> str:
-    """model.dtype of a run's config.yaml. UserError if it does not say one."""
+def _own_model(folder: RunFolder) -> tuple[str, str]:
+    """model.dtype and model.path of a run's config.yaml. UserError if it does not say them."""
     model = folder.read_config().get("model")
-    found = model.get("dtype") if isinstance(model, dict) else None
-    if found not in DTYPES:
-        raise UserError(f"{folder.path / 'config.yaml'}: model.dtype={found} is none of {', '.join(DTYPES)}")
-    return found
+    found = model if isinstance(model, dict) else {}
+    dtype, path = found.get("dtype"), found.get("path")
+    if dtype not in DTYPES:
+        raise UserError(f"{folder.path / 'config.yaml'}: model.dtype={dtype} is none of {', '.join(DTYPES)}")
+    return dtype, str(path)
+
+
+def checkpoint_to_peft(folder: RunFolder, step: int, out: Path, base: str | None) -> None:
+    """Writes `out`, the adapter that the checkpoint of `step` holds, as peft loads it; `base`: what it names as the
+    model, None: what the run did. UserError if it holds none."""
+    shards = folder.folder(step) / "shards"
+    if not has_adapter(shards):
+        raise UserError(f"{shards.parent} is of a run with model/adapter=none: it holds no adapter")
+    adapter = AdapterShards(shards)
+    make_folder(out.parent)
+    with named_when_good(out) as unchecked:
+        unchecked.mkdir()
+        model = base or _own_model(folder)[1]
+        form = adapter.rank, adapter.alpha, adapter.is_rank_stabilised
+        write_peft(unchecked, LoraFactors(adapter.factors(), *form), base=model)
+
+
+def _weights(shards: Path, model: GPTModel, arch: Architecture, dtype: torch.dtype, base: str) -> Read:
+    """A reader of the Megatron parameters that the checkpoint stands for; `base` is read where it holds an adapter."""
+    if not has_adapter(shards):
+        return ShardReader(shards, model)
+    adapter, weights = AdapterShards(shards), hf_mapping.HfWeights(_base_folder(base), arch)
+    adapter.check_base(weights)
+    return megatron_reader(model, arch, MergedWeights(adapter, weights, dtype), dtype)
+
+
+def _base_folder(base: str) -> str:
+    folder = local_folder(base)
+    if not Path(folder).is_dir():
+        raise UserError(f"{base}, the base of the checkpoint's adapter, is not there: --base FOLDER says where it is")
+    return folder
 
 
 @contextlib.contextmanager

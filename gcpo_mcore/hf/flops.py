@@ -20,9 +20,12 @@ def forward_flops(arch: Architecture, lengths: Iterable[int], logits: int | None
     return pass_flops(arch, rows, sum(s for s, _ in rows) if logits is None else logits)
 
 
-def training_flops(arch: Architecture, lengths: Iterable[int], logits: int | None = None) -> float:
-    """Operations of forward and backward."""
-    return (1 + BACKWARD) * forward_flops(arch, lengths, logits)
+def training_flops(
+    arch: Architecture, lengths: Iterable[int], logits: int | None = None, is_frozen: bool = False
+) -> float:
+    """Operations of forward and backward. is_frozen: an adapter is trained, whose own are left out; the gradients of
+    the weights, half of a backward pass, are not needed then."""
+    return (1 + (BACKWARD - 1 if is_frozen else BACKWARD)) * forward_flops(arch, lengths, logits)
 
 
 def pass_flops(arch: Architecture, rows: Iterable[tuple[int, int]], logits: int) -> float:

@@ -53,6 +53,11 @@ class RolloutConfig(Config):
     max_staleness: NonNegativeInt
     oversampling: float = Field(ge=1)
 
+    @property
+    def sends_adapter(self) -> bool:
+        """Whether the engine is given an adapter alone, and not the weights that it makes of its base."""
+        return False
+
     def memory(self, arch: Any, max_prompt_tokens: int, dtype_bytes: int) -> EngineMemory:
         """What the engine takes of a GPU for a model (actor.architecture.Architecture): nothing, if it is elsewhere."""
         return EngineMemory()

@@ -7,6 +7,8 @@ from typing import ClassVar, Protocol
 
 import torch
 
+from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.hf.peft import LoraFactors
 from gcpo_mcore.rollout.config import RolloutConfig, Sampling
 from gcpo_mcore.samples import Prompt, Sample
 
@@ -19,6 +21,10 @@ class Weights(Protocol):
 
     def export(self) -> Iterable[tuple[str, torch.Tensor]]:
         """Every (Hugging Face name, full tensor). A collective: every rank draws it to its end, in step."""
+        ...
+
+    def adapter(self) -> LoraFactors:
+        """The adapter alone, whole on rank 0, for an engine that has its base. A collective. UserError without one."""
         ...
 
     def offload(self) -> None:
@@ -36,6 +42,10 @@ class FixedWeights:
     def export(self) -> Iterable[tuple[str, torch.Tensor]]:
         """See `Weights`."""
         return self.stream()
+
+    def adapter(self) -> LoraFactors:
+        """See `Weights`."""
+        raise UserError("rollout.adapter_folder is for a run with model/adapter=lora: these weights have no adapter")
 
     def offload(self) -> None:
         """See `Weights`: nothing of them is kept on the device."""

@@ -134,6 +134,8 @@ class RunConfig(Config):
             )
         for name in self.benchmark:
             check_name(name, "benchmark", "a file of its answers", MAX_BYTES - len(".jsonl"))
+        if self.rollout.sends_adapter and not self.model.lora:
+            raise UserError("rollout.adapter_folder sends an adapter: model/adapter=none has none")
         if self.optimizer.final_lr_fraction > 1:
             raise UserError(f"optimizer.final_lr_fraction={self.optimizer.final_lr_fraction} is above 1")
         return self

@@ -12,8 +12,9 @@ import xxhash
 
 from gcpo_mcore.base.config import flat, is_below
 from gcpo_mcore.base.places import PACKAGE
-from gcpo_mcore.base.sums import code_digest
+from gcpo_mcore.base.sums import code_digest, sum_file
 from gcpo_mcore.data.dataset import Loaded
+from gcpo_mcore.hf import peft
 from gcpo_mcore.hf.identity import model_identity
 from gcpo_mcore.run.manifest import PACKAGES
 from gcpo_mcore.run.plan import Plan
@@ -32,6 +33,9 @@ def inputs(plan: Plan) -> dict[str, str]:
     """What the run reads besides its configuration, each by a digest."""
     config = plan.config.data
     found = {"the files of model.path": model_identity(plan.config.model.path)}
+    if (adapter := plan.config.model.lora) and adapter.start:
+        for name in (peft.CONFIG, peft.WEIGHTS):
+            found[f"{name} of model.adapter.start"] = sum_file(Path(adapter.start) / name).digest
     for name, loaded in plan.train.items():
         found |= _source(f"data.train.{name}", loaded)
     for name, loaded in plan.eval.items():

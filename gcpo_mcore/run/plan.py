@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from gcpo_mcore.actor.adapter_check import check_adapter
 from gcpo_mcore.actor.backend import choose_backend
 from gcpo_mcore.actor.layout import Layout, check_layout
 from gcpo_mcore.base.config import hidden
@@ -60,6 +61,7 @@ class Plan:
             "algorithm": c.algorithm.title,
             "model": f"{self.arch.family}, {self.arch.layers} layers, {c.model.path}",
             "parameters": self.arch.parameters,
+            **({"trained": f"{c.model.lora.title(self.arch)}"} if c.model.lora else {}),
             "tokens that end a response": str(self.ends),
             "processes": f"{p.world} = data {p.data} x tensor {p.tensor} x pipeline {p.pipeline} x context {p.context}",
             **{
@@ -89,7 +91,9 @@ def make_plan(config: RunConfig) -> Plan:
     config = _with_local_model(config)
     arch = read_architecture(config.model.path)
     layout = check_layout(config.parallel, arch)
-    choose_backend(config.actor.backend, arch)
+    choose_backend(config.actor.backend, arch, has_adapter=config.model.lora is not None)
+    if config.model.lora:
+        check_adapter(config.model.lora, arch, layout.tensor)
     longest = config.data.max_prompt_tokens + max(
         config.rollout.sampling.max_response_tokens, config.evaluation.sampling.max_response_tokens
     )

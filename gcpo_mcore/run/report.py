@@ -98,7 +98,8 @@ class Report:
         config = self.plan.config
         passes = needs_pass(config) + config.algorithm.needs_reference
         logits = int(table.tokens.sum())
-        work = {"score": passes * forward_flops(arch, lengths, logits), "update": training_flops(arch, lengths, logits)}
+        update = training_flops(arch, lengths, logits, is_frozen=config.model.lora is not None)
+        work = {"score": passes * forward_flops(arch, lengths, logits), "update": update}
         peak = platform.peak_flops(config.model.dtype)
         found = {}
         for phase, flops in work.items():

@@ -4,11 +4,13 @@ Derived from what torch saves of actor/model.py's layers (no fusions but torch's
 what it really saves in tests/sizing/test_estimate.py. With experts the tokens are assumed to be evenly dealt.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gcpo_mcore.actor.config import ParallelConfig
+from gcpo_mcore.actor.config import LoraAdapter, ParallelConfig
 from gcpo_mcore.actor.layout import Layout
 from gcpo_mcore.actor.logprobs import LOGITS_PER_CHUNK
+from gcpo_mcore.hf import lora
 from gcpo_mcore.hf.architecture import Architecture
 
 FP32 = 4
@@ -26,6 +28,7 @@ class Pass:
     micro_batches   of an update, on a data-parallel rank
     is_packed       rows stand behind each other
     with_cuda       torch has one kernel for RMSNorm, which keeps no fp32 copies, and in half precision one for packs
+    adapter         what alone is trained; None: all weights
     """
 
     tokens: int
@@ -33,6 +36,7 @@ class Pass:
     micro_batches: int
     is_packed: bool
     with_cuda: bool
+    adapter: LoraAdapter | None = None
 
 
 def layer_bytes(
@@ -60,15 +64,18 @@ def layer_bytes(
     attention += (2 if is_joined else 1) * queries * b + n * arch.heads // t * FP32
     if arch.qk_norm:
         # The queries are copied out of the projection; the keys, like the values, are a view of it.
-        attention += queries * b if _has_one_norm(b, p) else 2 * (queries + keys) * FP32
+        normalised = 0 if p.adapter else (queries + keys) * FP32  # as in `_norm_input`
+        attention += queries * b if _has_one_norm(b, p) else (queries + keys) * FP32 + normalised
         attention += (queries + keys) // arch.head_dim * FP32
     # Each norm's input, scale and result.
     norms = 2 * (_norm_input(stream, b, p) + n // spread * FP32 + stream * b)
-    return attention + norms + (0 if recompute == "selective" else _mlp(arch, layout, n, spread, b))
+    attention += _adapted(arch, n, b, p, lora.ATTENTION)
+    return attention + norms + (0 if recompute == "selective" else _mlp(arch, layout, n, spread, b, p))
 
 
 def _norm_input(elements: int, dtype_bytes: int, p: Pass) -> int:
-    return elements * (dtype_bytes if _has_one_norm(dtype_bytes, p) else 2 * FP32)
+    # Without that torch keeps the normalised values too, for the gradient of the norm's own weight.
+    return elements * (dtype_bytes if _has_one_norm(dtype_bytes, p) else FP32 if p.adapter else 2 * FP32)
 
 
 def _has_one_norm(dtype_bytes: int, p: Pass) -> bool:
@@ -76,14 +83,25 @@ def _has_one_norm(dtype_bytes: int, p: Pass) -> bool:
     return p.with_cuda or dtype_bytes == FP32
 
 
-def _mlp(arch: Architecture, layout: Layout, n: int, spread: int, dtype_bytes: int) -> int:
+def _adapted(arch: Architecture, n: int, dtype_bytes: int, p: Pass, targets: Sequence[str]) -> int:
+    """What adapters of these targets save: x A^T of each token, and the A of layers that are one in megatron-core."""
+    if p.adapter is None:
+        return 0
+    own = FP32 if p.adapter.dtype == "float32" else dtype_bytes
+    count = sum(p.adapter.has(target) for target in targets)
+    return count * p.adapter.rank * own * (n + arch.hidden)
+
+
+def _mlp(arch: Architecture, layout: Layout, n: int, spread: int, dtype_bytes: int, p: Pass) -> int:
     moe = arch.moe
     if moe is None:
         # gate and up as projected, and silu(gate) * up
-        return 3 * n * arch.intermediate // layout.tensor * dtype_bytes
+        adapted = _adapted(arch, n, dtype_bytes, p, lora.MLP)
+        return 3 * n * arch.intermediate // layout.tensor * dtype_bytes + adapted
     routed = n // spread * moe.per_token
     # the tokens sorted by expert before and after; as above, and the product weighted by the router
     inside = routed * (2 * arch.hidden + 4 * moe.intermediate) * dtype_bytes
+    inside += _adapted(arch, routed, dtype_bytes, p, [lora.EXPERTS] * 3)
     return inside + n // spread * moe.count * (1 + FP32)  # who goes where
 
 
@@ -118,4 +136,4 @@ def head_bytes(arch: Architecture, layout: Layout, dtype_bytes: int, p: Pass, is
     rows = -(-arch.vocabulary // layout.tensor)
     chunk = min(max(LOGITS_PER_CHUNK // rows, 1), max(p.response_tokens // layout.context, 1))
     logits = LOGIT_BUFFERS * chunk * rows * FP32
-    return logits + (rows * arch.hidden * (FP32 + dtype_bytes) if is_backward else 0)
+    return logits + (rows * arch.hidden * (FP32 + dtype_bytes) if is_backward and p.adapter is None else 0)

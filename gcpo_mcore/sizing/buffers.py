@@ -1,16 +1,17 @@
 """Bytes of parameters, gradients and optimizer state on a rank, exact: what megatron-core 0.16 allocates for them.
 
 Gradients lie in fp32 buffers. A distributed optimizer keeps the weights in such buffers too, aligns every parameter
-and bucket in them, and gives each data-parallel rank an equal piece of every bucket.
+and bucket in them, and gives each data-parallel rank an equal piece of every bucket. Frozen weights are in no buffer.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from gcpo_mcore.actor.config import LoraAdapter
 from gcpo_mcore.actor.layout import Layout
 from gcpo_mcore.hf.architecture import Architecture
-from gcpo_mcore.sizing.parameters import Size, stage_parameters
+from gcpo_mcore.sizing.parameters import Size, stage_adapters, stage_parameters
 
 FP32 = 4
 ADAM = 2 * FP32  # two moments
@@ -19,23 +20,35 @@ PARAMETER_ALIGNMENT, BUCKET_ALIGNMENT = 64, 128  # elements (megatron-core's par
 
 @dataclass(frozen=True)
 class Static:
-    """Bytes that a rank holds all the time. optimizer: both moments, and fp32 weights where the model's are bf16."""
+    """Bytes that a rank holds all the time. optimizer: both moments, and fp32 weights where those trained are bf16."""
 
     parameters: int
     gradients: int
     optimizer: int
     stepped: int  # elements that this rank's optimizer steps
+    frozen: int = 0  # of the parameters, those of an adapter's base
 
 
 def static_bytes(
-    arch: Architecture, layout: Layout, dtype_bytes: int, is_sharded: bool, stage: int, data_rank: int = 0
+    arch: Architecture,
+    layout: Layout,
+    dtype_bytes: int,
+    is_sharded: bool,
+    stage: int,
+    data_rank: int = 0,
+    adapter: LoraAdapter | None = None,
 ) -> Static:
-    """Bytes of the rank at pipeline `stage`. `is_sharded`: a distributed optimizer.
+    """Bytes of the rank at pipeline `stage`. `is_sharded`: a distributed optimizer. adapter: None trains all weights.
 
     `data_rank` counts over data and context ranks together; the first holds the largest piece but for padding.
     """
-    held = stepped = 0
-    for chunk in stage_parameters(arch, layout, stage):
+    held = stepped = frozen = 0
+    trained, own_bytes = stage_parameters(arch, layout, stage), dtype_bytes
+    if adapter:
+        frozen = dtype_bytes * sum(size.elements for chunk in trained for size in chunk)
+        trained = stage_adapters(arch, layout, stage, adapter)
+        own_bytes = FP32 if adapter.dtype == "float32" else dtype_bytes
+    for chunk in trained:
         for sizes, ranks in _buffers(chunk, layout):
             if not is_sharded:
                 held += sum(size.elements for size in sizes)
@@ -45,8 +58,8 @@ def static_bytes(
             stepped += _piece(places, ranks, data_rank % ranks)
     if not is_sharded:
         stepped = held
-    optimizer = stepped * (ADAM + (FP32 if dtype_bytes < FP32 else 0))
-    return Static(held * dtype_bytes, held * FP32, optimizer, stepped)
+    optimizer = stepped * (ADAM + (FP32 if own_bytes < FP32 else 0))
+    return Static(frozen + held * own_bytes, held * FP32, optimizer, stepped, frozen)
 
 
 def _buffers(chunk: list[Size], layout: Layout) -> Iterator[tuple[list[Size], int]]:

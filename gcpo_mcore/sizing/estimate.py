@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from gcpo_mcore.actor.adapter_check import check_adapter
 from gcpo_mcore.actor.layout import Layout, check_layout
 from gcpo_mcore.hf.architecture import Architecture, read_architecture
 from gcpo_mcore.hf.hub import config_folder
@@ -74,6 +75,8 @@ def estimate_run(config: RunConfig, processes: int, with_cuda: bool = True) -> E
     """
     arch = read_architecture(config_folder(config.model.path))
     layout = check_layout(config.parallel, arch, processes)
+    if config.model.lora:
+        check_adapter(config.model.lora, arch, layout.tensor)
     stages = [_of_stage(config, arch, layout, stage, with_cuda) for stage in range(layout.pipeline)]
     return max(stages, key=lambda estimate: estimate.peak_gib)
 
@@ -97,12 +100,13 @@ def update_pass(config: RunConfig, layout: Layout, with_cuda: bool) -> Pass:
         micro_batches=-(-per_rank // sequences),
         is_packed=trainer.tokens_per_microbatch is not None,
         with_cuda=with_cuda,
+        adapter=config.model.lora,
     )
 
 
 def _of_stage(config: RunConfig, arch: Architecture, layout: Layout, stage: int, with_cuda: bool) -> Estimate:
     parallel, b = config.parallel, torch.finfo(getattr(torch, config.model.dtype)).bits // 8
-    held = static_bytes(arch, layout, b, parallel.distributed_optimizer, stage)
+    held = static_bytes(arch, layout, b, parallel.distributed_optimizer, stage, adapter=config.model.lora)
     p = update_pass(config, layout, with_cuda)
     is_last = stage == layout.pipeline - 1
     whole_layer = layer_bytes(arch, parallel, layout, b, p, "none")
@@ -110,6 +114,7 @@ def _of_stage(config: RunConfig, arch: Architecture, layout: Layout, stage: int,
     head = [head_bytes(arch, layout, b, p, is_backward) if is_last else 0 for is_backward in (False, True)]
     step = held.stepped * FP32 if with_cuda else 0  # AdamW's square roots, of all parameters at once
     engine = config.rollout.memory(arch, config.data.max_prompt_tokens, b)
+    merge = _merged(arch, layout, b) if config.model.lora and not config.rollout.sends_adapter else 0
     keeps_cache = engine.keeps_cache and not engine.rests
     away = config.actor.offload
     return Estimate(
@@ -127,7 +132,7 @@ def _of_stage(config: RunConfig, arch: Architecture, layout: Layout, stage: int,
                 "log-probs' logits, gradients on their way", _only(score=head[0], update=max(head[1], whole_layer))
             ),
             Component("optimizer step", _only(step=step)),
-            Component("weights on their way", _only(sync=engine.on_the_way + _gathered(arch, layout, b))),
+            Component("weights on their way", _only(sync=engine.on_the_way + _gathered(arch, layout, b) + merge)),
             Component("engine: weights", _always(engine.weights) if not engine.rests else _turn(engine.weights, True)),
             Component("engine: KV cache", _always(engine.cache) if keeps_cache else _turn(engine.cache, False)),
             Component("engine: prompts or draws at work", _turn(engine.working, False)),
@@ -161,11 +166,17 @@ def _gathered(arch: Architecture, layout: Layout, dtype_bytes: int) -> int:
     return 0 if is_whole else arch.vocabulary * arch.hidden * dtype_bytes
 
 
+def _merged(arch: Architecture, layout: Layout, dtype_bytes: int) -> int:
+    """The largest layer with its adapter in it: the product twice in fp32, and the sum."""
+    width = arch.moe.intermediate if arch.moe else 2 * arch.intermediate // layout.tensor
+    return max(width, arch.heads * arch.head_dim // layout.tensor) * arch.hidden * (2 * FP32 + dtype_bytes)
+
+
 def _host(config: RunConfig, held: Static) -> list[tuple[str, int]]:
-    """What waits there; a reference policy changes places with the weights, so it takes room for both. A checkpoint
-    that is written while the run goes on is a copy."""
+    """What waits there; a reference policy changes places with the weights, so it takes room for both (an adapter's is
+    its base, which is there). A checkpoint that is written while the run goes on is a copy."""
     away = {"none": 0, "optimizer": held.optimizer, "all": held.optimizer + held.parameters}[config.actor.offload]
-    reference = 2 * held.parameters if config.algorithm.needs_reference else 0
-    snapshot = held.parameters + held.optimizer if config.trainer.async_checkpoints else 0
+    reference = 2 * held.parameters if config.algorithm.needs_reference and not config.model.lora else 0
+    snapshot = held.parameters - held.frozen + held.optimizer if config.trainer.async_checkpoints else 0
     found = (("reference policy", reference), ("actor", away), ("checkpoint on its way", snapshot))
     return [(name, size) for name, size in found if size]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from gcpo_mcore.actor.config import LoraAdapter
 from gcpo_mcore.actor.layout import Layout
 from gcpo_mcore.hf.architecture import Architecture
 
@@ -36,6 +37,29 @@ def stage_parameters(arch: Architecture, layout: Layout, stage: int) -> list[lis
                 sizes.append(Size(rows * arch.hidden, is_shared=is_copied))
         chunks.append(sizes)
     return chunks
+
+
+def stage_adapters(arch: Architecture, layout: Layout, stage: int, adapter: LoraAdapter) -> list[list[Size]]:
+    """The A and B of pipeline `stage`, as `stage_parameters` has the weights."""
+    layers = arch.layers // (layout.pipeline * layout.virtual_pipeline)
+    return [layers * _layer_adapters(arch, layout, adapter) for _ in range(layout.virtual_pipeline)]
+
+
+def _layer_adapters(arch: Architecture, layout: Layout, adapter: LoraAdapter) -> list[Size]:
+    t, h, r = layout.tensor, arch.hidden, adapter.rank
+    queries, keys = arch.heads * arch.head_dim // t, arch.kv_heads * arch.head_dim // t
+    sizes: list[Size] = []
+    for target, into, out in (("o_proj", queries, h), ("q_proj", h, queries), ("k_proj", h, keys), ("v_proj", h, keys)):
+        sizes += [Size(r * into), Size(r * out)] if adapter.has(target) else []
+    moe = arch.moe
+    if moe is None:
+        width = arch.intermediate // t
+        for target, into, out in (("gate_proj", h, width), ("up_proj", h, width), ("down_proj", width, h)):
+            sizes += [Size(r * into), Size(r * out)] if adapter.has(target) else []
+    elif adapter.has("experts"):
+        outward, inward = Size(r * h, layout.expert > 1), Size(r * moe.intermediate, layout.expert > 1)
+        sizes += [outward, inward, outward, inward, inward, outward] * (moe.count // layout.expert)
+    return sizes
 
 
 def _layer(arch: Architecture, layout: Layout) -> list[Size]:

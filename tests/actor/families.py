@@ -66,7 +66,7 @@ def main(out: str, *cases: str) -> None:
 
     from gcpo_mcore.actor.actor import Actor
     from gcpo_mcore.actor.checkpoint import load_weights
-    from gcpo_mcore.actor.config import ModelConfig
+    from gcpo_mcore.actor.config import ALL_WEIGHTS, ModelConfig
     from gcpo_mcore.actor.layout import check_layout
     from gcpo_mcore.actor.model import start_parallel
     from gcpo_mcore.hf.architecture import read_architecture
@@ -88,7 +88,7 @@ def main(out: str, *cases: str) -> None:
             layout = check_layout(parallel, arch)
             start_parallel(layout, seed=0)
             actor = Actor(
-                ModelConfig(path=model, dtype="float32"), arch, parallel, layout, OPTIMIZER,
+                ModelConfig(path=model, dtype="float32", adapter=ALL_WEIGHTS), arch, parallel, layout, OPTIMIZER,
                 temperature=1.0, sequences_per_microbatch=2, tokens_per_microbatch=None,
             )  # fmt: skip
             if checkpoint:

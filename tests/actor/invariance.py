@@ -2,7 +2,7 @@
 
 For every case (a command line's algorithm) the loss and the full gradient of one update, at fixed weights, on this
 layout. Keys: those of ParallelConfig, and sequences, tokens, logits (per chunk),
-shared (prompts).
+shared (prompts), lora (an adapter's gradient in place of the weights').
 """
 
 import json
@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from gcpo_mcore.actor import hf_mapping
 from gcpo_mcore.run.load import load_config
+from tests.actor.adapter_worker import factors
 from tests.actor.worker import actor_of, gather, off_policy_batch
 
 
@@ -24,9 +25,11 @@ def main(model: str, out: str, cases: str, *options: str) -> None:
             algorithm = load_config(case.split()).algorithm
             batch, logp = off_policy_batch(actor, algorithm)
             metrics, _ = actor.backward(batch, algorithm.loss)
-            gradients = {
-                n: g.clone() for n, g in hf_mapping.export(actor.stage().chunks, actor.arch, lambda p: p.main_grad)
-            }
+            if "lora" in o:
+                gradients = factors(actor, lambda part: part.main_grad)
+            else:
+                stream = hf_mapping.export(actor.stage().chunks, actor.arch, lambda p: p.main_grad)
+                gradients = {name: gradient.clone() for name, gradient in stream}
             results[case] = (gather(batch, logp), metrics["actor/loss"], gradients)
         if dist.get_rank() == 0:
             torch.save(results, out)

@@ -26,14 +26,15 @@ from gcpo_mcore.batch import Batch
 from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.run.load import load_config
 from gcpo_mcore.run.setup import process_group
-from tests.actor.worker import OPTIMIZER, deal, parallel_of, ready
+from tests.actor.worker import OPTIMIZER, adapter_of, deal, parallel_of, ready
 
 
 def build(model: str, options: dict[str, str], offload: str) -> Actor:
     arch, parallel = read_architecture(model), parallel_of(options)
     return Actor(
-        ModelConfig(path=model, dtype=options.get("dtype", "float32")), arch, parallel, check_layout(parallel, arch),
-        OPTIMIZER, temperature=1.0, sequences_per_microbatch=4, tokens_per_microbatch=None,
+        ModelConfig(path=model, dtype=options.get("dtype", "float32"), adapter=adapter_of(options)), arch, parallel,
+        check_layout(parallel, arch), OPTIMIZER, temperature=1.0, sequences_per_microbatch=4,
+        tokens_per_microbatch=None,
         settings=ActorConfig(backend="local", offload=offload),
     )  # fmt: skip
 
@@ -43,7 +44,7 @@ def left_on_device(actor: Actor) -> dict[str, int]:
     stage = actor._stage
     storages = {
         "weights": [p.untyped_storage() for p in stage.parameters()],
-        "gradients": [p.main_grad.untyped_storage() for p in stage.parameters()],
+        "gradients": [buffer.untyped_storage() for buffer in stage.gradient_buffers()],
         "state": [
             value.untyped_storage()
             for inner in stage.optimizer.chained_optimizers
@@ -109,7 +110,7 @@ def main(model: str, out: str, folder: str, *cases: str) -> None:
     results = {}
     with process_group(1, deadline_s=900):
         for number, case in enumerate(cases):
-            options = dict(option.split("=") for option in case.split(","))
+            options = dict(option.split("=", 1) for option in case.split(","))
             start_parallel(check_layout(parallel_of(options), read_architecture(model)), seed=0)
             for offload in ("none", "optimizer", "all"):
                 results[f"{case}|{offload}"] = train(model, options, offload, Path(folder) / f"{number}-{offload}")

@@ -8,7 +8,7 @@ import sys
 from functools import partial
 
 from gcpo_mcore.actor.actor import Actor
-from gcpo_mcore.actor.config import ModelConfig
+from gcpo_mcore.actor.config import ALL_WEIGHTS, ModelConfig
 from gcpo_mcore.actor.layout import check_layout
 from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.hf.architecture import read_architecture
@@ -29,7 +29,8 @@ def main(out: str, *models: str) -> None:
             for recompute in ("none", "selective", "full"):
                 parallel = parallel_of({"recompute": recompute})
                 actor = Actor(
-                    ModelConfig(path=model, dtype="float32"), arch, parallel, check_layout(parallel, arch), OPTIMIZER,
+                    ModelConfig(path=model, dtype="float32", adapter=ALL_WEIGHTS), arch, parallel,
+                    check_layout(parallel, arch), OPTIMIZER,
                     temperature=1.0, sequences_per_microbatch=16, tokens_per_microbatch=None,
                 )  # fmt: skip
                 runs = counts.setdefault(arch.family, {}).setdefault(recompute, {"mlp": 0, "self_attention": 0})

@@ -29,7 +29,7 @@ def main(out: str, models: str, *cases: str) -> None:
         for case in cases:
             name, model, *options = case.split(":")
             model, _, checkpoint = model.partition("@")
-            layout = dict(option.split("=") for option in options)
+            layout = dict(option.split("=", 1) for option in options)
             actor = build_actor(folders[model], layout)
             batch = deal(actor)
             if checkpoint:

@@ -36,6 +36,12 @@ CASES = {
     "bf16": "dense:dtype=bfloat16",
     "bf16 to tp": f"dense@bf16:dtype=bfloat16:tensor=2:{SHARDED}",
     "bf16 to plain": "dense@bf16 to tp:dtype=bfloat16",
+    "lora": "dense:tensor=2:sequence=1:lora=rank=4",
+    "lora to lora": "dense@lora:tensor=2:sequence=1:lora=rank=4",
+    "lora to dp": f"dense@lora:lora=rank=4:{SHARDED}",
+    "lora to chunks": "dense@lora:pipeline=2:virtual_pipeline=2:lora=rank=4",
+    "lora experts": "experts:expert=2:lora=rank=4",
+    "lora experts to dp": f"experts@lora experts:lora=rank=4:{SHARDED}",
     "old": f"dense:pipeline=2:{SHARDED}:old=1",
     "old to dp": f"dense@old:{SHARDED}",
     "old to pp": f"dense@old:pipeline=2:{SHARDED}",
@@ -50,6 +56,10 @@ ORIGIN = {
     "ep to dp": "ep",
     "ep to ep": "ep",
     "bf16 to tp": "bf16",
+    "lora to lora": "lora",
+    "lora to dp": "lora",
+    "lora to chunks": "lora",
+    "lora experts to dp": "lora experts",
     "bf16 to plain": "bf16",
     "old to dp": "old",
     "old to pp": "old",
@@ -63,6 +73,7 @@ BITWISE = [
     "dp to overlap",
     "ep to ep",
     "bf16 to plain",
+    "lora to lora",
     "old to pp",
     "old plain to tp",
 ]
@@ -75,6 +86,9 @@ ROUNDED = [
     "chunks to plain tp",
     "ep to dp",
     "dp to pp of experts",
+    "lora to dp",
+    "lora to chunks",
+    "lora experts to dp",
     "old to dp",
     "old experts to dp",
 ]
@@ -112,6 +126,12 @@ def test_what_was_loaded_is_what_was_saved(results, case):
     both = mine.keys() & expected.keys()
     assert sum("exp_avg_sq" in key for key in both) == sum("exp_avg_sq" in key for key in expected) > 0
     assert [key for key in both if not torch.equal(mine[key], expected[key])] == []
+
+
+def test_a_checkpoint_of_an_adapter_has_nothing_of_its_base(results):
+    keys = results["lora"]["state"].keys()
+    assert {key.split(".")[0] for key in keys} == {"adapter", "optimizer"}
+    assert all(".adapter." in key for key in keys if key.startswith("optimizer.state."))
 
 
 @pytest.mark.parametrize("case", BITWISE)

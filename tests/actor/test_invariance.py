@@ -6,6 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from gcpo_mcore.actor.hf_mapping import hf_shapes
+from gcpo_mcore.hf import lora
+from gcpo_mcore.hf.architecture import read_architecture
+from gcpo_mcore.hf.peft import LoraFactors, write_peft
+from tests.actor.lora_reference import make_factors
 from tests.launching import run
 
 SCRIPT = Path(__file__).with_name("invariance.py")
@@ -64,19 +69,61 @@ def measure(model: Path, out: Path, processes: int, options: list[str]) -> dict:
     return torch.load(out)
 
 
+ADAPTER_LAYOUTS = {  # what the layers of an adapter have to do with, each once
+    "full recompute, packed, prompts shared": (1, ["recompute=full", "tokens=40", "shared=1"]),
+    "TP2 sequence parallel, packed, selective recompute": (
+        2,
+        ["tensor=2", "sequence=1", "tokens=40", "recompute=selective"],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_models) -> list[str]:
+    """The option that trains an adapter whose A and B are far from 0."""
+    model = tiny_models["qwen2-tied"]
+    layers = sorted(lora.targets_of(list(hf_shapes(read_architecture(str(model)))), "all-linear"))
+    folder = model / "adapter_of_invariance"
+    folder.mkdir()
+    named = ((*name, value) for name, value in make_factors(model, layers, 4).items())
+    write_peft(folder, LoraFactors(named, 4, 8.0, False), str(model))
+    return [f"lora=rank=4;alpha=8;start={folder}"]
+
+
 @pytest.fixture(scope="module")
 def expected(tiny_models, tmp_path_factory) -> dict:
     return measure(tiny_models["qwen2-tied"], tmp_path_factory.mktemp("expected") / "out.pt", 1, ["sequences=4"])
 
 
 def test_every_case_has_a_gradient(expected):
+    _check_gradients(expected)
+
+
+def _check_gradients(expected: dict) -> None:
     for case, (_, loss, gradients) in expected.items():
         assert loss != 0 and all(g.norm() > 0 for g in gradients.values()), case
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_loss_and_gradient_are_the_same(layout, expected, tiny_models, tmp_path):
-    got = measure(tiny_models["qwen2-tied"], tmp_path / "out.pt", *LAYOUTS[layout])
+    _compare(measure(tiny_models["qwen2-tied"], tmp_path / "out.pt", *LAYOUTS[layout]), expected)
+
+
+@pytest.fixture(scope="module")
+def expected_of_adapter(tiny_models, adapter, tmp_path_factory) -> dict:
+    out = tmp_path_factory.mktemp("adapter") / "out.pt"
+    return measure(tiny_models["qwen2-tied"], out, 1, ["sequences=4", *adapter])
+
+
+@pytest.mark.parametrize("layout", ADAPTER_LAYOUTS)
+def test_so_they_are_of_an_adapter(layout, expected_of_adapter, adapter, tiny_models, tmp_path):
+    _check_gradients(expected_of_adapter)
+    processes, options = ADAPTER_LAYOUTS[layout]
+    got = measure(tiny_models["qwen2-tied"], tmp_path / "out.pt", processes, [*options, *adapter])
+    _compare(got, expected_of_adapter)
+
+
+def _compare(got: dict, expected: dict) -> None:
     for case, (logp, loss, gradients) in expected.items():
         mine = got[case]
         torch.testing.assert_close(mine[0], logp, rtol=1e-5, atol=1e-5)

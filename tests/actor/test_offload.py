@@ -8,7 +8,12 @@ import torch
 from tests.launching import run
 
 WORKER = Path(__file__).with_name("offload_worker.py")
-CASES = ["distributed_optimizer=1,dtype=bfloat16", "pipeline=2,dtype=bfloat16", "pipeline=2,virtual_pipeline=2"]
+CASES = [
+    "distributed_optimizer=1,dtype=bfloat16",
+    "pipeline=2,dtype=bfloat16",
+    "pipeline=2,virtual_pipeline=2",
+    "tensor=2,dtype=bfloat16,lora=rank=4",
+]
 
 
 @pytest.fixture(scope="module")

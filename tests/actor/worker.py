@@ -1,6 +1,7 @@
 """Run by the tests in this folder, alone or under torchrun: python worker.py MODEL OUT.json [key=value ...]
 
 sequences, tokens, and every key of ParallelConfig   the layout
+lora=rank=4;alpha=8 keys of LoraAdapter: an adapter is trained
 updates=3          updates to take (the loss is GCPO's)
 save=DIR after=2   write a checkpoint after that many updates
 load=DIR after=2   start from it: the first `after` updates are left out
@@ -17,11 +18,19 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
+from megatron.core import parallel_state
 
 from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.checkpoint import load_actor
 from gcpo_mcore.actor.checkpoint_writer import save_actor
-from gcpo_mcore.actor.config import ModelConfig, OptimizerConfig, ParallelConfig
+from gcpo_mcore.actor.config import (
+    ALL_WEIGHTS,
+    Adapter,
+    LoraAdapter,
+    ModelConfig,
+    OptimizerConfig,
+    ParallelConfig,
+)
 from gcpo_mcore.actor.layout import check_layout
 from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.base.collectives import from_every_rank
@@ -101,15 +110,27 @@ def build_actor(model: str, options: dict[str, str]) -> Actor:
     """An actor in the layout of `options`, in the process group that is there."""
     parallel, arch = parallel_of(options), read_architecture(model)
     layout = check_layout(parallel, arch)
-    start_parallel(layout, seed=0)
+    if not parallel_state.model_parallel_is_initialized():
+        start_parallel(layout, seed=0)
     actor = Actor(
-        ModelConfig(path=model, dtype=options.get("dtype", "float32")), arch, parallel, layout, OPTIMIZER,
+        ModelConfig(path=model, dtype=options.get("dtype", "float32"), adapter=adapter_of(options)),
+        arch, parallel, layout, OPTIMIZER,
         temperature=1.3, sequences_per_microbatch=int(options.get("sequences", 4)),
         tokens_per_microbatch=int(options["tokens"]) if "tokens" in options else None,
         shares_prompts="shared" in options,
     )  # fmt: skip
     actor.logits_per_chunk = int(options.get("logits", actor.logits_per_chunk))
     return actor
+
+
+def adapter_of(options: dict[str, str]) -> Adapter:
+    """That of `lora=key=value;...`, keys of LoraAdapter; everything else as in configs/."""
+    if "lora" not in options:
+        return ALL_WEIGHTS
+    own = dict(item.split("=") for item in options["lora"].split(";") if item)
+    targets = {"targets": own.pop("targets").split("+")} if "targets" in own else {}
+    plain = load_config(["model/adapter=lora"]).model.adapter.plain() | own | targets
+    return LoraAdapter.model_validate(plain)
 
 
 def gcpo() -> Algorithm:

@@ -29,6 +29,7 @@ RELEASES = {"old": "0.5.20", "ancient": "0.5.9", "new": "0.6.0"}
 COMPILED = threading.Event()
 KEY = os.environ.get("FAKE_KEY")  # asked for by all but the health checks
 STATE = {"asked": 0, "checks": 0, "version": "default", "updating": False}
+ADAPTERS: dict[str, dict] = {}  # those that are loaded: what adapter_config.json says
 GPU = os.environ.get("FAKE_GPU")  # a folder; FAKE_BYTES: what the server holds there, "weights=100 kv_cache=300"
 BYTES = {tag: int(size) for tag, size in (one.split("=") for one in os.environ.get("FAKE_BYTES", "").split())}
 BOOKS = Books(FOLDER, Gpu(Path(GPU)) if GPU else None, BYTES)
@@ -126,6 +127,11 @@ class Handler(BaseHTTPRequestHandler):
             if begins and STATE["updating"]:
                 return self.say({"success": False, "message": ALREADY_OPEN}, status=400)
             STATE["updating"] = begins
+        if self.path.endswith("_lora_adapter"):
+            return self.adapter(asked)
+        if self.path == "/update_weight_version":
+            STATE["version"] = asked["new_version"]
+            return self.say({"success": True, "message": "Weight version updated", "new_version": STATE["version"]})
         if self.path == "/abort_request":
             for name, told in list(ABORTED.items()):
                 if name.startswith(asked["rid"]):  # as SGLang has it
@@ -135,6 +141,31 @@ class Handler(BaseHTTPRequestHandler):
         with BOOKS.request():
             self.say(*self.generate(asked))
             time.sleep(0.02)  # with overlapped scheduling a server runs one step more than it answers
+
+    def adapter(self, asked: dict) -> None:
+        """Loads or forgets one, as a server that was started with --enable-lora: by a name that is free, or taken. It
+        forgets one when what is under way has ended."""
+        name, problem = asked["lora_name"], None
+        while BOOKS.under_way and self.path == "/unload_lora_adapter":
+            time.sleep(0.01)
+        if self.path == "/load_lora_adapter":
+            if name in ADAPTERS:
+                problem = f"LoRA with name {name} already exists."
+            else:
+                folder = Path(asked["lora_path"])
+                config = json.loads((folder / "adapter_config.json").read_text())
+                header = (folder / "adapter_model.safetensors").read_bytes()
+                tensors = json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])
+                shapes = [tensor["shape"] for tensor_name, tensor in tensors.items() if "lora_A" in tensor_name]
+                if not shapes or any(shape[0] != config["r"] for shape in shapes):
+                    problem = "the adapter's tensors are not of its rank"
+                ADAPTERS[name] = config
+        elif name not in ADAPTERS:
+            problem = f"LoRA with name {name} does not exist."
+        else:
+            del ADAPTERS[name]
+        said = {"success": problem is None, "error_message": problem, "loaded_adapters": dict.fromkeys(ADAPTERS, "")}
+        self.say(said, status=400 if problem else 200)
 
     def flush(self, timeout_s: float) -> None:
         """Waits so long for the server to be idle, then drops its cache or says that it did not."""
@@ -151,6 +182,8 @@ class Handler(BaseHTTPRequestHandler):
             STATE["asked"] += 1
             count = STATE["asked"]
             file.write(json.dumps(asked) + "\n")
+        if asked.get("lora_path", next(iter(ADAPTERS), None)) not in (None, *ADAPTERS):
+            return {"error": {"message": f"adapter {asked['lora_path']} is not loaded"}}, 400
         answer = reply(asked)
         if self.was_told_to_stop(asked):
             return cut(answer), 200

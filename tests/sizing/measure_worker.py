@@ -80,7 +80,7 @@ def main(out: str, *cases: str) -> None:
     with process_group(1, deadline_s=900):
         for case in cases:
             model, _, options = case.partition(":")
-            mine = measure(model, dict(option.split("=") for option in options.split(",") if option))
+            mine = measure(model, dict(option.split("=", 1) for option in options.split(",") if option))
             results[case] = from_every_rank(mine)
         if dist.get_rank() == 0:
             with open(out, "w") as file:

@@ -18,7 +18,7 @@ from gcpo_mcore.sizing.activations import Pass, activation_bytes
 from gcpo_mcore.sizing.buffers import static_bytes
 from gcpo_mcore.sizing.estimate import estimate_run
 from tests.actor.families import make_model
-from tests.actor.worker import make_batch, parallel_of
+from tests.actor.worker import adapter_of, make_batch, parallel_of
 from tests.launching import launch, run
 
 WORKER = Path(__file__).with_name("measure_worker.py")
@@ -43,6 +43,11 @@ CASES = {
     "full recompute": "qwen3:recompute=full",
     "one pack": "qwen2:tokens=200,distributed_optimizer=1",
     "full recompute, PP2": "qwen2:recompute=full,pipeline=2",
+    "adapter": "qwen2:lora=rank=4",
+    "adapter, TP2 sequence parallel": "qwen3:tensor=2,sequence=1,lora=rank=8",
+    "fp32 adapter, bf16, sharded": "qwen3:distributed_optimizer=1,dtype=bfloat16,lora=rank=4;dtype=float32",
+    "adapter, EP2, bf16": "qwen3-moe:expert=2,dtype=bfloat16,sequences=8,lora=rank=4",
+    "adapter of some layers, PP2, tied": "qwen2:pipeline=2,lora=rank=4;targets=v_proj+down_proj",
 }
 
 
@@ -65,13 +70,14 @@ def measured(models, tmp_path_factory) -> dict[str, list[dict]]:
 @pytest.mark.parametrize("name", CASES)
 def test_a_built_model(name, measured, models):
     family, _, text = CASES[name].partition(":")
-    options = dict(option.split("=") for option in text.split(",") if option)
+    options = dict(option.split("=", 1) for option in text.split(",") if option)
+    adapter = adapter_of(options) if "lora" in options else None
     arch, parallel = read_architecture(str(models[family])), parallel_of(options)
     layout = check_layout(parallel, arch, processes=2)
     dtype_bytes = 2 if options.get("dtype") == "bfloat16" else 4
     for rank in measured[name]:
         static = static_bytes(
-            arch, layout, dtype_bytes, parallel.distributed_optimizer, rank["stage"], rank["data_rank"]
+            arch, layout, dtype_bytes, parallel.distributed_optimizer, rank["stage"], rank["data_rank"], adapter
         )
         assert static.parameters == rank["parameters"]
         assert static.gradients == rank["gradients"]
@@ -103,6 +109,7 @@ def one_pass(batch: Batch, layout: Layout, parallel: ParallelConfig, options: di
         micro_batches=count,
         is_packed=bool(tokens),
         with_cuda=False,
+        adapter=adapter_of(options) if "lora" in options else None,
     )
 
 
@@ -204,6 +211,24 @@ def test_command_line(tmp_path):
     assert done.returncode == 1 and "\ndoes not fit: " in done.stdout
     done = launch("tools/doctor.py", "plan", *options, "parallel.tensor=16")
     assert done.returncode == 2 and done.stderr.startswith("error: parallel.tensor=16 x parallel.pipeline=1 x")
+
+
+def test_a_seven_billion_model_is_trained_on_one_gpu_with_an_adapter():
+    """By hand: A and B of rank 32 beside all linear layers of Qwen2.5-7B, 28 layers of 3,584 and 18,944."""
+    adapter = 28 * 32 * (2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944))
+    estimate = estimate_run(load_config(["experiment=lora_7b_one_gpu"]), processes=1)
+    assert estimate.layout.world == 1 and not estimate.host and estimate.fits(80.0 - 2.0)
+    held = in_phase(estimate)
+    assert held["parameters"][1] == pytest.approx(2 * 7.616e9 + 2 * adapter, rel=1e-3)
+    assert held["gradients, fp32"][1] == 4 * adapter and held["optimizer state"][1] == 12 * adapter
+    # The server never rests, and is given the adapter alone: nothing but that is on its way.
+    apart = ["rollout.memory_saver=false", "rollout.adapter_folder=x"]
+    beside = estimate_run(load_config(["experiment=lora_7b_one_gpu", *apart]), processes=1)
+    assert beside.fits(80.0 - 2.0) and in_phase(beside)["weights on their way"] == (0,) * 6
+    assert in_phase(beside)["engine: weights"] == (2 * beside.arch.parameters + 2 * 2 * adapter,) * 6
+    weights = ["model/adapter=none", "~model.adapter.rank", "~model.adapter.alpha"]
+    everything = estimate_run(load_config(["experiment=lora_7b_one_gpu", *weights]), processes=1)
+    assert not everything.fits(80.0)
 
 
 def test_a_model_that_is_not_there(tmp_path):

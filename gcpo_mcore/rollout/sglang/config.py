@@ -8,6 +8,7 @@ from gcpo_mcore.base import platform
 from gcpo_mcore.base.config import Free, Secret
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.registry import transports
+from gcpo_mcore.hf import lora
 from gcpo_mcore.rollout.config import EngineMemory, RolloutConfig
 from gcpo_mcore.rollout.sglang.server import is_local
 
@@ -15,6 +16,7 @@ from gcpo_mcore.rollout.sglang.server import is_local
 CONTEXT_BYTES = 3 * 2**29
 PREFILL_TOKENS = 8192  # that SGLang reads at a time on a large GPU
 API_KEY = "api-key"  # the argument of launch_server
+LOADED_ADAPTERS = 2  # at a time: while a new one is loaded, the one before is there
 LOGIT_BYTES = 12  # of a draw, for each token of the vocabulary: logits, probabilities and their sum, in fp32
 
 
@@ -23,6 +25,9 @@ class SglangConfig(RolloutConfig):
 
     transport: how weights travel, a file in transports/: 'tensor' from process to process on one machine (CUDA IPC on
     GPUs), 'distributed' by a broadcast group, 'disk' through a folder that the servers can read (`weights_folder`).
+
+    adapter_folder: with model/adapter=lora the adapter alone travels, through a folder that the servers can read; they
+    keep its base (adapter.py). adapter_rank: of the largest that the servers started here have room for.
 
     memory_saver: servers here leave the GPU to the actor while it trains; None: they do if they do not sample then.
 
@@ -49,6 +54,8 @@ class SglangConfig(RolloutConfig):
     replay_routing: bool
     transport: Free[str]
     weights_folder: Free[str | None]
+    adapter_folder: Free[str | None]
+    adapter_rank: PositiveInt | None
     bucket_mib: Free[PositiveInt]
     verify_sync: Free[bool]
     requests_per_server: Free[PositiveInt]
@@ -100,7 +107,18 @@ class SglangConfig(RolloutConfig):
             raise UserError("rollout.transport=disk needs rollout.weights_folder, which the servers can read")
         if self.transport == "tensor" and self.servers and not all(is_local(url) for url in self.servers):
             raise UserError("rollout.transport=tensor works on one machine: use distributed or disk")
+        if self.adapter_folder and self.rests:
+            raise UserError(
+                "rollout.adapter_folder: the servers keep the adapter's base, so rollout.memory_saver must be false"
+            )
+        if self.adapter_folder and self.verify_sync:
+            raise UserError("rollout.verify_sync compares all weights; with rollout.adapter_folder none are sent")
         return self
+
+    @property
+    def sends_adapter(self) -> bool:
+        """See `RolloutConfig`."""
+        return self.adapter_folder is not None
 
     @property
     def rests(self) -> bool:
@@ -122,8 +140,11 @@ class SglangConfig(RolloutConfig):
         heads = -(-arch.kv_heads // self.tensor_parallel)  # a GPU has at least one
         tokens = self.cache_tokens(max_prompt_tokens, arch.max_positions)
         bucket = max(self.bucket_mib * 2**20, arch.vocabulary * arch.hidden * dtype_bytes)
+        adapters = 0
+        if self.sends_adapter and self.adapter_rank:  # nothing of the base is on its way
+            adapters, bucket = LOADED_ADAPTERS * lora.parameters(arch, self.adapter_rank, "all-linear"), 0
         return EngineMemory(
-            arch.parameters * dtype_bytes // self.tensor_parallel,
+            (arch.parameters + adapters) * dtype_bytes // self.tensor_parallel,
             tokens * 2 * arch.layers * heads * arch.head_dim * dtype_bytes,
             working=self.working_bytes(arch, dtype_bytes),
             on_the_way=2 * bucket,  # one is sent while the next is gathered

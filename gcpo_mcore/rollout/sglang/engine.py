@@ -1,7 +1,7 @@
 """The SGLang engine: servers beside the run or elsewhere, asked by rank 0 for all ranks.
 
 Its parts: servers (fleet, process, node, router, server), requests (coordinator, job, dispatch, server_loop, ledger,
-backlog, replies), weights (push, buckets, checksums, transports).
+backlog, replies), weights (push, buckets, checksums, transports, adapter).
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +16,7 @@ from gcpo_mcore.base.registry import engines, transports
 from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.rollout.config import Sampling
 from gcpo_mcore.rollout.engine import Engine, Job, Leftovers, Request, Weights
+from gcpo_mcore.rollout.sglang.adapter import AdapterSync
 from gcpo_mcore.rollout.sglang.config import SglangConfig
 from gcpo_mcore.rollout.sglang.coordinator import Coordinator
 from gcpo_mcore.rollout.sglang.fleet import Fleet
@@ -50,6 +51,7 @@ class SglangEngine(Engine):
                 raise UserError(f"rollout.replay_routing=true: {model_folder} is a model without experts")
             self.routing = (arch.layers, arch.experts_per_token)
         self.transport = transports.get(config.transport)(config, model_folder)
+        self.adapter = AdapterSync(config, model_folder) if config.sends_adapter else None
         self.version = -1
         self.weights: Weights | None = None
         self.times = SyncTimes()
@@ -75,7 +77,8 @@ class SglangEngine(Engine):
         return fleet, node
 
     def _form(self, sampling: Sampling) -> Form:
-        return Form(sampling, self.stop, self.version, self.decode, self.routing)
+        adapter = self.adapter.name(self.version) if self.adapter else None
+        return Form(sampling, self.stop, self.version, self.decode, self.routing, adapter)
 
     # --- weights -----------------------------------------------------------------------------------------------
 
@@ -97,7 +100,7 @@ class SglangEngine(Engine):
         self.version = self.weights.version
         if self.node:
             self.node.is_resting = False
-        self.times.push(self.weights, self.config, self.transport, self.fleet)
+        self.times.push(self.weights, self.config, self.adapter or self.transport, self.fleet)
         self.weights.offload()
         dist.barrier()
         if self.coordinator:

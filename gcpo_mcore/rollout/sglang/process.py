@@ -18,6 +18,7 @@ from gcpo_mcore.base.background import child_environment
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.rollout.sglang import guard, serve
+from gcpo_mcore.rollout.sglang.adapter import start_options
 from gcpo_mcore.rollout.sglang.config import API_KEY, CONTEXT_BYTES, SglangConfig
 from gcpo_mcore.rollout.sglang.server import Server
 
@@ -68,6 +69,7 @@ class ServerProcess:
             "max-total-tokens": config.cache_tokens(config.max_prompt_tokens, arch.max_positions),
             "mem-fraction-static": static_fraction(config.working_bytes(arch, _bytes_of(dtype)), free_bytes),
             "enable-return-routed-experts": config.replay_routing,
+            **start_options(config),
             **{name: value for name, value in config.arguments.items() if name != API_KEY},
         }
         python = config.python or sys.executable
@@ -76,7 +78,8 @@ class ServerProcess:
         command = [sys.executable, guard.__file__, str(os.getpid()), python, serve.__file__]
         for name, value in options.items():
             if value not in (False, None):
-                command += [f"--{name}"] + ([] if value is True else [str(value)])
+                values = value if isinstance(value, list) else [] if value is True else [value]
+                command += [f"--{name}", *map(str, values)]
         kept = {k: v for k, v in child_environment().items() if k not in NOT_INHERITED}
         with open(log, "ab") as out:
             self.process = subprocess.Popen(

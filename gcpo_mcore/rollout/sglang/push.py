@@ -14,6 +14,7 @@ from gcpo_mcore.base import platform
 from gcpo_mcore.base.collectives import from_rank_0
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.rollout.engine import Weights
+from gcpo_mcore.rollout.sglang.adapter import AdapterSync
 from gcpo_mcore.rollout.sglang.buckets import Bucket, buckets
 from gcpo_mcore.rollout.sglang.checksums import Checksums
 from gcpo_mcore.rollout.sglang.config import SglangConfig
@@ -21,25 +22,45 @@ from gcpo_mcore.rollout.sglang.fleet import Fleet
 from gcpo_mcore.rollout.sglang.server import Server, ServerLost
 from gcpo_mcore.rollout.sglang.transports import Transport
 
+Way = Transport | AdapterSync  # of all weights, or of the adapter alone
 
-def push(weights: Weights, config: SglangConfig, transport: Transport, fleet: Fleet | None) -> int:
-    """Hands over all weights, and returns their bytes. `fleet` is rank 0's. UserError if no server can be had."""
+
+def push(weights: Weights, config: SglangConfig, way: Way, fleet: Fleet | None) -> int:
+    """Hands over all weights, or the adapter, and returns the bytes. `fleet` is rank 0's. UserError if no server can be
+    had."""
     failure: ServerLost | None = None
     for _ in range(config.attempts):
         servers: list[Server] = []
         if fleet is not None:
             servers = fleet.ready()
             fleet.serving = []  # of what they have, nothing is served until the push has ended
-        failure, size = _try(weights, config, transport, servers)
+        if isinstance(way, AdapterSync):
+            failure, size = _try_adapter(weights, way, servers)
+        else:
+            failure, size = _try(weights, config, way, servers)
         if fleet is not None:
             if failure is None:
                 fleet.serving = servers
             else:
-                transport.give_up()
+                if not isinstance(way, AdapterSync):
+                    way.give_up()
                 _lose(fleet, servers, failure)
         if from_rank_0(failure is None):
             return size
     raise UserError(f"phase sync: {config.attempts} tries to hand over the weights failed, the last: {failure}")
+
+
+def _try_adapter(weights: Weights, way: AdapterSync, servers: list[Server]) -> tuple[ServerLost | None, int]:
+    """As `_try`, with the adapter alone."""
+    adapter, failure, size = weights.adapter(), None, 0
+    if servers:
+        try:
+            size = way.push(adapter, servers, weights.version)
+            _check_version(servers, weights.version)
+        except ServerLost as error:
+            failure = error
+    dist.barrier()
+    return failure, size
 
 
 def _try(
@@ -79,12 +100,16 @@ def _try(
 
 def _finish(transport: Transport, servers: list[Server], version: int, sums: Checksums | None) -> None:
     transport.end()
+    _check_version(servers, version)
+    if sums is not None:
+        sums.compare()
+
+
+def _check_version(servers: list[Server], version: int) -> None:
     for server in servers:
         found = server.weight_version()
         if found != str(version):
             raise ServerLost(f"{server}: weight version {found} after the sync, not {version}", server)
-    if sums is not None:
-        sums.compare()
 
 
 def _failure_of(call: Callable[..., object], *arguments: object) -> ServerLost | None:
@@ -108,10 +133,10 @@ class SyncTimes:
     def __init__(self):
         self.seconds = self.bytes = 0.0
 
-    def push(self, weights: Weights, config: SglangConfig, transport: Transport, fleet: Fleet | None) -> None:
+    def push(self, weights: Weights, config: SglangConfig, way: Way, fleet: Fleet | None) -> None:
         """Pushes, and adds what it took. UserError as `push`."""
         started = time.monotonic()
-        self.bytes += push(weights, config, transport, fleet)
+        self.bytes += push(weights, config, way, fleet)
         self.seconds += time.monotonic() - started
 
     def metrics(self) -> dict[str, float]:

@@ -22,6 +22,7 @@ class Form:
     stop     token ids that end a response
     version  the weights that must answer
     routing  layers and experts per token, if the servers are to tell which experts they chose; None: they are not
+    adapter  the one that the servers put on their base, by its name there; None: they have all weights
     """
 
     sampling: Sampling
@@ -29,6 +30,7 @@ class Form:
     version: int
     decode: Callable[[list[int]], str]
     routing: tuple[int, int] | None
+    adapter: str | None = None
 
     def payload(self, request: Request, name: str, begun: Sample | None = None) -> dict[str, Any]:
         """What /generate is asked for one response, or for the rest of a `begun` one; `name` is new at each try."""
@@ -38,6 +40,7 @@ class Form:
             "input_ids": request.prompt.token_ids + before,
             "return_logprob": True,
             **({"return_routed_experts": True} if self.routing else {}),
+            **({"lora_path": self.adapter} if self.adapter else {}),
             "sampling_params": {
                 "temperature": sampling.temperature,
                 "top_p": sampling.top_p,

@@ -78,6 +78,7 @@ class Server:
         self.key, self.headers = key, {"Authorization": f"Bearer {key}"} if key else {}
         self.losses = 0  # how often it was given up
         self.is_updating = False
+        self.adapter: str | None = None  # the name of the one that it has
         self.released: set[str] = set()  # of MEMORY, what it gave back and did not get again
         self._info: ServerInfo | None = None
 
@@ -102,7 +103,8 @@ class Server:
         except HttpFailure as failure:
             raise self._lost(failure) from None
         if isinstance(reply, dict) and reply.get("success") is False:
-            raise ServerLost(f"{self.url}{path}: {reply.get('message') or reply}", self)
+            said = reply.get("message") or reply.get("error_message") or reply
+            raise ServerLost(f"{self.url}{path}: {said}", self)
         return reply
 
     def _read(self, path: str, older_path: str) -> dict[str, Any]:
@@ -173,7 +175,7 @@ class Server:
     def forget(self) -> None:
         """It was given up: what comes back at this address may be another server."""
         self.losses += 1
-        self._info, self.is_updating = None, False
+        self._info, self.is_updating, self.adapter = None, False, None
         self.released.clear()
 
     def begin_update(self) -> None:
@@ -189,6 +191,18 @@ class Server:
         if self.info().has_update_session:
             self.call("/end_weight_update")
         self.is_updating = False
+
+    def take_adapter(self, name: str, folder: str, version: int) -> None:
+        """It loads the adapter in `folder` as `name`, forgets the one before, and names its weights `version`.
+
+        One that it has already it keeps. It forgets one only when no request uses it any more.
+        """
+        if self.adapter != name:
+            self.call("/load_lora_adapter", {"lora_name": name, "lora_path": folder, "pinned": False})
+            before, self.adapter = self.adapter, name
+            if before is not None:
+                self.call("/unload_lora_adapter", {"lora_name": before})
+        self.call("/update_weight_version", {"new_version": str(version), "abort_all_requests": False})
 
     def weight_version(self) -> str:
         """The version that its weights were given."""
