@@ -32,6 +32,7 @@ class Report:
 
     def __init__(self, plan: Plan, rank: int):
         self.plan, self.is_writer = plan, rank == 0
+        self.config = plan.config  # of the present training stage
         self.settings = plan.config.monitor
         self._outputs: _Outputs | None = None
         limit = self.settings.records_per_step
@@ -95,7 +96,7 @@ class Report:
             return {}
         lengths = (table.prompt_tokens + table.tokens).tolist()
         arch, devices = self.plan.arch, self.plan.layout.world
-        config = self.plan.config
+        config = self.config
         passes = needs_pass(config) + config.algorithm.needs_reference
         logits = int(table.tokens.sum())
         work = {"score": passes * forward_flops(arch, lengths, logits), "update": training_flops(arch, lengths, logits)}

@@ -13,8 +13,7 @@ from gcpo_mcore.actor.optimizer import UpdatesSkipped
 from gcpo_mcore.actor.reference import Reference
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.batch import WeighedBatch
-from gcpo_mcore.data.curriculum import kept_order
-from gcpo_mcore.data.cursor import Mixture
+from gcpo_mcore.data.drawing import mixture
 from gcpo_mcore.evaluation.held_out import evaluate
 from gcpo_mcore.monitor.ledger import Ledger
 from gcpo_mcore.monitor.watchdog import Phases
@@ -22,6 +21,7 @@ from gcpo_mcore.rewarding.references import warn_of_doubtful
 from gcpo_mcore.rollout.engine import Engine
 from gcpo_mcore.rollout.sampler import Sampler
 from gcpo_mcore.run.collector import Collected, Collector, staleness
+from gcpo_mcore.run.cost import cost
 from gcpo_mcore.run.dealing import Dealer
 from gcpo_mcore.run.golden_check import GoldenCount, count_golden
 from gcpo_mcore.run.old_logprobs import needs_pass, old_logprobs
@@ -29,6 +29,7 @@ from gcpo_mcore.run.plan import Plan
 from gcpo_mcore.run.report import Report
 from gcpo_mcore.run.restoring import restore
 from gcpo_mcore.run.saver import Saver
+from gcpo_mcore.run.stages import Stages
 
 log = logging.getLogger(__name__)
 
@@ -45,22 +46,27 @@ class Trainer:
         reference: Reference | None,
         report: Report,
     ):
-        self.plan, self.config, self.algorithm = plan, plan.config, plan.config.algorithm
+        self.plan = plan
         self.actor, self.engine, self.sampler, self.reference = actor, engine, sampler, reference
         self.report = report
         self.is_writer = dist.get_rank() == 0
         self.memory = Ledger()
         self.phases = Phases(dist.get_rank(), plan.config.monitor.phase_deadline_s, self.memory)
         self.saver = Saver(plan, actor, self.phases)
-        cursor = Mixture(
-            {name: loaded.prompts for name, loaded in plan.train.items()},
-            {name: plan.config.data.train[name].weight for name in plan.train},
-            plan.config.seed,
-            kept_order(plan.config.data.curriculum),
-        )
-        self.collector = Collector(plan.config, cursor, sampler, self.phases, self.sync)
+        self.stages = Stages(plan.config, self.is_writer)
+        self.enter_stage()
         self.dealer = Dealer(plan.layout, dist.get_rank(), actor.peers, plan.arch)
         self.step = 0
+
+    def enter_stage(self) -> None:
+        """Goes on with algorithm, learning rate and prompts of the present training stage: its own, from the first."""
+        self.config = self.stages.config
+        self.algorithm, self.report.config = self.config.algorithm, self.config
+        self.actor.optimizer_config = self.config.optimizer
+        prompts = {name: loaded.prompts for name, loaded in self.plan.train.items()}
+        cursor = mixture(prompts, self.config.data, self.config.seed, self.stages.only_golden_rows)
+        looks_ahead = self.stages.is_last  # before, the next step may be another stage's
+        self.collector = Collector(self.config, cursor, self.sampler, self.phases, self.sync, looks_ahead)
 
     def run(self) -> dict[str, float]:
         """Trains to the configured step; returns the last evaluation's metrics."""
@@ -84,9 +90,11 @@ class Trainer:
             is_last, is_stop = self.step == trainer.steps, self.step == end
             if evaluation.every_steps and (is_last or self.step % evaluation.every_steps == 0):
                 result = self.evaluate()
-            metrics |= self.memory.drain() | result
+            metrics |= self.stages.metrics() | self.memory.drain() | result
             seconds, wall_s = self.phases.drain(), time.monotonic() - started
             self.report.step(self.step, metrics, collected, batch, seconds, wall_s)
+            if self.stages.end(self.step, metrics):
+                self.enter_stage()
             self.saver.keeps_all = self.actor.stepper.skipped_in_a_row > 0
             self.saver.poll()
             if is_stop or (trainer.checkpoint_every_steps and self.step % trainer.checkpoint_every_steps == 0):
@@ -98,7 +106,7 @@ class Trainer:
 
     def golden_counts(self) -> dict[str, GoldenCount]:
         """What of the golden answers can be used, by source; empty if the algorithm uses none."""
-        if not self.algorithm.golden.needs_golden:
+        if not any(algorithm.golden.needs_golden for algorithm in self.plan.config.algorithms):
             return {}
         longest = self.config.rollout.sampling.max_response_tokens
         with self.phases.phase("check"):
@@ -110,20 +118,20 @@ class Trainer:
         self.engine.rest()
         metrics = collected.metrics | self.engine.metrics() | staleness(collected.groups, self.actor.version)
         if not collected.groups:
-            return metrics | {"update/count": 0.0}, collected, None
+            return metrics | {"update/count": 0.0} | cost(self.config, collected, None), collected, None
         updates, algorithm = self.config.trainer.updates_per_step, self.algorithm
         with self.phases.phase("deal"):
             batch = self.dealer.deal(collected.groups, collected.store, updates)
         with self.phases.phase("score"):
             self.actor.onload()  # the engine has had its turn
             old_logp = old_logprobs(self.config, self.actor, batch)
-            ref_logp = self.reference.score(batch) if self.reference is not None else None
+            ref_logp = self.reference.score(batch) if self.reference and algorithm.needs_reference else None
         weighed, measured = algorithm.weigh(batch.scored(old_logp, ref_logp))
         metrics |= measured
         with self.phases.phase("update"):
             each, own_logp = weighed.split(updates), []
             for number, rows in enumerate(each):
-                done, total = (self.step - 1) * updates + number, self.config.trainer.steps * updates
+                done, total = self.stages.updates_done(self.step, number)
                 is_moved = number > 0 and algorithm.surrogate.compares_samples
                 logp = self.actor.score(rows) if is_moved else rows.old_logp
                 update, measured = algorithm.begin_update(rows, logp, done / total)
@@ -132,7 +140,7 @@ class Trainer:
                 own_logp.append(logp)
         # Without a pass before the updates, the first one's log-probs are those of the weights that sampled.
         scored = weighed if needs_pass(self.config) else algorithm.settle(each[0], own_logp[0])
-        metrics |= algorithm.measure(scored)
+        metrics |= algorithm.measure(scored) | cost(self.config, collected, batch.table)
         return metrics | {"update/count": float(len(each))}, collected, weighed
 
     def sync(self) -> None:
@@ -165,7 +173,7 @@ class Trainer:
             problem = f"the last {skipped} updates were left out, for their gradients were not finite"
         else:
             state = {"step": self.step, "version": self.actor.version, "skipped_updates": skipped}
-            state |= {"inputs": dict(self.plan.inputs)}
+            state |= {"inputs": dict(self.plan.inputs), "stage": self.stages.state()}
             self.saver.save(self.step, state | self.collector.state())
             return
         words = f"phase checkpoint: none is taken of step {self.step}: {problem}; {self.saver.usable()}"
@@ -180,4 +188,6 @@ class Trainer:
             state = restore(self.actor, self.plan.folder, step)
             self.step, self.actor.version = state["step"], state["version"]
             self.actor.stepper.skipped_in_a_row = state.get("skipped_updates", 0)  # older ones have none
+            self.stages.restore(state.get("stage"))  # older ones have none
+            self.enter_stage()
             self.collector.restore(state)

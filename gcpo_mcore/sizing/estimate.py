@@ -165,7 +165,7 @@ def _host(config: RunConfig, held: Static) -> list[tuple[str, int]]:
     """What waits there; a reference policy changes places with the weights, so it takes room for both. A checkpoint
     that is written while the run goes on is a copy."""
     away = {"none": 0, "optimizer": held.optimizer, "all": held.optimizer + held.parameters}[config.actor.offload]
-    reference = 2 * held.parameters if config.algorithm.needs_reference else 0
+    reference = 2 * held.parameters if any(each.needs_reference for each in config.algorithms) else 0
     snapshot = held.parameters + held.optimizer if config.trainer.async_checkpoints else 0
     found = (("reference policy", reference), ("actor", away), ("checkpoint on its way", snapshot))
     return [(name, size) for name, size in found if size]
