@@ -12,8 +12,8 @@ def cost(config: RunConfig, collected: Collected, table: Table | None) -> dict[s
     """The tokens of a step over all ranks, by what was done with them, and their sum.
 
     sampled  response tokens that the engine made, also those of groups that are not trained on
-    scored   prompt and response tokens of the rows of every pass without a gradient: old and reference log-probs, and
-             the scores that a loss which compares samples needs before each later update
+    scored   prompt and response tokens of the rows of every pass without a gradient: old and reference log-probs, the
+             golden answers' for a gate, and what a loss that compares samples needs before each later update
     trained  prompt and response tokens of the rows in the updates
 
     A row counts with its whole length, whether or not the engine or the actor shares its prompt with others. What
@@ -30,8 +30,8 @@ def _passes(config: RunConfig, table: Table) -> tuple[int, int]:
     tokens = table.prompt_tokens + table.tokens
     whole = int(tokens.sum())
     scored = whole * (needs_pass(config) + algorithm.needs_reference)
-    if config.trainer.old_logp == "rollout":
-        scored += int(tokens[table.is_golden].sum())  # the engine has none of them
+    if config.trainer.old_logp == "rollout" or (algorithm.golden.measures_reach and not needs_pass(config)):
+        scored += int(tokens[table.is_golden].sum())  # they alone have a pass
     if algorithm.surrogate.compares_samples:
         scored += int(tokens[table.update_of(updates) > 0].sum())
     return scored, whole

@@ -53,7 +53,7 @@ class Plan:
             "run folder": str(self.folder.path),
             "algorithm": c.algorithm.title,
             **{
-                f"training stage {name}": f"{stage.algorithm.title}, {'up to ' if stage.until else ''}{stage.steps} steps"
+                f"training stage {name}": f"{stage.algorithm.title}, at most {stage.steps} steps"
                 for name, stage in c.stages.items()
             },
             "model": f"{self.arch.family}, {self.arch.layers} layers, {c.model.path}",

@@ -5,18 +5,21 @@ It never asks which algorithm or engine runs. Every rank runs it in step; rank 0
 
 import logging
 import time
+from collections.abc import Sequence
 
+import torch
 import torch.distributed as dist
 
 from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.actor.optimizer import UpdatesSkipped
 from gcpo_mcore.actor.reference import Reference
 from gcpo_mcore.base.errors import UserError
-from gcpo_mcore.batch import WeighedBatch
+from gcpo_mcore.batch import Batch, WeighedBatch
 from gcpo_mcore.data.drawing import mixture
 from gcpo_mcore.evaluation.held_out import evaluate
 from gcpo_mcore.monitor.ledger import Ledger
 from gcpo_mcore.monitor.watchdog import Phases
+from gcpo_mcore.objective.reach import ReachGate
 from gcpo_mcore.rewarding.references import warn_of_doubtful
 from gcpo_mcore.rollout.engine import Engine
 from gcpo_mcore.rollout.sampler import Sampler
@@ -24,12 +27,13 @@ from gcpo_mcore.run.collector import Collected, Collector, staleness
 from gcpo_mcore.run.cost import cost
 from gcpo_mcore.run.dealing import Dealer
 from gcpo_mcore.run.golden_check import GoldenCount, count_golden
-from gcpo_mcore.run.old_logprobs import needs_pass, old_logprobs
+from gcpo_mcore.run.old_logprobs import golden_logprobs, needs_pass, old_logprobs
 from gcpo_mcore.run.plan import Plan
 from gcpo_mcore.run.report import Report
 from gcpo_mcore.run.restoring import restore
 from gcpo_mcore.run.saver import Saver
 from gcpo_mcore.run.stages import Stages
+from gcpo_mcore.samples import Facts, Group
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +67,7 @@ class Trainer:
         self.config = self.stages.config
         self.algorithm, self.report.config = self.config.algorithm, self.config
         self.actor.optimizer_config = self.config.optimizer
+        self.reach_gate = ReachGate(self.algorithm.golden)
         prompts = {name: loaded.prompts for name, loaded in self.plan.train.items()}
         cursor = mixture(prompts, self.config.data, self.config.seed, self.stages.only_golden_rows)
         looks_ahead = self.stages.is_last  # before, the next step may be another stage's
@@ -125,9 +130,10 @@ class Trainer:
         with self.phases.phase("score"):
             self.actor.onload()  # the engine has had its turn
             old_logp = old_logprobs(self.config, self.actor, batch)
+            batch, admitted = self.admit(batch, collected.groups, old_logp)
             ref_logp = self.reference.score(batch) if self.reference and algorithm.needs_reference else None
         weighed, measured = algorithm.weigh(batch.scored(old_logp, ref_logp))
-        metrics |= measured
+        metrics |= measured | admitted
         with self.phases.phase("update"):
             each, own_logp = weighed.split(updates), []
             for number, rows in enumerate(each):
@@ -142,6 +148,15 @@ class Trainer:
         scored = weighed if needs_pass(self.config) else algorithm.settle(each[0], own_logp[0])
         metrics |= algorithm.measure(scored) | cost(self.config, collected, batch.table)
         return metrics | {"update/count": float(len(each))}, collected, weighed
+
+    def admit(
+        self, batch: Batch, groups: Sequence[Group[Facts]], old_logp: torch.Tensor | None
+    ) -> tuple[Batch, dict[str, float]]:
+        """`batch` with the golden answers that are to be imitated now, if that depends on their log-probs; metrics."""
+        if not self.algorithm.golden.measures_reach:
+            return batch, {}
+        logp = golden_logprobs(self.actor, batch) if old_logp is None else old_logp
+        return self.reach_gate.admit(batch, logp, [group.prompt.id for group in groups])
 
     def sync(self) -> None:
         """Hands the actor's weights to the engine, unless it has them."""
@@ -174,6 +189,7 @@ class Trainer:
         else:
             state = {"step": self.step, "version": self.actor.version, "skipped_updates": skipped}
             state |= {"inputs": dict(self.plan.inputs), "stage": self.stages.state()}
+            state |= {"imitated_prompts": self.reach_gate.state()}
             self.saver.save(self.step, state | self.collector.state())
             return
         words = f"phase checkpoint: none is taken of step {self.step}: {problem}; {self.saver.usable()}"
@@ -190,4 +206,5 @@ class Trainer:
             self.actor.stepper.skipped_in_a_row = state.get("skipped_updates", 0)  # older ones have none
             self.stages.restore(state.get("stage"))  # older ones have none
             self.enter_stage()
+            self.reach_gate.restore(state.get("imitated_prompts", []))
             self.collector.restore(state)
