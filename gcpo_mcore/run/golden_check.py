@@ -1,15 +1,23 @@
-"""Counts, before a run trains, the golden answers that it can use: those short enough and right by its own reward."""
+"""Counts, before a run trains, the golden answers that it can use: those short enough and right by its own reward; and
+measures how many of them sampling reaches."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 import torch.distributed as dist
 
 from gcpo_mcore.base.collectives import from_every_rank
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.program import command
+from gcpo_mcore.batch import Batch
 from gcpo_mcore.data.dataset import Loaded
+from gcpo_mcore.objective.golden_tokens import low_quantile
 from gcpo_mcore.rewarding.grader import Grader
+from gcpo_mcore.samples import Facts, Group, Sample
+
+MEASURED = 64  # golden answers of a source: enough for a share, and a single small pass
 
 
 @dataclass(frozen=True)
@@ -20,9 +28,57 @@ class GoldenCount:
     too_long: int
     graded: int
     rejected: int
+    reach: "Reach | None" = None
 
     def __str__(self) -> str:
-        return f"{self.graded - self.rejected:,} of {self.graded:,} graded are right"
+        right = f"{self.graded - self.rejected:,} of {self.graded:,} graded are right"
+        return f"{right}; {self.reach}" if self.reach else right
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Of a source's first golden answers how many were measured and reachable, and the mean of their worst tokens."""
+
+    measured: int
+    reachable: int
+    worst_logp: float
+
+    def __str__(self) -> str:
+        words = f"{self.reachable:,} of {self.measured:,} are within reach of sampling"
+        return f"{words} (worst token {self.worst_logp:.1f} nats)"
+
+
+def with_reach(
+    counts: dict[str, GoldenCount],
+    train: dict[str, Loaded],
+    score: Callable[[Batch], torch.Tensor],
+    deal: Callable[[list[Group[Facts]], list[Sample]], Batch],
+    longest: int,
+    bound: float,
+) -> dict[str, GoldenCount]:
+    """`counts` with the reach of each source's first golden answers under the weights that `score` has.
+
+    deal   groups and the samples of rank 0 to this rank's rows (Dealer.deal)
+    bound  in nats: an answer with a token below it is out of reach
+    A collective over all ranks.
+    """
+    return {
+        name: replace(count, reach=_reach(train[name], score, deal, longest, bound)) for name, count in counts.items()
+    }
+
+
+def _reach(loaded: Loaded, score, deal, longest: int, bound: float) -> Reach | None:
+    tokens = loaded.prompts.golden_tokens()
+    chosen = np.flatnonzero((tokens > 0) & (tokens <= longest))[:MEASURED].tolist()
+    if not chosen:
+        return None
+    prompts = [loaded.prompts[place] for place in chosen]
+    store = [prompt.golden_sample() for prompt in prompts]
+    for place, sample in enumerate(store):
+        sample.home = (0, place)
+    batch = deal([Group(prompt, [sample]) for prompt, sample in zip(prompts, store, strict=True)], store)
+    worst = batch.everywhere(low_quantile(score(batch), batch.mask, 0.0))
+    return Reach(len(worst), int((worst >= bound).sum()), float(worst.double().mean()))
 
 
 def count_golden(

@@ -6,6 +6,7 @@ It never asks which algorithm or engine runs. Every rank runs it in step; rank 0
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -26,7 +27,7 @@ from gcpo_mcore.rollout.sampler import Sampler
 from gcpo_mcore.run.collector import Collected, Collector, staleness
 from gcpo_mcore.run.cost import cost
 from gcpo_mcore.run.dealing import Dealer
-from gcpo_mcore.run.golden_check import GoldenCount, count_golden
+from gcpo_mcore.run.golden_check import GoldenCount, count_golden, with_reach
 from gcpo_mcore.run.old_logprobs import golden_logprobs, needs_pass, old_logprobs
 from gcpo_mcore.run.plan import Plan
 from gcpo_mcore.run.report import Report
@@ -115,7 +116,16 @@ class Trainer:
             return {}
         longest = self.config.rollout.sampling.max_response_tokens
         with self.phases.phase("check"):
-            return count_golden(self.plan.train, self.sampler.grader, longest, self.config.data.golden_checked_rows)
+            rows = self.config.data.golden_checked_rows
+            counts = count_golden(self.plan.train, self.sampler.grader, longest, rows)
+            if rows == 0:
+                return counts
+            self.actor.onload()
+            bound = self.plan.config.algorithm.golden.reach_bound
+            deal = partial(self.dealer.deal, updates=1)
+            counts = with_reach(counts, self.plan.train, self.actor.score, deal, longest, bound)
+            self.actor.offload()
+            return counts
 
     def train_step(self) -> tuple[dict[str, float], Collected, WeighedBatch | None]:
         """One rollout batch and its updates. Returns metrics, what was collected and this rank's rows of it."""

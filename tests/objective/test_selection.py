@@ -163,6 +163,11 @@ REFUSED = {
     "algorithm=sapo algorithm/golden=always_luffy": r"golden\.ratio=luffy shapes the ratio itself",
     "algorithm=sapo algorithm/golden=all_wrong algorithm.golden.clip_high=0.3": r"clip_high need .*surrogate=clipped",
     "algorithm=gcpo algorithm.golden.ratio=sft algorithm.golden.clip_low=0.1": r"clip_low .*golden\.ratio=old",
+    "algorithm=gcpo_conspo algorithm.golden.token_weight=p": r"golden\.token_weight=p: .*weighs no row",
+    "algorithm=gcpo_conspo algorithm.golden.schedule=linear": r"golden\.schedule=linear: .*weighs no row",
+    "algorithm=conspo algorithm/golden=beside_hpt": r"golden\.others=zero: .*conspo weighs no row",
+    "algorithm=chord algorithm.golden.weight=1.5": r"blend=true gives the samples 1 - weight",
+    "algorithm=gcpo_reach algorithm.golden.reach_hysteresis=4": r"reach_hysteresis=4\.0 is above 0",
     "algorithm=sft algorithm/surrogate=conspo algorithm/reduction=group_mean": r"groups of one",
     "algorithm=conspo trainer.samples_per_prompt=1": r"group of one has no contrast",
 }

@@ -12,7 +12,7 @@ from gcpo_mcore.run.stages import Stages
 from tests.launching import run
 from tests.run.test_resume import assert_same, outcome
 
-TWO = ["algorithm=gcpo", "stages=supervised", "stages.supervised.steps=3", "trainer.steps=5"]
+TWO = ["algorithm=gcpo_reach", "stages=supervised", "stages.supervised.steps=3", "trainer.steps=5"]
 UNTIL = "stages.supervised.until={metric: golden/logp_min, at_least: -3}"
 
 
@@ -25,7 +25,7 @@ def test_stages_end_by_count():
     assert (at.config.algorithm.name, at.only_golden_rows, at.is_last, at.last_step) == ("sft", True, False, 3)
     assert at.config.optimizer.schedule == "constant" and at.config.optimizer.weight_decay == 0.0
     assert [at.end(step, {}) for step in (1, 2, 3)] == [False, False, True]
-    assert (at.config.algorithm.name, at.only_golden_rows, at.is_last, at.last_step) == ("gcpo", False, True, 5)
+    assert (at.config.algorithm.name, at.only_golden_rows, at.is_last, at.last_step) == ("gcpo_reach", False, True, 5)
     assert at.config.optimizer.schedule == "linear"
     assert not at.end(5, {})
 
@@ -106,6 +106,9 @@ def test_a_run_of_two_stages(whole):
     lines = read_metrics(whole / "r")
     assert [line["stage/number"] for line in lines] == [1, 1, 1, 2, 2]
     assert [line["rollout/tokens"] > 0 for line in lines] == [False] * 3 + [True] * 2
+    assert all(line["golden/imitated_fraction"] == 1 for line in lines[3:])  # the untrained model reaches none
+    assert all(0 < line["golden/token_mass"] < 1 for line in lines[3:])
+    assert all(line["golden/token_mass"] == 1 and line["golden/logp_min"] < -3 for line in lines[:3])
     assert [line["groups/golden_injected"] for line in lines[:3]] == [6, 6, 6]  # each prompt drawn has one
     assert [line["actor/lr"] for line in lines] == pytest.approx([3e-4] * 4 + [3e-5])
     drawn = [json.loads(line) for line in (whole / "r/rollouts/step_000001.jsonl").read_text().splitlines()]
@@ -120,13 +123,20 @@ def test_the_cost_is_what_went_through_the_model(whole, carry):
         rows = [json.loads(row) for row in file.read_text().splitlines()]
         trained = sum(len(row["prompt"]) + row["tokens"] for row in rows)  # a token of this task is a character
         assert line["cost/trained_tokens"] == trained
-        assert line["cost/scored_tokens"] == 0  # one update a step, no KL
+        golden = sum(len(row["prompt"]) + row["tokens"] for row in rows if row["is_golden"])
+        assert line["cost/scored_tokens"] == (
+            golden if line["step"] > 3 else 0
+        )  # of the gate: one update a step, no KL
         assert line["cost/sampled_tokens"] == line["rollout/tokens"]
         assert line["cost/tokens"] == trained + line["rollout/tokens"]
 
 
-@pytest.mark.parametrize("stop", [2, 3])
+@pytest.mark.parametrize("stop", [2, 3, 4])
 def test_stop_within_and_at_the_end_of_a_stage_is_bitwise(stop, carry, whole, tmp_path):
     run("tools/train.py", *options(carry, tmp_path, f"trainer.stop_at_step={stop}"))
+    state = json.loads((tmp_path / f"r/checkpoints/step_{stop:06d}/state.json").read_text())
+    assert state["stage"]["number"] == (stop >= 3)
     run("tools/train.py", *options(carry, tmp_path))
+    last = json.loads((tmp_path / "r/checkpoints/step_000005/state.json").read_text())
+    assert last["imitated_prompts"] and all(":" in prompt_id for prompt_id in last["imitated_prompts"])
     assert_same(outcome(tmp_path), outcome(whole))
