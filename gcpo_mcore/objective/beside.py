@@ -4,7 +4,8 @@
     L_golden = -1/N sum over imitated g of sum_t phi_t log pi(g_t)
 
 N are the response tokens of all golden answers beside groups of the update, imitated or not: what an answer counts does
-not depend on how many others are still imitated. The samples' advantages do not see the golden answer.
+not depend on how many others are still imitated. The samples' advantages do not see the golden answer; a filter sees it
+as one of the group, so that an all-wrong group with one has contrast.
 
 Which are imitated: those of groups that were solved rarely enough (`max_solved`), and with `gate=reachable` of these
 only what sampling does not reach.

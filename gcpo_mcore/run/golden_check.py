@@ -2,7 +2,7 @@
 measures how many of them sampling reaches."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -28,11 +28,9 @@ class GoldenCount:
     too_long: int
     graded: int
     rejected: int
-    reach: "Reach | None" = None
 
     def __str__(self) -> str:
-        right = f"{self.graded - self.rejected:,} of {self.graded:,} graded are right"
-        return f"{right}; {self.reach}" if self.reach else right
+        return f"{self.graded - self.rejected:,} of {self.graded:,} graded are right"
 
 
 @dataclass(frozen=True)
@@ -48,35 +46,34 @@ class Reach:
         return f"{words} (worst token {self.worst_logp:.1f} nats)"
 
 
-def with_reach(
-    counts: dict[str, GoldenCount],
-    train: dict[str, Loaded],
-    score: Callable[[Batch], torch.Tensor],
-    deal: Callable[[list[Group[Facts]], list[Sample]], Batch],
-    longest: int,
-    bound: float,
-) -> dict[str, GoldenCount]:
-    """`counts` with the reach of each source's first golden answers under the weights that `score` has.
+Score = Callable[[Batch], torch.Tensor]  # this rank's rows -> [b, T] log-probs
+Deal = Callable[[list[Group[Facts]], list[Sample]], Batch]  # groups, samples of rank 0 -> this rank's rows
 
-    deal   groups and the samples of rank 0 to this rank's rows (Dealer.deal)
+
+def measure_reach(
+    train: dict[str, Loaded], score: Score, deal: Deal, longest: int, bound: float, max_rows: int | None
+) -> dict[str, Reach]:
+    """The reach of each source's first golden answers, at most `max_rows` or MEASURED, by source.
+
     bound  in nats: an answer with a token below it is out of reach
     A collective over all ranks.
     """
-    return {
-        name: replace(count, reach=_reach(train[name], score, deal, longest, bound)) for name, count in counts.items()
-    }
+    rows = MEASURED if max_rows is None else min(MEASURED, max_rows)
+    found = {name: _reach(loaded, score, deal, longest, bound, rows) for name, loaded in train.items()}
+    return {name: reach for name, reach in found.items() if reach is not None}
 
 
-def _reach(loaded: Loaded, score, deal, longest: int, bound: float) -> Reach | None:
+def _reach(loaded: Loaded, score: Score, deal: Deal, longest: int, bound: float, rows: int) -> Reach | None:
+    """None if the source has no golden answer that can be used."""
     tokens = loaded.prompts.golden_tokens()
-    chosen = np.flatnonzero((tokens > 0) & (tokens <= longest))[:MEASURED].tolist()
-    if not chosen:
+    prompts = [loaded.prompts[place] for place in np.flatnonzero((tokens > 0) & (tokens <= longest))[:rows].tolist()]
+    if not prompts:
         return None
-    prompts = [loaded.prompts[place] for place in chosen]
     store = [prompt.golden_sample() for prompt in prompts]
     for place, sample in enumerate(store):
         sample.home = (0, place)
-    batch = deal([Group(prompt, [sample]) for prompt, sample in zip(prompts, store, strict=True)], store)
+    groups: list[Group[Facts]] = [Group(prompt, [sample]) for prompt, sample in zip(prompts, store, strict=True)]
+    batch = deal(groups, store)
     worst = batch.everywhere(low_quantile(score(batch), batch.mask, 0.0))
     return Reach(len(worst), int((worst >= bound).sum()), float(worst.double().mean()))
 

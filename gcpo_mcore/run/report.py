@@ -11,7 +11,6 @@ from gcpo_mcore.monitor.metrics import MetricsLog
 from gcpo_mcore.monitor.progress import Progress
 from gcpo_mcore.monitor.tables import print_sizes
 from gcpo_mcore.run.collector import Collected
-from gcpo_mcore.run.golden_check import GoldenCount
 from gcpo_mcore.run.old_logprobs import needs_pass
 from gcpo_mcore.run.plan import Plan
 from gcpo_mcore.run.recorder import Recorder
@@ -38,8 +37,8 @@ class Report:
         limit = self.settings.records_per_step
         self._recorder = Recorder(plan.folder.path, rank, limit) if self.settings.records else None
 
-    def start(self, done_steps: int, golden: Mapping[str, GoldenCount]) -> None:
-        """Prepares the run folder and prints the table of sizes, and the counts of golden answers by source."""
+    def start(self, done_steps: int, golden: Mapping[str, str]) -> None:
+        """Prepares the run folder and prints the table of sizes, and what is to say of the golden answers by source."""
         if not self.is_writer:
             return
         folder = self.plan.folder

@@ -27,7 +27,7 @@ from gcpo_mcore.rollout.sampler import Sampler
 from gcpo_mcore.run.collector import Collected, Collector, staleness
 from gcpo_mcore.run.cost import cost
 from gcpo_mcore.run.dealing import Dealer
-from gcpo_mcore.run.golden_check import GoldenCount, count_golden, with_reach
+from gcpo_mcore.run.golden_check import count_golden, measure_reach
 from gcpo_mcore.run.old_logprobs import golden_logprobs, needs_pass, old_logprobs
 from gcpo_mcore.run.plan import Plan
 from gcpo_mcore.run.report import Report
@@ -82,7 +82,7 @@ class Trainer:
             self.restore(self.plan.checkpoint_step)
         if self.is_writer:
             warn_of_doubtful(self.config.reward, {n: loaded.prompts for n, loaded in self.plan.train.items()})
-        self.report.start(self.step, self.golden_counts())
+        self.report.start(self.step, self.check_golden())
         if self.step == 0 and evaluation.at_start:
             self.report.write(0, self.evaluate())
         result: dict[str, float] = {}
@@ -110,22 +110,21 @@ class Trainer:
         self.saver.close()
         return result
 
-    def golden_counts(self) -> dict[str, GoldenCount]:
-        """What of the golden answers can be used, by source; empty if the algorithm uses none."""
+    def check_golden(self) -> dict[str, str]:
+        """What of the golden answers can be used, and what sampling reaches, by source; empty if none are used."""
         if not any(algorithm.golden.needs_golden for algorithm in self.plan.config.algorithms):
             return {}
-        longest = self.config.rollout.sampling.max_response_tokens
+        longest, rows = self.config.rollout.sampling.max_response_tokens, self.config.data.golden_checked_rows
         with self.phases.phase("check"):
-            rows = self.config.data.golden_checked_rows
             counts = count_golden(self.plan.train, self.sampler.grader, longest, rows)
-            if rows == 0:
-                return counts
             self.actor.onload()
-            bound = self.plan.config.algorithm.golden.reach_bound
-            deal = partial(self.dealer.deal, updates=1)
-            counts = with_reach(counts, self.plan.train, self.actor.score, deal, longest, bound)
+            bound, deal = self.plan.config.algorithm.golden.reach_bound, partial(self.dealer.deal, updates=1)
+            reach = measure_reach(self.plan.train, self.actor.score, deal, longest, bound, rows)
             self.actor.offload()
-            return counts
+        said = {name: [str(count)] for name, count in counts.items()}
+        for name, found in reach.items():
+            said[name].append(str(found))
+        return {name: "; ".join(words) for name, words in said.items()}
 
     def train_step(self) -> tuple[dict[str, float], Collected, WeighedBatch | None]:
         """One rollout batch and its updates. Returns metrics, what was collected and this rank's rows of it."""
