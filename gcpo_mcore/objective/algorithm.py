@@ -180,7 +180,9 @@ class Algorithm(Config):
             rows = replace(rows, surrogate_weight=rows.surrogate_weight * factors)
         surrogate, is_clipped = self.surrogate.loss(logp, rows, ratio)
         kl = self.kl.penalty(logp, rows)
-        loss = surrogate + ((kl - self.entropy_coefficient * entropy) * rows.loss_weight).sum()
+        # Without a bonus the entropy has no gradient, and the head computes none.
+        bonus = self.entropy_coefficient * entropy if self.entropy_coefficient else 0.0
+        loss = surrogate + ((kl - bonus) * rows.loss_weight).sum()
         if rows.imitation_weight is not None and factors is not None:
             loss = loss - (rows.imitation_weight * factors * logp).sum()
 
