@@ -19,7 +19,14 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.batch import ScoredBatch, UpdateBatch, WeighedBatch
 from gcpo_mcore.objective.golden import Golden
-from gcpo_mcore.objective.golden_tokens import Schedule, TokenWeight, low_quantile, scheduled, token_weights
+from gcpo_mcore.objective.golden_tokens import (
+    Schedule,
+    TokenWeight,
+    check_schedule,
+    low_quantile,
+    scheduled,
+    token_weights,
+)
 from gcpo_mcore.objective.part import Composition
 from gcpo_mcore.samples import Group
 
@@ -30,7 +37,7 @@ class Beside(Golden, option="beside"):
     """max_solved    of the group's samples: where more are accurate, the golden answer is left out
     gate             'open': all others are imitated. 'reachable' (ours): one whose `reach_quantile` of token log-probs
                      (0: its worst token) is below `reach_logp`, until it is `reach_hysteresis` nats above it
-    weight           mu at the start of the stage; at its end it is weight_end, in between as `schedule` says
+    weight           mu; `schedule` leads it to weight_end at the end of the stage
     blend            the samples' loss is multiplied by 1 - mu
     token_weight     phi (objective/golden_tokens.py)
     others           the samples of a group whose golden answer is imitated: 'keep', or 'zero': advantage 0
@@ -42,14 +49,15 @@ class Beside(Golden, option="beside"):
     reach_quantile: Share
     reach_hysteresis: NonNegativeFloat
     weight: PositiveFloat
-    weight_end: NonNegativeFloat
+    weight_end: NonNegativeFloat | None
     schedule: Schedule
     blend: bool
     token_weight: TokenWeight
     others: Literal["keep", "zero"]
 
     def fits(self, algorithm: Composition) -> None:
-        if self.blend and max(self.weight, self.weight_end) > 1:
+        check_schedule(self.schedule, self.weight_end)
+        if self.blend and max(self.weight, self.weight_end or 0.0) > 1:
             raise UserError(
                 f"algorithm.golden.blend=true gives the samples 1 - weight, so algorithm.golden.weight={self.weight} "
                 f"and weight_end={self.weight_end} have to be at most 1"

@@ -15,7 +15,7 @@ from pydantic import NonNegativeFloat, PositiveFloat
 
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.batch import ScoredBatch, UpdateBatch, WeighedBatch
-from gcpo_mcore.objective.golden_tokens import Schedule, TokenWeight, scheduled, token_weights
+from gcpo_mcore.objective.golden_tokens import Schedule, TokenWeight, check_schedule, scheduled, token_weights
 from gcpo_mcore.objective.importance import Ratio
 from gcpo_mcore.objective.part import Composition, Part
 from gcpo_mcore.samples import AnyFacts, Group
@@ -100,8 +100,7 @@ class _Replace(Golden):
                  'sft': 1, with the gradient of log pi. 'luffy': pi / (pi + luffy_gamma) per token, not clipped,
                  the golden answer's behaviour probability taken as 1 (LUFFY, arXiv 2504.14945, eq. 6)
     clip_low, clip_high  range of golden rows, as in the importance part; null: that part's
-    weight       factor of the surrogate of golden rows, at the start of the stage; at its end it is weight_end, in
-                 between as `schedule` says
+    weight       factor of the surrogate of golden rows; `schedule` leads it to weight_end at the end of the stage
     token_weight  factor of each of their tokens (objective/golden_tokens.py)
     others       of a group with a golden answer in it: 'keep' as they are, 'zero': advantage 0
     advantage    of golden rows; null: the advantage part's
@@ -113,7 +112,7 @@ class _Replace(Golden):
     clip_low: NonNegativeFloat | None
     clip_high: NonNegativeFloat | None
     weight: PositiveFloat
-    weight_end: NonNegativeFloat
+    weight_end: NonNegativeFloat | None
     schedule: Schedule
     token_weight: TokenWeight
     others: Literal["keep", "zero"]
@@ -135,6 +134,14 @@ class _Replace(Golden):
             raise UserError(
                 "algorithm.golden.clip_low and clip_high need algorithm/surrogate=clipped and "
                 "algorithm.golden.ratio=old"
+            )
+        check_schedule(self.schedule, self.weight_end)
+        by_token = surrogate.by_token and (self.ratio != "old" or algorithm.importance.level != "sequence")
+        if self.token_weight != "one" and not (by_token or surrogate.compares_samples):
+            raise UserError(
+                f"algorithm.golden.token_weight={self.token_weight}: under algorithm.surrogate={surrogate.name} and "
+                f"algorithm.importance={algorithm.importance.name} all tokens of a row have the same gradient; "
+                "algorithm.golden.ratio=sft and surrogate=clipped give each its own"
             )
         plain = {"weight": 1, "schedule": "constant", "token_weight": "one", "others": "keep", "advantage": None}
         for key, nothing in plain.items() if surrogate.compares_samples else ():

@@ -5,6 +5,8 @@ from typing import Literal
 
 import torch
 
+from gcpo_mcore.base.errors import UserError
+
 TokenWeight = Literal["one", "p(1-p)", "p", "exp(-H)", "unreachable"]
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -32,10 +34,22 @@ def token_weights(
     return torch.ones_like(p)
 
 
-def scheduled(schedule: Schedule, start: float, end: float, progress: float) -> float:
+def scheduled(schedule: Schedule, start: float, end: float | None, progress: float) -> float:
     """The value at `progress` in [0, 1]: `start` all the time, or from there to `end` in a line or as half a cosine."""
-    done = {"constant": 0.0, "linear": progress, "cosine": (1 - math.cos(math.pi * progress)) / 2}[schedule]
+    if schedule == "constant" or end is None:
+        return start
+    done = progress if schedule == "linear" else (1 - math.cos(math.pi * progress)) / 2
     return start + (end - start) * done
+
+
+def check_schedule(schedule: Schedule, end: float | None) -> None:
+    """UserError if a weight that changes has no end, or one that does not has one."""
+    if schedule != "constant" and end is None:
+        raise UserError(f"algorithm.golden.schedule={schedule} needs an algorithm.golden.weight_end")
+    if schedule == "constant" and end is not None:
+        raise UserError(
+            f"algorithm.golden.weight_end={end} would do nothing with algorithm.golden.schedule=constant: linear or cosine"
+        )
 
 
 def low_quantile(logp: torch.Tensor, mask: torch.Tensor, quantile: float) -> torch.Tensor:
