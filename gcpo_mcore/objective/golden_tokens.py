@@ -48,7 +48,7 @@ def check_schedule(schedule: Schedule, end: float | None) -> None:
         raise UserError(f"algorithm.golden.schedule={schedule} needs an algorithm.golden.weight_end")
     if schedule == "constant" and end is not None:
         raise UserError(
-            f"algorithm.golden.weight_end={end} would do nothing with algorithm.golden.schedule=constant: linear or cosine"
+            f"algorithm.golden.weight_end={end} would do nothing: algorithm.golden.schedule=constant (linear, cosine)"
         )
 
 

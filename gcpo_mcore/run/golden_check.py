@@ -42,8 +42,7 @@ class Reach:
     worst_logp: float
 
     def __str__(self) -> str:
-        words = f"{self.reachable:,} of {self.measured:,} are within reach of sampling"
-        return f"{words} (worst token {self.worst_logp:.1f} nats)"
+        return f"{self.reachable:,} of {self.measured:,} (worst token {self.worst_logp:.1f} nats)"
 
 
 Score = Callable[[Batch], torch.Tensor]  # this rank's rows -> [b, T] log-probs

@@ -37,8 +37,8 @@ class Report:
         limit = self.settings.records_per_step
         self._recorder = Recorder(plan.folder.path, rank, limit) if self.settings.records else None
 
-    def start(self, done_steps: int, golden: Mapping[str, str]) -> None:
-        """Prepares the run folder and prints the table of sizes, and what is to say of the golden answers by source."""
+    def start(self, done_steps: int, golden: Mapping[str, object]) -> None:
+        """Prepares the run folder and prints the table of sizes, with what is to say of the golden answers."""
         if not self.is_writer:
             return
         folder = self.plan.folder
@@ -46,7 +46,7 @@ class Report:
         folder.keep_model_files(self.plan.config.model.path)
         metrics = MetricsLog(folder.path, self.settings.tensorboard)
         metrics.truncate_after(done_steps if done_steps else -1)
-        sizes = self.plan.sizes() | {f"golden answers, {source}": count for source, count in golden.items()}
+        sizes = self.plan.sizes() | dict(golden)
         print_sizes(f"{folder.path.name}", sizes)
         for name, size in sizes.items():
             log.debug("%s: %s", name, size)

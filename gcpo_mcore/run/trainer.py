@@ -110,8 +110,8 @@ class Trainer:
         self.saver.close()
         return result
 
-    def check_golden(self) -> dict[str, str]:
-        """What of the golden answers can be used, and what sampling reaches, by source; empty if none are used."""
+    def check_golden(self) -> dict[str, object]:
+        """What of the golden answers can be used, and what sampling reaches, for the table of sizes; {} if none are."""
         if not any(algorithm.golden.needs_golden for algorithm in self.plan.config.algorithms):
             return {}
         longest, rows = self.config.rollout.sampling.max_response_tokens, self.config.data.golden_checked_rows
@@ -121,10 +121,8 @@ class Trainer:
             bound, deal = self.plan.config.algorithm.golden.reach_bound, partial(self.dealer.deal, updates=1)
             reach = measure_reach(self.plan.train, self.actor.score, deal, longest, bound, rows)
             self.actor.offload()
-        said = {name: [str(count)] for name, count in counts.items()}
-        for name, found in reach.items():
-            said[name].append(str(found))
-        return {name: "; ".join(words) for name, words in said.items()}
+        said: dict[str, object] = {f"golden answers, {name}": count for name, count in counts.items()}
+        return said | {f"golden answers in reach, {name}": found for name, found in reach.items()}
 
     def train_step(self) -> tuple[dict[str, float], Collected, WeighedBatch | None]:
         """One rollout batch and its updates. Returns metrics, what was collected and this rank's rows of it."""
