@@ -7,5 +7,6 @@ We could read its abstract and what others write of it. No ratio, no advantage, 
 Sourced: length-normalised log-probs as scores, InfoNCE of each right sample against the group's wrong ones, a margin
 that grows.
 Our reading: where margin and temperature stand; tau = 0.5 and margin 0 to 0.5 nats per token, linear over the run; the
-mean is over groups that have both classes.
+mean is over groups that have both classes. Whether the other right samples stand in the denominator is told both ways:
+`denominator=wrong`, the default, leaves them out, `all` has them in.
 """

@@ -29,7 +29,11 @@ NextStage = TypeVar("NextStage", bound="Batch")
 @dataclass(frozen=True)
 class Table:
     """What every rank knows of every row, [B] each: the number of its group (int64, ascending), tokens of prompt and
-    response (int64), reward (float32), flags (bool), and whether it counts in the loss."""
+    response (int64), reward (float32), flags (bool), and whether it counts in the loss of the samples (`is_trained`).
+
+    A golden answer that stands beside its group (`is_beside`) is no sample of it: it is in no advantage and none of the
+    samples' losses, and supervised if it `is_imitated`.
+    """
 
     group: torch.Tensor
     prompt_tokens: torch.Tensor
@@ -38,6 +42,8 @@ class Table:
     is_golden: torch.Tensor
     is_accurate: torch.Tensor
     is_truncated: torch.Tensor
+    is_beside: torch.Tensor
+    is_imitated: torch.Tensor
     is_trained: torch.Tensor
 
     @classmethod
@@ -47,6 +53,7 @@ class Table:
             (n, group, s) for n, group in enumerate(groups) for s in group.samples
         ]
         tokens = torch.tensor([s.tokens for _, _, s in rows])
+        is_beside = torch.tensor([s.is_beside for _, _, s in rows], dtype=torch.bool)
         return cls(
             group=torch.tensor([number for number, _, _ in rows]),
             prompt_tokens=torch.tensor([len(group.prompt.token_ids) for _, group, _ in rows]),
@@ -55,7 +62,9 @@ class Table:
             is_golden=torch.tensor([s.is_golden for _, _, s in rows]),
             is_accurate=torch.tensor([s.is_accurate for _, _, s in rows]),
             is_truncated=torch.tensor([s.truncated for _, _, s in rows]),
-            is_trained=tokens > 0,
+            is_beside=is_beside,
+            is_imitated=is_beside,
+            is_trained=(tokens > 0) & ~is_beside,
         )
 
     def __len__(self) -> int:
@@ -65,6 +74,18 @@ class Table:
     def groups(self) -> int:
         """One more than the largest number of a group."""
         return int(self.group.max()) + 1
+
+    @property
+    def beside_tokens(self) -> int:
+        """The response tokens of all golden answers that stand beside groups, imitated or not, at least 1."""
+        return max(int(self.tokens[self.is_beside].sum()), 1)
+
+    @property
+    def imitated_group(self) -> torch.Tensor:
+        """[B] whether a row's group has an imitated golden answer beside it."""
+        numbers = torch.zeros(self.groups, dtype=torch.bool)
+        numbers[self.group[self.is_imitated]] = True
+        return numbers[self.group]
 
     @property
     def trained_rows(self) -> int:
@@ -243,8 +264,12 @@ class UpdateBatch(WeighedBatch):
     """loss_weight    [b, T] what a token's loss counts: sums to 1 over the update for the mean reductions
     logp_gradient  [b, T] derivative of a group-wise loss by each log-prob; None for losses of single tokens
     loss_share     [b] the rows' equal shares of a group-wise loss; None likewise (objective/contrast.py)
+    imitation_weight  [b, T] what a token's log-prob counts as an imitated one's; None if none are
+    progress       share of the stage's updates that are done, in [0, 1)
     """
 
     loss_weight: torch.Tensor
     logp_gradient: torch.Tensor | None
     loss_share: torch.Tensor | None
+    imitation_weight: torch.Tensor | None
+    progress: float

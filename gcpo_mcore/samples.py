@@ -52,6 +52,7 @@ class Facts:
     truncated       True if it was cut at the length limit (no stop token)
     weight_version  the version of the actor's weights that produced it, or its first token
     is_golden       True for a golden answer
+    is_beside       True for a golden answer that stands beside its group: supervised, and no sample of it
     reward          the composed score
     is_accurate     whether the part that decides accuracy calls it right
     has_routing     whether the sample knows the experts that its tokens went to
@@ -63,6 +64,7 @@ class Facts:
     truncated: bool = field(default=False, kw_only=True)
     weight_version: int = field(default=0, kw_only=True)
     is_golden: bool = field(default=False, kw_only=True)
+    is_beside: bool = field(default=False, kw_only=True)
     reward: float = field(default=0.0, kw_only=True)
     is_accurate: bool = field(default=False, kw_only=True)
     has_routing: bool = field(default=False, kw_only=True)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 from gcpo_mcore.ablation.runs import Run
 from gcpo_mcore.ablation.statistics import Effect, Estimate, by_cell, effects, effects_within, estimate
@@ -20,6 +21,8 @@ from gcpo_mcore.base.files import write_atomically
 from gcpo_mcore.base.places import package_version
 
 COLOURS = ("#c9820a", "#3366aa", "#559944", "#aa3355", "#7755aa", "#228888", "#885533", "#777777")
+Axis = Literal["steps", "tokens"]
+XLABELS = {"steps": "step", "tokens": "model tokens: sampled, scored and trained"}
 MOST_BANDS = 8  # with more cells they hide each other
 STYLES = ("-", "--", ":")
 PACKAGES = ("torch", "megatron-core", "transformers")
@@ -39,21 +42,24 @@ class Table:
     rows: list[list[str]]
 
 
-def write_report(runs: Sequence[Run], out: Path, about: dict[str, str]) -> None:
+def write_report(runs: Sequence[Run], out: Path, about: dict[str, str], axis: Axis = "steps") -> None:
     """Writes the five files into `out`. about: lines for the head ('question', 'command', ...).
+
+    axis: what the curves are drawn over; 'tokens' are those of the model (gcpo_mcore/run/cost.py), and runs of
+    different lengths may then be compared.
 
     UserError if the runs are not of one length or not evaluated on the same sources.
     """
-    _check(runs)
+    _check(runs, axis)
     out.mkdir(parents=True, exist_ok=True)
     about = about | {
         "seeds": ", ".join(str(s) for s in sorted({run.seed for run in runs})),
         "made with": ", ".join([*(f"{name} {version(name)}" for name in PACKAGES), f"gcpo-mcore {package_version()}"]),
     }
-    tables = [_cells_table(runs), *_effect_tables(runs), _usage_table(runs)]
+    tables = [_cells_table(runs, axis), *_effect_tables(runs), _usage_table(runs)]
     write_atomically(out / "results.csv", _results(runs))
     write_atomically(out / "timing.csv", _timing(runs))
-    picture = _curves(runs)
+    picture = _curves(runs, axis)
     (out / "curves.png").write_bytes(picture)
     write_atomically(out / "report.md", _markdown(about, tables))
     write_atomically(out / "report.html", _html(about, tables, picture))
@@ -69,7 +75,7 @@ def label(factors: Sequence[tuple[str, str]]) -> str:
     return " ".join(v if k == "variant" else f"{k.split('/')[-1].split('.')[-1]}={v}" for k, v in factors) or "all"
 
 
-def _check(runs: Sequence[Run]) -> None:
+def _check(runs: Sequence[Run], axis: Axis) -> None:
     if not runs:
         raise UserError("no run to report on")
     for run in runs:
@@ -77,15 +83,20 @@ def _check(runs: Sequence[Run]) -> None:
             raise UserError(
                 f"{run.name} was evaluated on {sorted(run.curves)}, {runs[0].name} on {sorted(runs[0].curves)}"
             )
-        if run.steps != runs[0].steps:
-            raise UserError(f"{run.name} has {run.steps} steps, {runs[0].name} has {runs[0].steps}: not comparable")
+        if axis == "tokens" and not run.cost[run.steps]:
+            raise UserError(f"{run.name} did not count its model tokens: its version was older; axis=steps")
+        if axis == "steps" and run.steps != runs[0].steps:
+            raise UserError(
+                f"{run.name} has {run.steps} steps, {runs[0].name} has {runs[0].steps}: not comparable "
+                "(but over model tokens, axis=tokens)"
+            )
 
 
 def _shown(e: Estimate) -> str:
     return f"{e.mean:.3f}" if math.isnan(e.half_width) else f"{e.mean:.3f} ± {e.half_width:.3f}"
 
 
-def _cells_table(runs: Sequence[Run]) -> Table:
+def _cells_table(runs: Sequence[Run], axis: Axis) -> Table:
     metrics, cells = metrics_of(runs), by_cell(runs)
     first = next(iter(cells.values()))
     base = estimate([run.final(metrics[0]) for run in first])
@@ -104,7 +115,8 @@ def _cells_table(runs: Sequence[Run]) -> Table:
     header = ["cell", "seeds"] + [f"{m.removeprefix('val/')}, {when}" for m in metrics for when in ("final", "best")]
     note = (
         "Mean over seeds ± half of its 95% confidence interval (Student's t). "
-        f"Final: at step {runs[0].steps}; the last column compares the final interval of "
+        f"Final: at {f'step {runs[0].steps}' if axis == 'steps' else 'the end of each run'}; "
+        "the last column compares the final interval of "
         f"{metrics[0].removeprefix('val/')} with that of the first row."
     )
     return Table("Held-out accuracy", note, [*header, "intervals"], rows)
@@ -174,7 +186,7 @@ def _timing(runs: Sequence[Run]) -> str:
     return "\n".join(["run,seconds", *lines]) + "\n"
 
 
-def _curves(runs: Sequence[Run]) -> bytes:
+def _curves(runs: Sequence[Run], axis: Axis) -> bytes:
     """Draws a PNG: a panel per metric, a line per cell with the band of its 95% interval."""
     import matplotlib
 
@@ -183,14 +195,14 @@ def _curves(runs: Sequence[Run]) -> bytes:
 
     metrics, cells = metrics_of(runs), by_cell(runs)
     figure, axes = plt.subplots(1, len(metrics), figsize=(5.6 * len(metrics), 4.4), sharey=True, squeeze=False)
-    for axis, metric in zip(axes[0], metrics, strict=True):
+    for panel, metric in zip(axes[0], metrics, strict=True):
         for number, (factors, found) in enumerate(cells.items()):
             # Styles change from cell to cell, solid ones lie below: cells with the same results stay visible.
             colour, layer = COLOURS[number % len(COLOURS)], number % len(STYLES)
-            steps = [step for step, _ in found[0].curves[metric]]
+            places = _places(found, metric, axis)
             points = [estimate([v for _, v in at]) for at in zip(*(r.curves[metric] for r in found), strict=True)]
-            axis.plot(
-                steps,
+            panel.plot(
+                places,
                 [p.mean for p in points],
                 STYLES[layer],
                 color=colour,
@@ -200,9 +212,9 @@ def _curves(runs: Sequence[Run]) -> bytes:
             )
             if len(found) > 1 and len(cells) <= MOST_BANDS:
                 low, high = [max(p.low, 0) for p in points], [min(p.high, 1) for p in points]
-                axis.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
-        axis.set(title=metric.removeprefix("val/"), xlabel="step", ylim=(-0.02, 1.02))
-        axis.grid(alpha=0.3)
+                panel.fill_between(places, low, high, color=colour, alpha=0.12, linewidth=0)
+        panel.set(title=metric.removeprefix("val/"), xlabel=XLABELS[axis], ylim=(-0.02, 1.02))
+        panel.grid(alpha=0.3)
     axes[0][0].set_ylabel("held-out accuracy")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     figure.set_layout_engine("constrained")
@@ -210,6 +222,15 @@ def _curves(runs: Sequence[Run]) -> bytes:
     figure.savefig(content, dpi=120, metadata={"Software": None})
     plt.close(figure)
     return content.getvalue()
+
+
+def _places(runs: Sequence[Run], metric: str, axis: Axis) -> list[float]:
+    """Where the evaluations of a cell stand; by tokens, of which each seed needs its own number: their mean."""
+    if axis == "steps":
+        return [step for step, _ in runs[0].curves[metric]]
+    return [
+        math.fsum(at) / len(at) for at in zip(*([r.cost[s] for s, _ in r.curves[metric]] for r in runs), strict=True)
+    ]
 
 
 def _markdown(about: dict[str, str], tables: Sequence[Table]) -> str:

@@ -1,6 +1,7 @@
 """Finished runs as data: what each scored, over its steps and in the end."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 from gcpo_mcore.base.errors import UserError
@@ -13,7 +14,8 @@ IGNORED = ("run", "prepared", "monitor", "parallel", "seed")
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder. curves: metric -> [(step, value)] of the held-out accuracies; totals: sums over its steps."""
+    """One run folder. curves: metric -> [(step, value)] of the held-out accuracies; totals: sums over its steps;
+    cost: step -> model tokens up to its end, training alone."""
 
     name: str
     seed: int
@@ -21,6 +23,7 @@ class Run:
     steps: int
     curves: dict[str, list[tuple[int, float]]]
     totals: dict[str, float]
+    cost: dict[int, float] = field(default_factory=dict)
 
     def final(self, metric: str) -> float:
         return self.curves[metric][-1][1]
@@ -58,8 +61,16 @@ def read_run(folder: Path, factors: dict[str, str] | None = None) -> Run:
             "all wrong, first": wrong[0] if wrong else 0.0,
             "all wrong, last": wrong[-1] if wrong else 0.0,
             "sampled tokens": total("rollout/tokens"),
+            "model tokens": total("cost/tokens"),
             "seconds": total("time_s/step"),
         },
+        cost=dict(
+            zip(
+                (line["step"] for line in lines),
+                accumulate(line.get("cost/tokens", 0.0) for line in lines),
+                strict=True,
+            )
+        ),
     )
 
 

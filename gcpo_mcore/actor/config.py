@@ -55,6 +55,7 @@ class LoraAdapter(Adapter, option="lora"):
         targets = self.targets if isinstance(self.targets, str) else ", ".join(self.targets)
         return f"{lora.parameters(arch, self.rank, self.targets):,} of an adapter of rank {self.rank}, {targets}"
 
+
 Dtype = Literal["float32", "bfloat16"]
 DTYPES: tuple[str, ...] = get_args(Dtype)
 
@@ -105,17 +106,22 @@ class ActorConfig(Config):
     offload: Free[Literal["none", "optimizer", "all"]]
 
 
-class OptimizerConfig(Config):
-    """AdamW and its learning-rate schedule (see actor/optimizer.py)."""
+class RateConfig(Config):
+    """A learning rate and its schedule (`learning_rate` in actor/optimizer.py)."""
 
     lr: PositiveFloat
+    schedule: Literal["constant", "linear", "cosine"]
+    warmup_updates: NonNegativeInt
+    decay_start_fraction: Annotated[float, Field(ge=0, lt=1)]  # of the updates after the warm-up
+    final_lr_fraction: Annotated[float, Field(ge=0, le=1)]
+
+
+class OptimizerConfig(RateConfig):
+    """AdamW and its learning-rate schedule."""
+
     beta1: NonNegativeFloat
     beta2: NonNegativeFloat
     eps: PositiveFloat
     weight_decay: NonNegativeFloat
     clip_grad_norm: PositiveFloat
-    schedule: Literal["constant", "linear", "cosine"]
-    warmup_updates: NonNegativeInt
-    decay_start_fraction: Annotated[float, Field(ge=0, lt=1)]  # of the updates after the warm-up
-    final_lr_fraction: NonNegativeFloat
     max_skipped_updates: Free[PositiveInt]  # consecutive non-finite gradients before the run stops

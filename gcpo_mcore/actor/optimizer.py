@@ -7,7 +7,7 @@ from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import ChainedOptimizer, get_megatron_optimizer
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
 
-from gcpo_mcore.actor.config import OptimizerConfig, ParallelConfig
+from gcpo_mcore.actor.config import OptimizerConfig, ParallelConfig, RateConfig
 from gcpo_mcore.actor.optimizer_state import counts_in_groups
 from gcpo_mcore.base import platform
 from gcpo_mcore.base.errors import UserError
@@ -40,7 +40,7 @@ def build_optimizer(
     return optimizer
 
 
-def learning_rate(config: OptimizerConfig, update: int, updates: int) -> float:
+def learning_rate(config: RateConfig, update: int, updates: int) -> float:
     """The rate of update number `update` (from 0) of `updates`.
 
     Rises linearly over `warmup_updates` (the first update has lr / warmup_updates), then stays, or falls to

@@ -2,12 +2,13 @@
 
     python tools/ablate.py experiment=gcpo_ablation                        # configs/ablation/gcpo_ablation.yaml
     python tools/ablate.py algorithm=gcpo algorithm/kl=off,k3 seed=0,1,2   # ad hoc, Hydra's sweep syntax
-    python tools/ablate.py report runs/A runs/B [--out DIR]                # of any run folders
+    python tools/ablate.py report runs/A runs/B [--out DIR] [--axis tokens]   # of any run folders
 
 Options beside the overrides: parallel_cells=N cells side by side (2; on GPUs, each has its own), processes=N of each
 cell, out=DIR
 (runs/ablations/NAME), dry_run=true (print the cells and their plan: layout, sizes, memory, what this machine lacks;
-start nothing), note=TEXT (for the report's head), launcher=slurm (hand the cells to Slurm by submitit;
+start nothing), note=TEXT (for the report's head), axis=tokens (curves over the model's tokens in place of steps; cells
+may then have different numbers of steps), launcher=slurm (hand the cells to Slurm by submitit;
 submitit.slurm_partition=gpu and so on are its settings). The same command goes on where it was stopped: finished cells
 are not run again, half-done ones resume. SIGTERM and ctrl-C stop the cells that run, each with a
 checkpoint. Exit code 1 if a cell failed (the report has the others), 75 if a signal stopped the grid.
@@ -18,13 +19,22 @@ import shlex
 import signal
 import sys
 from pathlib import Path
+from typing import Literal
 
 from gcpo_mcore.base import program, stop
-from gcpo_mcore.base.errors import EXIT_CODE, UserError
+from gcpo_mcore.base.errors import EXIT_CODE, UserError, nearest
 from gcpo_mcore.base.files import places_told
 from gcpo_mcore.monitor.run_log import log_to_stderr
 
-OPTIONS = {"parallel_cells": "2", "processes": "", "out": "", "dry_run": "false", "launcher": "local", "note": ""}
+OPTIONS = {
+    "parallel_cells": "2",
+    "processes": "",
+    "out": "",
+    "dry_run": "false",
+    "launcher": "local",
+    "note": "",
+    "axis": "steps",
+}
 SETTING = "submitit."
 
 
@@ -41,6 +51,7 @@ def ablate(arguments: list[str]) -> int:
 
     options = OPTIONS | dict(a.split("=", 1) for a in arguments if a.split("=")[0] in OPTIONS)
     settings = dict(a.removeprefix(SETTING).split("=", 1) for a in arguments if a.startswith(SETTING))
+    axis = _axis(options["axis"])
     overrides = [a for a in arguments if a.split("=")[0] not in OPTIONS and not a.startswith(SETTING)]
     grid = read_grid(overrides, processes=int(options["processes"]) if options["processes"] else None)
     folder = Path(options["out"] or f"runs/ablations/{grid.name}")
@@ -68,7 +79,7 @@ def ablate(arguments: list[str]) -> int:
         failed = {name: state for name, state in states.items() if state != "finished"}
         if failed:
             about["failed"] = "; ".join(f"{name} ({state})" for name, state in failed.items())
-        write_report(runs, folder, about)
+        write_report(runs, folder, about, axis)
         print(f"report: {folder / 'report.md'} and {folder / 'report.html'}")
     return 0 if len(finished) == len(grid.cells) else 1
 
@@ -93,7 +104,14 @@ def preview(grid) -> int:
     return 0
 
 
-def report(folders: list[Path], out: Path) -> int:
+def _axis(name: str) -> Literal["steps", "tokens"]:
+    """The axis of that name. UserError if there is none."""
+    if name == "steps" or name == "tokens":
+        return name
+    raise UserError(f"axis={name}: unknown{nearest(name, ('steps', 'tokens'))}; known: steps, tokens")
+
+
+def report(folders: list[Path], out: Path, axis: str) -> int:
     """Writes the report of run folders into `out`; the exit code."""
     from gcpo_mcore.ablation.report import write_report
     from gcpo_mcore.ablation.runs import compare_factors, read_run
@@ -101,7 +119,9 @@ def report(folders: list[Path], out: Path) -> int:
     for folder in folders:
         read_run(folder)
     runs = [read_run(folder, factors) for folder, factors in zip(folders, compare_factors(folders), strict=True)]
-    write_report(runs, out, {"question": "How do these runs compare?", "runs": ", ".join(map(str, folders))})
+    write_report(
+        runs, out, {"question": "How do these runs compare?", "runs": ", ".join(map(str, folders))}, _axis(axis)
+    )
     print(f"report: {out / 'report.md'} and {out / 'report.html'}")
     return 0
 
@@ -114,8 +134,9 @@ def main() -> int:
             parser = argparse.ArgumentParser(prog=f"{program.name()} report")
             parser.add_argument("folders", nargs="+", type=Path)
             parser.add_argument("--out", type=Path, default=Path("runs/report"))
+            parser.add_argument("--axis", choices=("steps", "tokens"), default="steps", help="of the curves")
             args = parser.parse_args(sys.argv[2:])
-            return report(args.folders, args.out)
+            return report(args.folders, args.out, args.axis)
         if not sys.argv[1:] or sys.argv[1] in ("-h", "--help"):
             print(program.help_page(__doc__))
             return 0

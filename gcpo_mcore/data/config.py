@@ -13,12 +13,17 @@ class TrainSource(Config):
 
     `weight` is its share of a batch relative to the other sources; 0 leaves it out. `max_rows` reads only the first
     that many, and of these only the first `max_golden_rows` keep their golden answer; both may be left out (null: all).
+
+    golden_share  the share of the source's draws that are rows with a golden answer (null: as they come)
+    row_weight    the column with the number of times that a row comes in an epoch, 0 or more (null: once)
     """
 
     path: str
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     max_golden_rows: Annotated[int, Field(ge=0)] | None = None
     max_rows: Annotated[int, Field(gt=0)] | None = None
+    golden_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    row_weight: str | None = None
 
 
 class EvalSource(Config):

@@ -47,9 +47,9 @@ def shuffled(prompts: Sized, key: str, epoch: int) -> np.ndarray:
 
 
 class _Stream:
-    """One source, endlessly: each epoch shows every prompt once, in an order of its own."""
+    """One source, endlessly: each epoch shows the prompts of its order, by default every one once."""
 
-    def __init__(self, name: str, prompts: Prompts, weight: float, seed: int, order: Order):
+    def __init__(self, name: str, prompts: Prompts, weight: float | Fraction, seed: int, order: Order):
         self.name, self.prompts, self.seed, self.order = name, prompts, seed, order
         self.weight = Fraction(str(weight))  # as written: 0.1 and 0.3 tie where their binary floats would not
         self.taken = 0
@@ -68,8 +68,8 @@ class _Stream:
 
     def next(self, skip: Skip) -> Prompt:
         self.taken += 1
-        for _ in range(len(self.prompts)):
-            if self.offset == len(self.prompts):
+        for _ in range(len(self._places)):
+            if self.offset == len(self._places):
                 self.seek(self.epoch + 1, 0)
             prompt = self.prompts[int(self._places[self.offset])]
             self.offset += 1
@@ -92,7 +92,8 @@ class Mixture:
     sources   name -> its prompts, at least one each; the order of the names decides ties
     weights   name -> weight > 0, the same names; only their ratio matters
     seed      decides the order within every source
-    order     the order of an epoch of a source; by default shuffled
+    order     the order of an epoch of a source, by default shuffled; or one for each source, by its name. It may leave
+              rows out, and have some more than once
 
     The next prompt is from the source with the lowest taken/weight, so the proportion is off by less than one prompt
     at any time for two sources and 16 prompts at 0.5/0.5 are always 8 and 8. A row comes again only in the next epoch
@@ -102,9 +103,9 @@ class Mixture:
     def __init__(
         self,
         sources: Mapping[str, Prompts | list[Prompt]],
-        weights: dict[str, float],
+        weights: Mapping[str, float | Fraction],
         seed: int,
-        order: Order = shuffled,
+        order: Order | Mapping[str, Order] = shuffled,
     ):
         if not sources:
             raise UserError("the mixture has no source")
@@ -117,7 +118,8 @@ class Mixture:
                 raise UserError(f"source '{name}' has weight {weights[name]}; it must be above 0 and finite")
         self.seed = seed
         prompts_of = {name: Listed(given) if isinstance(given, list) else given for name, given in sources.items()}
-        self._streams = [_Stream(name, prompts, weights[name], seed, order) for name, prompts in prompts_of.items()]
+        order_of = order if isinstance(order, Mapping) else dict.fromkeys(sources, order)
+        self._streams = [_Stream(name, p, weights[name], seed, order_of[name]) for name, p in prompts_of.items()]
         self._given_back: list[Prompt] = []
 
     def take(self, n: int, skip: Skip = lambda prompt, epoch: False) -> list[Prompt]:

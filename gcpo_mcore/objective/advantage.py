@@ -24,7 +24,7 @@ class Advantage(Part, kind="advantage"):
 
         token_reward  [b, T] what each token adds to its row's reward (a KL penalty); None if nothing does
         """
-        advantage = self.of_rows(_rewards(batch, token_reward), batch.table)
+        advantage = self.of_rows(_rewards(batch, token_reward), batch.table).masked_fill(batch.table.is_beside, 0.0)
         return advantage[batch.mine].unsqueeze(1) * batch.mask
 
     def of_rows(self, reward: torch.Tensor, table: Table) -> torch.Tensor:
@@ -90,7 +90,8 @@ class Whitened(Advantage, option="whitened"):
         count = float(batch.table.trained_tokens)
         mean = batch.peers.sum((a * weight).sum()) / count
         std = (batch.peers.sum(((a - mean) ** 2 * weight).sum()) / max(count - 1, 1.0)).sqrt()
-        return ((a - mean) / (std + self.eps) * batch.mask).to(batch.mask.dtype)
+        of_samples = batch.mask * ~batch.table.is_beside[batch.mine].unsqueeze(1)
+        return ((a - mean) / (std + self.eps) * of_samples).to(batch.mask.dtype)
 
 
 class RawReward(Advantage, option="none"):
@@ -111,12 +112,14 @@ def _rewards(batch: ScoredBatch, token_reward: torch.Tensor | None) -> torch.Ten
 
 
 def _centred(reward: torch.Tensor, table: Table) -> tuple[torch.Tensor, torch.Tensor]:
-    """([B] reward minus group mean, [groups] rows of each group)."""
+    """([B] reward minus group mean, [groups] samples of each group); 0 for what stands beside a group."""
     group, groups = table.group, table.groups
-    count = torch.zeros(groups, dtype=reward.dtype).index_add_(0, group, torch.ones_like(reward))
+    is_sample = (~table.is_beside).to(reward.dtype)
+    count = torch.zeros(groups, dtype=reward.dtype).index_add_(0, group, is_sample)
     # Counted from the group's lowest reward, a uniform group is exactly 0: the rounding of its mean, divided by
     # its next-to-nothing deviation, would else be an advantage.
-    lowest = torch.full((groups,), torch.inf, dtype=reward.dtype).scatter_reduce_(0, group, reward, "amin")
-    above = reward - lowest[group]
+    lowest = torch.full((groups,), torch.inf, dtype=reward.dtype)
+    lowest.scatter_reduce_(0, group, reward.masked_fill(table.is_beside, torch.inf), "amin")
+    above = (reward - lowest[group]).masked_fill(table.is_beside, 0.0)
     total = torch.zeros_like(count).index_add_(0, group, above)
-    return above - (total / count.clamp(min=1))[group], count
+    return (above - (total / count.clamp(min=1))[group]) * is_sample, count

@@ -6,7 +6,7 @@ settle        log-probs before the update in -> what follows from them; in `weig
               `loss`
 begin_update  an update's WeighedBatch in -> its loss weights  -> UpdateBatch
 loss          micro-batch log-probs in -> summed loss     (inside the actor's forward pass)
-measure       a step's settled WeighedBatch in -> engine against actor, for the log
+measure       a step's settled WeighedBatch in -> engine against actor, reach of golden answers, for the log
 """
 
 from dataclasses import replace
@@ -25,6 +25,7 @@ from gcpo_mcore.objective.importance import Importance
 from gcpo_mcore.objective.kl import KL
 from gcpo_mcore.objective.mismatch import Mismatch
 from gcpo_mcore.objective.part import Part
+from gcpo_mcore.objective.reach import measure_reach
 from gcpo_mcore.objective.reduction import Reduction
 from gcpo_mcore.objective.surrogate import Surrogate
 from gcpo_mcore.samples import AnyFacts, Group
@@ -118,7 +119,7 @@ class Algorithm(Config):
         weighed = batch.grown(
             WeighedBatch,
             loss_mask=batch.mask * batch.table.is_trained[batch.mine].unsqueeze(1),
-            advantage=self.advantage(batch, self.kl.token_reward(batch)),
+            advantage=self.golden.advantages(batch, self.advantage(batch, self.kl.token_reward(batch))),
             surrogate_weight=torch.full_like(batch.mask, torch.nan),
         )
         return self.settle(weighed, batch.old_logp) if batch.has_old_logp else weighed, _measure_advantage(weighed)
@@ -131,7 +132,7 @@ class Algorithm(Config):
             old_logp=old_logp,
             rollout_logp=torch.where(batch.is_golden.unsqueeze(1), old_logp, batch.rollout_logp),
         )
-        return replace(batch, surrogate_weight=self._correction(batch) * self.golden.weights(batch).unsqueeze(1))
+        return replace(batch, surrogate_weight=self._correction(batch))
 
     def _correction(self, batch: WeighedBatch) -> torch.Tensor:
         """[b, T] the mismatch part's factors, 1 for golden rows."""
@@ -139,8 +140,12 @@ class Algorithm(Config):
         return torch.where(batch.is_golden.unsqueeze(1), 1.0, factors)
 
     def measure(self, batch: WeighedBatch) -> dict[str, float]:
-        """Engine against actor, over all ranks, from settled rows. A collective over the batch's peers."""
-        return mismatch_module.measure(batch) | mismatch_module.measure_correction(batch, self._correction(batch))
+        """Engine against actor, and the golden answers' reach, over all ranks, from settled rows.
+
+        A collective over the batch's peers.
+        """
+        measured = mismatch_module.measure(batch) | mismatch_module.measure_correction(batch, self._correction(batch))
+        return measured | measure_reach(batch, self.golden.reach_bound)
 
     def begin_update(
         self, batch: WeighedBatch, logp: torch.Tensor, progress: float
@@ -148,12 +153,19 @@ class Algorithm(Config):
         """One update's rows with what each token's loss counts, and metrics. A collective over the batch's peers.
 
         logp      [b, T] log-probs under the present weights (read if `surrogate.compares_samples`)
-        progress  share of the run's updates that are done, in [0, 1)
+        progress  share of the stage's updates that are done, in [0, 1)
         """
         linear, metrics = self.surrogate.linearise(batch, logp, progress)
-        gradient, share = linear or (None, None)
-        weight = self.reduction.weights(batch)
-        return batch.grown(UpdateBatch, loss_weight=weight, logp_gradient=gradient, loss_share=share), metrics
+        rest = self.golden.share_of_rest(progress)
+        update = batch.grown(
+            UpdateBatch,
+            loss_weight=rest * self.reduction.weights(batch),
+            logp_gradient=rest * linear.gradient if linear else None,
+            loss_share=rest * linear.share if linear else None,
+            imitation_weight=self.golden.imitation(batch, progress),
+            progress=progress,
+        )
+        return update, metrics
 
     def loss(self, logp: torch.Tensor, entropy: torch.Tensor, rows: UpdateBatch) -> tuple[torch.Tensor, Sums]:
         """The rows' share of the update's loss, and sums for the log.
@@ -163,27 +175,33 @@ class Algorithm(Config):
         """
         rows = rows if rows.has_old_logp else self.settle(rows, logp.detach())
         ratio = self.golden.adjust(self.importance.ratio(logp, rows), logp, rows)
+        factors = self.golden.factors(logp, entropy, rows)
+        if factors is not None:
+            rows = replace(rows, surrogate_weight=rows.surrogate_weight * factors)
         surrogate, is_clipped = self.surrogate.loss(logp, rows, ratio)
         kl = self.kl.penalty(logp, rows)
         # Without a bonus the entropy has no gradient, and the head computes none.
         bonus = self.entropy_coefficient * entropy if self.entropy_coefficient else 0.0
         loss = surrogate + ((kl - bonus) * rows.loss_weight).sum()
+        if rows.imitation_weight is not None and factors is not None:
+            loss = loss - (rows.imitation_weight * factors * logp).sum()
 
-        tokens, golden = rows.loss_mask, rows.loss_mask * rows.is_golden.unsqueeze(1)
+        tokens, golden = rows.loss_mask, rows.mask * rows.is_golden.unsqueeze(1)
         moved = ((logp - rows.old_logp) * rows.mask).detach()
 
         def mean(value: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return (value.detach() * weight).sum(), weight.sum()
 
         one = torch.ones((), device=loss.device)
+        has_golden = bool(rows.table.is_golden.any())  # of the whole update: the same in every micro-batch
+        of_golden = {"golden/clip_fraction": mean(is_clipped.float(), golden), "golden/logp_mean": mean(logp, golden)}
         return loss, {
             "actor/loss": (loss.detach(), one * 0),  # weight 0: a sum, not a mean
             "actor/entropy": mean(entropy, tokens),
             "actor/clip_fraction": mean(is_clipped.float(), tokens),
             "actor/kl_old_k3": mean(torch.exp(moved) - 1 - moved, tokens),
             "actor/kl_ref_loss": mean(kl, tokens),
-            "golden/clip_fraction": mean(is_clipped.float(), golden),
-            "golden/logp_mean": mean(logp, golden),
+            **(of_golden if has_golden else {}),
         }
 
 

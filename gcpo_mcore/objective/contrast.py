@@ -114,13 +114,16 @@ def _rows_by_group(table: Table) -> Sequence[torch.Tensor]:
 class ConSPO(Contrast, option="conspo"):
     """InfoNCE: mean over right i of log(1 + sum over wrong j of exp((s_j - s_i + m) / tau)) (arXiv 2605.12969).
 
-    Each right sample is held against all wrong ones; the other right ones are not in the denominator. The margin m
-    grows from margin_start to margin_end over the first margin_rise share of the run.
+    Each right sample is held against all wrong ones. The margin m grows from margin_start to margin_end over the first
+    margin_rise share of the run.
 
     temperature, margin_*  in nats per token
+    denominator  'wrong': the other right samples are not in it. 'all': they are, as if they were wrong (what others
+                 write of the paper disagrees)
     """
 
     temperature: PositiveFloat
+    denominator: Literal["wrong", "all"]
     margin_start: NonNegativeFloat
     margin_end: NonNegativeFloat
     margin_rise: float = Field(gt=0, le=1)
@@ -134,7 +137,11 @@ class ConSPO(Contrast, option="conspo"):
         return self.margin_start + (self.margin_end - self.margin_start) * done
 
     def contrast(self, right, wrong, progress):
-        gaps = (wrong[None, :] - right[:, None] + self.margin(progress)) / self.temperature
+        others = wrong.expand(len(right), -1)
+        if self.denominator == "all":
+            itself = torch.eye(len(right), dtype=torch.bool)
+            others = torch.cat([others, right.expand(len(right), -1).masked_fill(itself, -torch.inf)], 1)
+        gaps = (others - right[:, None] + self.margin(progress)) / self.temperature
         return F.softplus(gaps.logsumexp(1)).mean()
 
     def measure(self, right, wrong, progress):

@@ -14,14 +14,27 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat
 
 from gcpo_mcore.base.errors import UserError
-from gcpo_mcore.batch import ScoredBatch, UpdateBatch
+from gcpo_mcore.batch import ScoredBatch, UpdateBatch, WeighedBatch
+from gcpo_mcore.objective.golden_tokens import Schedule, TokenWeight, check_schedule, scheduled, token_weights
 from gcpo_mcore.objective.importance import Ratio
 from gcpo_mcore.objective.part import Composition, Part
 from gcpo_mcore.samples import AnyFacts, Group
 
+REACH_BOUND = math.log(0.01)  # for the metrics of options that have no bound of their own: one sample in a hundred
+
 
 class Golden(Part, kind="golden"):
     """Kind: golden-answer injection."""
+
+    @property
+    def measures_reach(self) -> bool:
+        """Whether every golden answer of a step is measured before it is known which are imitated (`is_imitated`)."""
+        return False
+
+    @property
+    def reach_bound(self) -> float:
+        """In nats: a golden token below it is one that sampling does not reach."""
+        return REACH_BOUND
 
     def rollouts_per_prompt(self, samples_per_prompt: int) -> int:
         """How many responses to sample for a group of `samples_per_prompt`."""
@@ -48,9 +61,25 @@ class Golden(Part, kind="golden"):
         """The sample to replace."""
         return 0
 
-    def weights(self, batch: ScoredBatch) -> torch.Tensor:
-        """[b] factors of the rows' surrogate."""
-        return torch.ones(len(batch))
+    def advantages(self, batch: ScoredBatch, advantage: torch.Tensor) -> torch.Tensor:
+        """`advantage` [b, T] with what the golden answer of a group changes in it."""
+        return advantage
+
+    def is_imitated(self, logp: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """[b] whether a golden answer is to be imitated if it was not, and if it was, by its log-probs [b, T]."""
+        raise TypeError(f"{type(self).__name__} measures no reach")
+
+    def imitation(self, batch: WeighedBatch, progress: float) -> torch.Tensor | None:
+        """[b, T] what each token of an imitated golden answer counts in the loss; None if there can be none."""
+        return None
+
+    def share_of_rest(self, progress: float) -> float:
+        """The factor of all that is not imitation in the loss."""
+        return 1.0
+
+    def factors(self, logp: torch.Tensor, entropy: torch.Tensor, rows: UpdateBatch) -> torch.Tensor | None:
+        """[r, T] factors of the tokens of golden answers, in surrogate or imitation; None: all are 1."""
+        return None
 
     def adjust(self, ratio: Ratio, logp: torch.Tensor, rows: UpdateBatch) -> Ratio:
         """`ratio` of the rows with that of the golden ones changed."""
@@ -71,7 +100,10 @@ class _Replace(Golden):
                  'sft': 1, with the gradient of log pi. 'luffy': pi / (pi + luffy_gamma) per token, not clipped,
                  the golden answer's behaviour probability taken as 1 (LUFFY, arXiv 2504.14945, eq. 6)
     clip_low, clip_high  range of golden rows, as in the importance part; null: that part's
-    weight       factor of the surrogate of golden rows
+    weight       factor of the surrogate of golden rows; `schedule` leads it to weight_end at the end of the stage
+    token_weight  factor of each of their tokens (objective/golden_tokens.py)
+    others       of a group with a golden answer in it: 'keep' as they are, 'zero': advantage 0
+    advantage    of golden rows; null: the advantage part's
     """
 
     slot: Literal["random", "lowest_reward", "first", "longest"]
@@ -80,6 +112,11 @@ class _Replace(Golden):
     clip_low: NonNegativeFloat | None
     clip_high: NonNegativeFloat | None
     weight: PositiveFloat
+    weight_end: NonNegativeFloat | None
+    schedule: Schedule
+    token_weight: TokenWeight
+    others: Literal["keep", "zero"]
+    advantage: PositiveFloat | None
 
     def fits(self, algorithm: Composition) -> None:
         surrogate = algorithm.surrogate
@@ -98,13 +135,34 @@ class _Replace(Golden):
                 "algorithm.golden.clip_low and clip_high need algorithm/surrogate=clipped and "
                 "algorithm.golden.ratio=old"
             )
-        if self.weight != 1 and surrogate.compares_samples:
+        check_schedule(self.schedule, self.weight_end)
+        by_token = surrogate.by_token and (self.ratio != "old" or algorithm.importance.level != "sequence")
+        if self.token_weight != "one" and not (by_token or surrogate.compares_samples):
             raise UserError(
-                f"algorithm.golden.weight={self.weight}: algorithm.surrogate={surrogate.name} weighs no row"
+                f"algorithm.golden.token_weight={self.token_weight}: under algorithm.surrogate={surrogate.name} and "
+                f"algorithm.importance={algorithm.importance.name} all tokens of a row have the same gradient; "
+                "algorithm.golden.ratio=sft and surrogate=clipped give each its own"
             )
+        plain = {"weight": 1, "schedule": "constant", "token_weight": "one", "others": "keep", "advantage": None}
+        for key, nothing in plain.items() if surrogate.compares_samples else ():
+            if (value := getattr(self, key)) != nothing:
+                raise UserError(f"algorithm.golden.{key}={value}: algorithm.surrogate={surrogate.name} weighs no row")
 
-    def weights(self, batch: ScoredBatch) -> torch.Tensor:
-        return torch.where(batch.is_golden, self.weight, 1.0)
+    def advantages(self, batch: ScoredBatch, advantage: torch.Tensor) -> torch.Tensor:
+        golden, table = batch.is_golden.unsqueeze(1), batch.table
+        if self.others == "zero":
+            has_golden = torch.zeros(table.groups, dtype=torch.bool)
+            has_golden[table.group[table.is_golden]] = True
+            is_other = has_golden[table.group[batch.mine]].unsqueeze(1) & ~golden
+            advantage = advantage.masked_fill(is_other, 0.0)
+        if self.advantage is not None:
+            advantage = torch.where(golden, self.advantage * batch.mask, advantage)
+        return advantage
+
+    def factors(self, logp: torch.Tensor, entropy: torch.Tensor, rows: UpdateBatch) -> torch.Tensor:
+        weight = scheduled(self.schedule, self.weight, self.weight_end, rows.progress)
+        by_token = token_weights(self.token_weight, logp, entropy, rows.old_logp, self.reach_bound)
+        return torch.where(rows.is_golden.unsqueeze(1), weight * by_token, 1.0)
 
     def adjust(self, ratio: Ratio, logp: torch.Tensor, rows: UpdateBatch) -> Ratio:
         golden = rows.is_golden.unsqueeze(1)

@@ -34,6 +34,7 @@ class ChosenSurrogate(Chosen, Protocol):
 
     uses_ratio: ClassVar[bool]
     uses_clip_range: ClassVar[bool]
+    by_token: ClassVar[bool]
     compares_samples: ClassVar[bool]
 
 

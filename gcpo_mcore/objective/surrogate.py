@@ -24,6 +24,7 @@ class Surrogate(Part, kind="surrogate"):
 
     uses_ratio: ClassVar[bool] = True  # False: an importance part would do nothing
     uses_clip_range: ClassVar[bool] = False  # True: the ratio's range matters
+    by_token: ClassVar[bool] = True  # False: one loss for all tokens of a row, whatever their ratios
     compares_samples: ClassVar[bool] = False  # True: it needs right and wrong samples of one prompt
     needs_reference: ClassVar[bool] = False  # True: it needs reference log-probs
 
@@ -120,6 +121,7 @@ class Gmpo(Surrogate, option="gmpo"):
     log_clip  bound of each token's log-ratio: w in [exp(-log_clip), exp(log_clip)], pessimistic by the sign of A
     """
 
+    by_token: ClassVar[bool] = False
     log_clip: PositiveFloat
 
     def fits(self, algorithm: Composition) -> None:

@@ -47,12 +47,22 @@ class Round:
 class Collector:
     """Samples, grades and selects until a step is full.
 
-    `sync` is called before sampling: it hands the engine the actor's weights.
+    `sync` is called before sampling: it hands the engine the actor's weights. `looks_ahead`: whether prompts of later
+    steps may be sampled while the caller trains.
     """
 
-    def __init__(self, config: RunConfig, cursor: Mixture, sampler: Sampler, phases: Phases, sync: Callable[[], None]):
+    def __init__(
+        self,
+        config: RunConfig,
+        cursor: Mixture,
+        sampler: Sampler,
+        phases: Phases,
+        sync: Callable[[], None],
+        looks_ahead: bool = True,
+    ):
         self.config, self.cursor, self.sampler, self.phases, self.sync = config, cursor, sampler, phases, sync
-        self.last_step = min(config.trainer.steps, config.trainer.stop_at_step or config.trainer.steps)
+        last_step = min(config.trainer.steps, config.trainer.stop_at_step or config.trainer.steps)
+        self.last_step = last_step if looks_ahead else 0
         self.ahead: deque[Round] = deque()  # the next steps', with rollout.max_staleness
         self._restored: Callable[[], None] | None = None  # begins those of a checkpoint
         self.history: dict[str, float] = {}  # prompt id -> accuracy of its last group, if filter or curriculum want it

@@ -1,12 +1,21 @@
 """The whole configuration, typed. Values come from configs/*.yaml and the command line (gcpo_mcore/run/load.py)."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
-from gcpo_mcore.actor.config import ActorConfig, ModelConfig, OptimizerConfig, ParallelConfig
+from gcpo_mcore.actor.config import ActorConfig, ModelConfig, OptimizerConfig, ParallelConfig, RateConfig
 from gcpo_mcore.base.config import Config, Free
-from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.errors import UserError, nearest
 from gcpo_mcore.base.registry import algorithms, engines
 from gcpo_mcore.data.config import DataConfig
 from gcpo_mcore.evaluation.config import Benchmark, EvaluationConfig
@@ -16,6 +25,8 @@ from gcpo_mcore.rewarding.config import RewardConfig
 from gcpo_mcore.rollout.config import RolloutConfig
 from gcpo_mcore.run.name import MAX_BYTES, check_name, check_run_name
 from gcpo_mcore.run.rules import correct_older_weights
+
+CONDITIONS = ("golden", "groups", "reward", "val")  # the kinds of metrics that may end a training stage
 
 
 class RunSection(Config):
@@ -69,6 +80,38 @@ def _build_rollout(value: Any) -> Any:
     return engines.get(str(value.get("engine"))).Config.model_validate(value)
 
 
+class Until(Config):
+    """A condition: the metric of a step is `at_least` that much. One that is not measured in a step is not."""
+
+    metric: str
+    at_least: float
+
+    @field_validator("metric")
+    @classmethod
+    def _is_one_of_ours(cls, metric: str) -> str:
+        if metric.partition("/")[0] not in CONDITIONS or "/" not in metric:
+            raise ValueError(f"a condition is on a metric of {', '.join(f'{name}/' for name in CONDITIONS)}")
+        return metric
+
+    def holds(self, metrics: Mapping[str, float]) -> bool:
+        """Whether a step with these metrics meets it."""
+        return self.metric in metrics and metrics[self.metric] >= self.at_least
+
+
+class StageConfig(Config):
+    """A training stage before the run's own algorithm: at most `steps` steps, fewer if `until` is met (null: never).
+
+    only_golden_rows  prompts without a golden answer are not drawn
+    optimizer         its learning rate, a schedule over its own updates; Adam's moments pass from stage to stage
+    """
+
+    steps: PositiveInt
+    until: Until | None
+    only_golden_rows: bool
+    algorithm: Annotated[Algorithm, BeforeValidator(_build_algorithm)]
+    optimizer: RateConfig
+
+
 class RunConfig(Config):
     """Everything that a run is made from. `prepared` is the folder that tools/prepare.py wrote."""
 
@@ -87,6 +130,7 @@ class RunConfig(Config):
     optimizer: OptimizerConfig
     monitor: Free[MonitorConfig]
     benchmark: Free[dict[str, Benchmark]]
+    stages: dict[str, StageConfig]
 
     @model_validator(mode="before")
     @classmethod
@@ -95,22 +139,19 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _refuse_contradictions(self):
-        trainer, sampled = self.trainer, self.samples_per_prompt > 0
-        algorithm = self.algorithm
-        if sampled and self.samples_per_prompt == 1 and algorithm.compares_samples:
+        trainer = self.trainer
+        self._refuse_algorithm()
+        for name, stage in self.stages.items():
+            try:
+                self.in_stage(stage)._refuse_algorithm()
+            except UserError as error:
+                raise UserError(f"stages.{name}: {error}") from None
+            self._refuse_condition(name, stage.until)
+        before = sum(stage.steps for stage in self.stages.values())
+        if before >= trainer.steps:
             raise UserError(
-                f"trainer.samples_per_prompt=1 with algorithm.advantage={algorithm.advantage.name} and "
-                f"algorithm.surrogate={algorithm.surrogate.name}: a group of one has no contrast; use 2 or more"
-            )
-        if not sampled and (algorithm.compares_samples or not algorithm.filter.keeps_uniform):
-            raise UserError(
-                f"algorithm.golden={algorithm.golden.name} makes groups of one, which have no contrast: it needs "
-                "algorithm/advantage=none, algorithm/filter=keep and a surrogate that compares no samples"
-            )
-        if trainer.old_logp == "rollout" and algorithm.mismatch.name != "off":
-            raise UserError(
-                f"trainer.old_logp=rollout takes the engine's log-probs for the actor's, so "
-                f"algorithm.mismatch={algorithm.mismatch.name} would find no difference: algorithm/mismatch=off"
+                f"the stages before algorithm={self.algorithm.name} take {before} steps, but trainer.steps="
+                f"{trainer.steps} counts all of the run: none would be left for it"
             )
         every = trainer.checkpoint_every_steps
         if trainer.hf_every_steps and (not every or trainer.hf_every_steps % every):
@@ -128,17 +169,56 @@ class RunConfig(Config):
                 f"trainer.updates_per_step={trainer.updates_per_step} does not divide "
                 f"trainer.prompts_per_step={trainer.prompts_per_step}"
             )
-        if sampled and self.rollout.sampling.temperature == 0:
-            raise UserError(
-                "rollout.sampling.temperature=0: greedy samples of a prompt are all the same; training needs > 0"
-            )
         for name in self.benchmark:
             check_name(name, "benchmark", "a file of its answers", MAX_BYTES - len(".jsonl"))
         if self.rollout.sends_adapter and not self.model.lora:
             raise UserError("rollout.adapter_folder sends an adapter: model/adapter=none has none")
-        if self.optimizer.final_lr_fraction > 1:
-            raise UserError(f"optimizer.final_lr_fraction={self.optimizer.final_lr_fraction} is above 1")
         return self
+
+    def _refuse_algorithm(self) -> None:
+        """UserError if the algorithm does not fit to the run."""
+        trainer, algorithm, sampled = self.trainer, self.algorithm, self.samples_per_prompt > 0
+        if sampled and self.samples_per_prompt == 1 and algorithm.compares_samples:
+            raise UserError(
+                f"trainer.samples_per_prompt=1 with algorithm.advantage={algorithm.advantage.name} and "
+                f"algorithm.surrogate={algorithm.surrogate.name}: a group of one has no contrast; use 2 or more"
+            )
+        if not sampled and (algorithm.compares_samples or not algorithm.filter.keeps_uniform):
+            raise UserError(
+                f"algorithm.golden={algorithm.golden.name} makes groups of one, which have no contrast: it needs "
+                "algorithm/advantage=none, algorithm/filter=keep and a surrogate that compares no samples"
+            )
+        if trainer.old_logp == "rollout" and algorithm.mismatch.name != "off":
+            raise UserError(
+                f"trainer.old_logp=rollout takes the engine's log-probs for the actor's, so "
+                f"algorithm.mismatch={algorithm.mismatch.name} would find no difference: algorithm/mismatch=off"
+            )
+        if sampled and self.rollout.sampling.temperature == 0:
+            raise UserError(
+                "rollout.sampling.temperature=0: greedy samples of a prompt are all the same; training needs > 0"
+            )
+
+    def _refuse_condition(self, name: str, until: Until | None) -> None:
+        """UserError if the condition at which a stage ends can never be met."""
+        if until is None or not until.metric.startswith("val/"):
+            return
+        k = self.evaluation.samples_per_prompt
+        known = [f"val/{source}/avg@{k}" for source in self.data.eval] if self.evaluation.every_steps else []
+        if until.metric not in known:
+            raise UserError(
+                f"stages.{name}.until.metric={until.metric} is not measured{nearest(until.metric, known)}: "
+                f"{', '.join(known) or 'evaluation.every_steps=0'}"
+            )
+
+    def in_stage(self, stage: StageConfig) -> Self:
+        """The configuration as it is in a stage before the last: with the stage's algorithm and learning rate."""
+        optimizer = self.optimizer.model_copy(update=dict(stage.optimizer))
+        return self.model_copy(update={"algorithm": stage.algorithm, "optimizer": optimizer})
+
+    @property
+    def algorithms(self) -> list[Algorithm]:
+        """Those of all stages, the run's own last."""
+        return [*(stage.algorithm for stage in self.stages.values()), self.algorithm]
 
     @property
     def samples_per_prompt(self) -> int:

@@ -24,7 +24,12 @@ def old_logprobs(config: RunConfig, actor: Actor, batch: Batch) -> torch.Tensor 
 
 def _of_engine(actor: Actor, batch: Batch) -> torch.Tensor:
     """Those of the engine; the actor's for golden answers, which the engine never sampled."""
-    logp = batch.rollout_logp.clone()
+    return torch.where(batch.is_golden.unsqueeze(1), golden_logprobs(actor, batch), batch.rollout_logp)
+
+
+def golden_logprobs(actor: Actor, batch: Batch) -> torch.Tensor:
+    """[b, T] the present log-probs of the golden answers among this rank's rows; 0 for others. A collective."""
+    logp = torch.zeros_like(batch.mask)
     if bool(batch.table.is_golden.any()):  # the same on every rank
         golden = batch.is_golden.nonzero().squeeze(1)
         logp[golden] = actor.score(batch.choose(golden.tolist()))

@@ -59,6 +59,10 @@ class Plan:
         return {
             "run folder": str(self.folder.path),
             "algorithm": c.algorithm.title,
+            **{
+                f"training stage {name}": f"{stage.algorithm.title}, at most {stage.steps} steps"
+                for name, stage in c.stages.items()
+            },
             "model": f"{self.arch.family}, {self.arch.layers} layers, {c.model.path}",
             "parameters": self.arch.parameters,
             **({"trained": f"{c.model.lora.title(self.arch)}"} if c.model.lora else {}),
@@ -111,10 +115,11 @@ def make_plan(config: RunConfig) -> Plan:
     tokenizer = load_tokenizer(config.model.path, arch)
     ends = end_tokens(config.model.path, tokenizer, arch.vocabulary, config.rollout.stop_token_ids)
     train = load_train(config.data, tokenizer, arch.vocabulary, ends.ids)
-    if config.algorithm.golden.needs_golden and not any(s.with_golden for s in train.values()):
+    needing = next((each.golden.name for each in config.algorithms if each.golden.needs_golden), None)
+    if needing and not any(s.with_golden for s in train.values()):
         paths = ", ".join(s.path for s in train.values())
         raise UserError(
-            f"algorithm.golden={config.algorithm.golden.name} needs golden answers; no row of {paths} "
+            f"algorithm.golden={needing} needs golden answers; no row of {paths} "
             f"has one (data.keys.golden_answer={config.data.keys.golden_answer})"
         )
     folder = RunFolder(os.path.join(config.run.folder, config.run.name))

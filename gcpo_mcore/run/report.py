@@ -11,7 +11,6 @@ from gcpo_mcore.monitor.metrics import MetricsLog
 from gcpo_mcore.monitor.progress import Progress
 from gcpo_mcore.monitor.tables import print_sizes
 from gcpo_mcore.run.collector import Collected
-from gcpo_mcore.run.golden_check import GoldenCount
 from gcpo_mcore.run.old_logprobs import needs_pass
 from gcpo_mcore.run.plan import Plan
 from gcpo_mcore.run.recorder import Recorder
@@ -32,13 +31,14 @@ class Report:
 
     def __init__(self, plan: Plan, rank: int):
         self.plan, self.is_writer = plan, rank == 0
+        self.config = plan.config  # of the present training stage
         self.settings = plan.config.monitor
         self._outputs: _Outputs | None = None
         limit = self.settings.records_per_step
         self._recorder = Recorder(plan.folder.path, rank, limit) if self.settings.records else None
 
-    def start(self, done_steps: int, golden: Mapping[str, GoldenCount]) -> None:
-        """Prepares the run folder and prints the table of sizes, and the counts of golden answers by source."""
+    def start(self, done_steps: int, golden: Mapping[str, object]) -> None:
+        """Prepares the run folder and prints the table of sizes, with what is to say of the golden answers."""
         if not self.is_writer:
             return
         folder = self.plan.folder
@@ -46,7 +46,7 @@ class Report:
         folder.keep_model_files(self.plan.config.model.path)
         metrics = MetricsLog(folder.path, self.settings.tensorboard)
         metrics.truncate_after(done_steps if done_steps else -1)
-        sizes = self.plan.sizes() | {f"golden answers, {source}": count for source, count in golden.items()}
+        sizes = self.plan.sizes() | dict(golden)
         print_sizes(f"{folder.path.name}", sizes)
         for name, size in sizes.items():
             log.debug("%s: %s", name, size)
@@ -95,7 +95,7 @@ class Report:
             return {}
         lengths = (table.prompt_tokens + table.tokens).tolist()
         arch, devices = self.plan.arch, self.plan.layout.world
-        config = self.plan.config
+        config = self.config
         passes = needs_pass(config) + config.algorithm.needs_reference
         logits = int(table.tokens.sum())
         update = training_flops(arch, lengths, logits, is_frozen=config.model.lora is not None)

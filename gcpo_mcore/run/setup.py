@@ -120,7 +120,7 @@ def trainer(plan: Plan) -> Iterator[Trainer]:
             settings=config.actor,
             shares_prompts=config.trainer.share_prompts,
         )
-        reference = Reference(actor) if config.algorithm.needs_reference else None
+        reference = Reference(actor) if any(each.needs_reference for each in config.algorithms) else None
         actor.offload()  # an engine of other processes takes what is free when they start
         dist.barrier()
         with contextlib.closing(build_engine(config, config.model.path, plan.tokenizer)) as engine:

@@ -5,7 +5,10 @@ It never asks which algorithm or engine runs. Every rank runs it in step; rank 0
 
 import logging
 import time
+from collections.abc import Sequence
+from functools import partial
 
+import torch
 import torch.distributed as dist
 
 from gcpo_mcore.actor.actor import Actor
@@ -13,24 +16,27 @@ from gcpo_mcore.actor.optimizer import UpdatesSkipped
 from gcpo_mcore.actor.reference import Reference
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.stop import Stop
-from gcpo_mcore.batch import WeighedBatch
-from gcpo_mcore.data.curriculum import kept_order
-from gcpo_mcore.data.cursor import Mixture
+from gcpo_mcore.batch import Batch, WeighedBatch
+from gcpo_mcore.data.drawing import mixture
 from gcpo_mcore.evaluation.held_out import evaluate
 from gcpo_mcore.monitor.ledger import Ledger
 from gcpo_mcore.monitor.watchdog import Phases
+from gcpo_mcore.objective.reach import ReachGate
 from gcpo_mcore.rewarding.references import warn_of_doubtful
 from gcpo_mcore.rollout.engine import Engine
 from gcpo_mcore.rollout.sampler import Sampler
 from gcpo_mcore.run.collector import Collected, Collector, staleness
+from gcpo_mcore.run.cost import cost
 from gcpo_mcore.run.dealing import Dealer
-from gcpo_mcore.run.golden_check import GoldenCount, count_golden
-from gcpo_mcore.run.old_logprobs import needs_pass, old_logprobs
+from gcpo_mcore.run.golden_check import count_golden, measure_reach
+from gcpo_mcore.run.old_logprobs import golden_logprobs, needs_pass, old_logprobs
 from gcpo_mcore.run.plan import Plan
 from gcpo_mcore.run.report import Report
 from gcpo_mcore.run.restoring import restore
 from gcpo_mcore.run.saver import Saver
+from gcpo_mcore.run.stages import Stages
 from gcpo_mcore.run.step_ends import StepEnds
+from gcpo_mcore.samples import Facts, Group
 
 log = logging.getLogger(__name__)
 
@@ -47,22 +53,28 @@ class Trainer:
         reference: Reference | None,
         report: Report,
     ):
-        self.plan, self.config, self.algorithm = plan, plan.config, plan.config.algorithm
+        self.plan = plan
         self.actor, self.engine, self.sampler, self.reference = actor, engine, sampler, reference
         self.report = report
         self.is_writer = dist.get_rank() == 0
         self.memory = Ledger()
         self.phases = Phases(dist.get_rank(), plan.config.monitor.phase_deadline_s, self.memory)
         self.saver = Saver(plan, actor, self.phases)
-        cursor = Mixture(
-            {name: loaded.prompts for name, loaded in plan.train.items()},
-            {name: plan.config.data.train[name].weight for name in plan.train},
-            plan.config.seed,
-            kept_order(plan.config.data.curriculum),
-        )
-        self.collector = Collector(plan.config, cursor, sampler, self.phases, self.sync)
+        self.stages = Stages(plan.config, self.is_writer)
+        self.enter_stage()
         self.dealer = Dealer(plan.layout, dist.get_rank(), actor.peers, plan.arch)
         self.step, self.stopped_by = 0, ""
+
+    def enter_stage(self) -> None:
+        """Goes on with algorithm, learning rate and prompts of the present training stage: its own, from the first."""
+        self.config = self.stages.config
+        self.algorithm, self.report.config = self.config.algorithm, self.config
+        self.actor.optimizer_config = self.config.optimizer
+        self.reach_gate = ReachGate(self.algorithm.golden)
+        prompts = {name: loaded.prompts for name, loaded in self.plan.train.items()}
+        cursor = mixture(prompts, self.config.data, self.config.seed, self.stages.only_golden_rows)
+        looks_ahead = self.stages.is_last  # before, the next step may be another stage's
+        self.collector = Collector(self.config, cursor, self.sampler, self.phases, self.sync, looks_ahead)
 
     def run(self, stop: Stop) -> dict[str, float]:
         """Trains to the configured step, or to the end of that in which `stop` asks for it on some rank (`stopped_by`
@@ -73,7 +85,7 @@ class Trainer:
             self.saver.resume_exports()
         if self.is_writer:
             warn_of_doubtful(self.config.reward, {n: loaded.prompts for n, loaded in self.plan.train.items()})
-        self.report.start(self.step, self.golden_counts())
+        self.report.start(self.step, self.check_golden())
         if self.step == 0 and evaluation.at_start:
             self.report.write(0, self.evaluate())
         result: dict[str, float] = {}
@@ -89,9 +101,11 @@ class Trainer:
             is_last = self.step == trainer.steps
             if evaluation.every_steps and (is_last or self.step % evaluation.every_steps == 0):
                 result = self.evaluate()
-            metrics |= self.memory.drain() | result
+            metrics |= self.stages.metrics() | self.memory.drain() | result
             seconds, wall_s = self.phases.drain(), time.monotonic() - started
             self.report.step(self.step, metrics, collected, batch, seconds, wall_s)
+            if self.stages.end(self.step, metrics):
+                self.enter_stage()
             self.saver.keeps_all = self.actor.stepper.skipped_in_a_row > 0
             self.saver.poll()
             is_stop, is_due = ends.agree(self.step)
@@ -106,13 +120,19 @@ class Trainer:
             stop.done()
         return result
 
-    def golden_counts(self) -> dict[str, GoldenCount]:
-        """What of the golden answers can be used, by source; empty if the algorithm uses none."""
-        if not self.algorithm.golden.needs_golden:
+    def check_golden(self) -> dict[str, object]:
+        """What of the golden answers can be used, and what sampling reaches, for the table of sizes; {} if none are."""
+        if not any(algorithm.golden.needs_golden for algorithm in self.plan.config.algorithms):
             return {}
-        longest = self.config.rollout.sampling.max_response_tokens
+        longest, rows = self.config.rollout.sampling.max_response_tokens, self.config.data.golden_checked_rows
         with self.phases.phase("check"):
-            return count_golden(self.plan.train, self.sampler.grader, longest, self.config.data.golden_checked_rows)
+            counts = count_golden(self.plan.train, self.sampler.grader, longest, rows)
+            self.actor.onload()
+            bound, deal = self.plan.config.algorithm.golden.reach_bound, partial(self.dealer.deal, updates=1)
+            reach = measure_reach(self.plan.train, self.actor.score, deal, longest, bound, rows)
+            self.actor.offload()
+        said: dict[str, object] = {f"golden answers, {name}": count for name, count in counts.items()}
+        return said | {f"golden answers in reach, {name}": found for name, found in reach.items()}
 
     def train_step(self) -> tuple[dict[str, float], Collected, WeighedBatch | None]:
         """One rollout batch and its updates. Returns metrics, what was collected and this rank's rows of it."""
@@ -120,20 +140,21 @@ class Trainer:
         self.engine.rest()
         metrics = collected.metrics | self.engine.metrics() | staleness(collected.groups, self.actor.version)
         if not collected.groups:
-            return metrics | {"update/count": 0.0}, collected, None
+            return metrics | {"update/count": 0.0} | cost(self.config, collected, None), collected, None
         updates, algorithm = self.config.trainer.updates_per_step, self.algorithm
         with self.phases.phase("deal"):
             batch = self.dealer.deal(collected.groups, collected.store, updates)
         with self.phases.phase("score"):
             self.actor.onload()  # the engine has had its turn
             old_logp = old_logprobs(self.config, self.actor, batch)
-            ref_logp = self.reference.score(batch) if self.reference is not None else None
+            batch, admitted = self.admit(batch, collected.groups, old_logp)
+            ref_logp = self.reference.score(batch) if self.reference and algorithm.needs_reference else None
         weighed, measured = algorithm.weigh(batch.scored(old_logp, ref_logp))
-        metrics |= measured
+        metrics |= measured | admitted
         with self.phases.phase("update"):
             each, own_logp = weighed.split(updates), []
             for number, rows in enumerate(each):
-                done, total = (self.step - 1) * updates + number, self.config.trainer.steps * updates
+                done, total = self.stages.updates_done(self.step, number)
                 is_moved = number > 0 and algorithm.surrogate.compares_samples
                 logp = self.actor.score(rows) if is_moved else rows.old_logp
                 update, measured = algorithm.begin_update(rows, logp, done / total)
@@ -142,8 +163,17 @@ class Trainer:
                 own_logp.append(logp)
         # Without a pass before the updates, the first one's log-probs are those of the weights that sampled.
         scored = weighed if needs_pass(self.config) else algorithm.settle(each[0], own_logp[0])
-        metrics |= algorithm.measure(scored)
+        metrics |= algorithm.measure(scored) | cost(self.config, collected, batch.table)
         return metrics | {"update/count": float(len(each))}, collected, weighed
+
+    def admit(
+        self, batch: Batch, groups: Sequence[Group[Facts]], old_logp: torch.Tensor | None
+    ) -> tuple[Batch, dict[str, float]]:
+        """`batch` with the golden answers that are to be imitated now, if that depends on their log-probs; metrics."""
+        if not self.algorithm.golden.measures_reach:
+            return batch, {}
+        logp = golden_logprobs(self.actor, batch) if old_logp is None else old_logp
+        return self.reach_gate.admit(batch, logp, [group.prompt.id for group in groups])
 
     def sync(self) -> None:
         """Hands the actor's weights to the engine, unless it has them."""
@@ -175,7 +205,8 @@ class Trainer:
             problem = f"the last {skipped} updates were left out, for their gradients were not finite"
         else:
             state = {"step": self.step, "version": self.actor.version, "skipped_updates": skipped}
-            state |= {"inputs": dict(self.plan.inputs)}
+            state |= {"inputs": dict(self.plan.inputs), "stage": self.stages.state()}
+            state |= {"imitated_prompts": self.reach_gate.state()}
             with self.phases.phase("checkpoint"):
                 sampled = self.collector.sampled()
             self.saver.save(self.step, state | self.collector.state(), sampled)
@@ -192,4 +223,7 @@ class Trainer:
             state, sampled = restore(self.actor, self.plan.folder, step)
             self.step, self.actor.version = state["step"], state["version"]
             self.actor.stepper.skipped_in_a_row = state.get("skipped_updates", 0)  # older ones have none
+            self.stages.restore(state.get("stage"))  # older ones have none
+            self.enter_stage()
+            self.reach_gate.restore(state.get("imitated_prompts", []))
             self.collector.restore(state, sampled)

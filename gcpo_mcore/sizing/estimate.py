@@ -176,7 +176,8 @@ def _host(config: RunConfig, held: Static) -> list[tuple[str, int]]:
     """What waits there; a reference policy changes places with the weights, so it takes room for both (an adapter's is
     its base, which is there). A checkpoint that is written while the run goes on is a copy."""
     away = {"none": 0, "optimizer": held.optimizer, "all": held.optimizer + held.parameters}[config.actor.offload]
-    reference = 2 * held.parameters if config.algorithm.needs_reference and not config.model.lora else 0
+    has_reference = any(each.needs_reference for each in config.algorithms) and not config.model.lora
+    reference = 2 * held.parameters if has_reference else 0
     snapshot = held.parameters - held.frozen + held.optimizer if config.trainer.async_checkpoints else 0
     found = (("reference policy", reference), ("actor", away), ("checkpoint on its way", snapshot))
     return [(name, size) for name, size in found if size]

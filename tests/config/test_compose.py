@@ -39,6 +39,7 @@ SENSELESS = {
     },
     "adds to a reward": {("conspo", "kl", "k1_reward")},
     "no ratio; use ratio=old": {(n, "golden", "always_luffy") for n in ("rloo", "conspo")},
+    "weighs no row": {("conspo", "golden", "all_wrong_alone"), ("conspo", "golden", "beside_hpt")},
     "clips every token's ratio": {("gcpo", "surrogate", "gmpo")},
     "estimator k1 as a loss": {(n, "kl", "k1") for n in SWITCHED},
 }  # fmt: skip

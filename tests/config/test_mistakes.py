@@ -30,7 +30,7 @@ MISTAKES = {
     ),
     "unknown choice of a part": (
         ["algorithm/golden=all_wrnog"],
-        "algorithm/golden=all_wrnog: unknown choice (nearest: all_wrong); known: all_wrong, always, ",
+        "algorithm/golden=all_wrnog: unknown choice (nearest: all_wrong); known: all_wrong, all_wrong_alone, always, ",
     ),
     "unknown option": (["algorithm.golden.name=alwys"], "unknown golden 'alwys' (nearest: always); known: "),
     "unknown curriculum": (

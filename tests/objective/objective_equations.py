@@ -14,8 +14,25 @@ from hypothesis import strategies as st
 
 from gcpo_mcore.batch import Batch, ScoredBatch, UpdateBatch
 from gcpo_mcore.objective import Algorithm
+from gcpo_mcore.objective.reach import ReachGate
 from gcpo_mcore.run.load import load_config
 from gcpo_mcore.samples import Group, Prompt, Sample
+
+
+@dataclass(frozen=True)
+class BesideSpec:
+    """Golden answers beside groups: mu from `weight` to `weight_end`, and which are imitated.
+
+    reach  (bound, quantile) of the gate; None: all are
+    """
+
+    weight: float = 1.0
+    weight_end: float = 1.0
+    schedule: str = "constant"
+    blend: bool = False
+    token_weight: str = "one"
+    others_zero: bool = False
+    reach: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +63,12 @@ class Spec:
     golden_low: float | None = None
     golden_high: float | None = None
     golden_weight: float = 1.0
+    golden_weight_end: float = 1.0
+    golden_schedule: str = "constant"
+    token_weight: str = "one"
+    golden_alone: bool = False  # its advantage 1, that of the others 0
+    beside: BesideSpec | None = None
+    denominator: str = "wrong"  # of conspo
     mask_truncated: bool = False
     trust_region: tuple[float, float] | None = None  # (limit, penalty)
 
@@ -82,6 +105,11 @@ PRESETS = {
     "disco": GROUP.but(surrogate="disco", trust_region=(1e-4, 1e3)),
     "dpo": GROUP.but(surrogate="dpo"),
     "srpo": Spec(reduction="token_mean"),
+    "dyme": Spec(golden_alone=True),
+    "chord": Spec(beside=BesideSpec(0.9, 0.05, "cosine", blend=True, token_weight="p(1-p)")),
+    "hpt": Spec(beside=BesideSpec(others_zero=True)),
+    "srft": Spec(beside=BesideSpec(0.5, 0.5, token_weight="exp(-H)")),
+    "gcpo_reach": GCPO.but(beside=BesideSpec(reach=(-3.0, 0.0))),
 }
 
 
@@ -98,6 +126,7 @@ class Row:
     group: int
     reward: float
     golden: bool
+    beside: bool
     accurate: bool
     truncated: bool
     logp: list[torch.Tensor]
@@ -157,6 +186,48 @@ def token_advantages(rows: list[Row], spec: Spec) -> list[list[float]]:
 
 def loss(rows: list[Row], spec: Spec, progress: float = 0.0) -> torch.Tensor:
     """The update's loss."""
+    if spec.beside is None:
+        return _loss_of_samples(rows, spec, progress)
+    mu = _at(spec.beside.schedule, spec.beside.weight, spec.beside.weight_end, progress)
+    rest = 1 - mu if spec.beside.blend else 1.0
+    return rest * _loss_of_samples(rows, spec, progress) + mu * _imitation(rows, spec.beside)
+
+
+def _imitation(rows: list[Row], spec: BesideSpec) -> torch.Tensor:
+    beside = [row for row in rows if row.beside]
+    total = torch.zeros((), dtype=torch.float64)
+    for row in beside:
+        if _is_imitated(row, spec):
+            for t in range(row.n):
+                total = total - _token_weight(row, t, spec.token_weight) * row.logp[t]
+    return total / max(sum(row.n for row in beside), 1)
+
+
+def _is_imitated(row: Row, spec: BesideSpec) -> bool:
+    if spec.reach is None:
+        return True
+    bound, quantile = spec.reach
+    return sorted(row.old)[math.floor(quantile * (row.n - 1))] < bound
+
+
+def _token_weight(row: Row, t: int, kind: str) -> float:
+    p = math.exp(row.logp[t].item())
+    if kind == "unreachable":
+        return float(row.old[t] < -2.0)
+    return {"one": 1.0, "p": p, "p(1-p)": p - p * p, "exp(-H)": 1 / math.exp(row.entropy[t].item())}[kind]
+
+
+def _at(schedule: str, start: float, end: float, progress: float) -> float:
+    if schedule == "cosine":
+        return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))
+    return start * (1 - progress) + end * progress if schedule == "linear" else start
+
+
+def _loss_of_samples(rows: list[Row], spec: Spec, progress: float) -> torch.Tensor:
+    alone = {row.group for row in rows if row.golden and spec.golden_alone}
+    if spec.beside and spec.beside.others_zero:
+        alone = {row.group for row in rows if row.beside and _is_imitated(row, spec.beside)}
+    rows = [row for row in rows if not row.beside]
     trained = [row for row in rows if _is_trained(row, spec)]
     total = torch.zeros((), dtype=torch.float64)
     if spec.surrogate in ("conspo", "disco", "dpo"):
@@ -164,11 +235,15 @@ def loss(rows: list[Row], spec: Spec, progress: float = 0.0) -> torch.Tensor:
     for row, advantage in zip(rows, token_advantages(rows, spec), strict=True):
         if not _is_trained(row, spec):
             continue
+        if row.group in alone:
+            advantage = [float(row.golden)] * row.n
         for t in range(row.n):
             term = torch.zeros((), dtype=torch.float64)
             if spec.surrogate not in ("conspo", "disco", "dpo"):
                 term = _surrogate(row, t, advantage[t], spec) * _correction(row, t, spec)
-                term = term * (spec.golden_weight if row.golden else 1.0)
+                if row.golden:
+                    weight = _at(spec.golden_schedule, spec.golden_weight, spec.golden_weight_end, progress)
+                    term = term * weight * _token_weight(row, t, spec.token_weight)
             if spec.kl is not None and spec.kl_place != "reward":
                 d = row.logp[t] - row.ref[t]
                 estimate = {"k1": d, "k2": d * d / 2, "k3": torch.exp(-d) - 1 + d}[spec.kl]
@@ -272,9 +347,10 @@ def _contrast(rows: list[Row], spec: Spec, progress: float) -> torch.Tensor:
         if spec.surrogate == "conspo":
             margin, tau = 0.5 * progress, 0.5
             each = []
-            for s in right:
+            for i, s in enumerate(right):
                 top = torch.exp((s - margin) / tau)
-                each.append(-torch.log(top / (top + sum(torch.exp(x / tau) for x in wrong))))
+                others = wrong + [x for j, x in enumerate(right) if j != i and spec.denominator == "all"]
+                each.append(-torch.log(top / (top + sum(torch.exp(x / tau) for x in others))))
             losses.append(sum(each) / len(each))
         elif spec.surrogate == "disco":
             hardest = 10.0 * torch.log(sum(torch.exp(x / 10.0) for x in wrong) / len(wrong))
@@ -367,6 +443,7 @@ def make_update(part: Algorithm, groups: list[Group], seed: int, moved: float, p
                 group=number,
                 reward=sample.reward,
                 golden=sample.is_golden,
+                beside=sample.is_beside,
                 accurate=sample.is_accurate,
                 truncated=sample.truncated,
                 logp=[logp[i, t] for t in range(n)],
@@ -376,6 +453,8 @@ def make_update(part: Algorithm, groups: list[Group], seed: int, moved: float, p
                 rollout=scored.rollout_logp[i, :n].tolist(),
             )
         )
+    if part.golden.measures_reach:
+        scored, _ = ReachGate(part.golden).admit(scored, scored.old_logp, [group.prompt.id for group in groups])
     weighed, _ = part.weigh(scored)
     update, _ = part.begin_update(weighed, logp.detach(), progress)
     return Update(update, scored, logp, entropy, rows)

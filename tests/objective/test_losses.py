@@ -13,6 +13,7 @@ from tests.objective.objective_equations import (
     OPEN,
     PRESETS,
     SFT,
+    BesideSpec,
     algorithm,
     loss,
     make_update,
@@ -21,6 +22,7 @@ from tests.objective.objective_equations import (
 )
 from tests.objective.shared_out import on_every_rank
 
+BLEND = ["algorithm.golden.blend=true", "algorithm.golden.weight=0.3"]
 CASES = {
     **{name: ([f"algorithm={name}"], spec) for name, spec in PRESETS.items()},
     "gcpo token": (["algorithm=gcpo", "algorithm/importance=token"], GCPO.but(ratio="token", low=0.2, high=0.2)),
@@ -132,6 +134,58 @@ CASES = {
     ),
     "grpo entropy": (["algorithm=grpo", "algorithm.entropy_coefficient=0.05"], GRPO.but(entropy=0.05)),
     "dapo without std": (["algorithm=dapo", "algorithm.advantage.std=none"], DAPO.but(advantage="centred")),
+    "gcpo golden schedule": (
+        ["algorithm=gcpo", "algorithm.golden.schedule=linear", "algorithm.golden.weight_end=0.2"],
+        GCPO.but(golden_schedule="linear", golden_weight_end=0.2),
+    ),
+    **{
+        f"gcpo golden {kind}": (
+            ["algorithm=gcpo", f"algorithm.golden.token_weight='{kind}'", "algorithm.golden.ratio=sft"],
+            GCPO.but(token_weight=kind, golden="sft"),
+        )
+        for kind in ("p(1-p)", "p", "exp(-H)")
+    },
+    "luffy alone": (
+        ["algorithm=luffy", "algorithm.golden.others=zero", "algorithm.golden.advantage=1"],
+        PRESETS["luffy"].but(golden_alone=True),
+    ),
+    "reach by a quantile, unreachable tokens alone": (
+        [
+            "algorithm=gcpo_reach",
+            "algorithm.golden.reach_logp=-2",
+            "algorithm.golden.reach_quantile=0.5",
+            "algorithm.golden.token_weight=unreachable",
+            "algorithm.golden.others=zero",
+        ],
+        GCPO.but(beside=BesideSpec(reach=(-2.0, 0.5), token_weight="unreachable", others_zero=True)),
+    ),
+    **{
+        f"{name} beside": (
+            [
+                f"algorithm={name}",
+                "algorithm/golden=beside",
+                "algorithm.golden.blend=true",
+                "algorithm.golden.weight=0.3",
+            ],
+            PRESETS[name].but(beside=BesideSpec(weight=0.3, blend=True)),
+        )
+        for name in ("conspo", "disco", "rloo", "reinforce_pp", "reinforce_pp_baseline", "gmpo", "gspo")
+    },
+    "beside with a group mean, cut rows out, entropy, k3": (
+        [
+            "algorithm=gcpo",
+            "algorithm/golden=beside",
+            "algorithm/reduction=group_mean",
+            "algorithm.filter.mask_truncated=true",
+            "algorithm.entropy_coefficient=0.05",
+            "algorithm/kl=k3",
+        ],
+        GCPO.but(reduction="group_mean", mask_truncated=True, entropy=0.05, kl="k3", beside=BesideSpec()),
+    ),
+    "conspo against all": (
+        ["algorithm=conspo", "algorithm.surrogate.denominator=all"],
+        PRESETS["conspo"].but(denominator="all"),
+    ),
     "sft entropy": (["algorithm=sft", "algorithm.entropy_coefficient=0.01"], SFT.but(entropy=0.01)),
 }
 
