@@ -25,15 +25,14 @@ from gcpo_mcore.monitor.run_log import log_to_stderr
 
 def fill(given, config, rows, grader) -> None:
     """Writes the rows with golden answers, from where the command line says."""
-    from tqdm import tqdm
-
     from gcpo_mcore.curation import fill as filling
+    from gcpo_mcore.monitor.progress import Work
 
     origin = _from_column if given.column else _from_server if given.teacher else _from_model
     with origin(given, config, rows) as (source, propose, settings, refusals):
         choose, choice = {"shortest": _shortest, "likeliest": _likeliest}[given.keep](given, config)
         settings |= choice | {"replace": given.replace, "reward": config.reward.model_dump(mode="json")}
-        with tqdm(total=len(rows), unit="row", disable=None) as bar:
+        with Work("rows", len(rows)) as work:
             ends = filling.fill(
                 rows,
                 given.out,
@@ -45,7 +44,7 @@ def fill(given, config, rows, grader) -> None:
                 given.parallel,
                 given.replace,
                 settings,
-                bar.update,
+                work.advance,
             )
     print(f"{given.out}: {len(rows)} rows; " + ", ".join(f"{n} {end}" for end, n in sorted(ends.items())))
     if refusals:

@@ -24,6 +24,10 @@ def train(composed) -> None:
     if config.benchmark:
         raise UserError(f"benchmark= is read by `{command('evaluate')}`; training reads data.eval")
     plan = make_plan(config)
+    if config.debug.replay or config.debug.rollout_only:
+        from gcpo_mcore.run.replay import look
+
+        return look(plan)
     if os.environ.get("RANK", "0") != "0":
         _run(plan)
         return  # what is left to do takes one process

@@ -1,4 +1,4 @@
-"""The numbers of a run: metrics.jsonl, one line per step, and the same as tensorboard events."""
+"""The numbers of a run: metrics.jsonl, one line per step."""
 
 import json
 import math
@@ -10,21 +10,18 @@ from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.files import write_atomically
 
 FILE = "metrics.jsonl"
-TENSORBOARD = "tb"
 
 
 class MetricsLog:
-    """Writer of a run folder, one (rank 0): `MetricsLog(folder, tensorboard=True).write(step, {'reward/mean': 0.5})`.
+    """Writer of a run folder, one (rank 0): `MetricsLog(folder).write(step, {'reward/mean': 0.5})`.
 
     A line is {"step": int, "time_unix_s": float, name: number or null, ...}; null stands for nan
     and infinity, which json does not have.
     """
 
-    def __init__(self, folder: Path | str, tensorboard: bool):
+    def __init__(self, folder: Path | str):
         self.folder = Path(folder)
         self.path = self.folder / FILE
-        self.tensorboard = tensorboard
-        self._events = None
         self.folder.mkdir(parents=True, exist_ok=True)
         self._cut_torn_line()
 
@@ -35,31 +32,12 @@ class MetricsLog:
         line |= {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
-        if self.tensorboard:
-            self._events = self._events or self._open_events(purge_step=None)
-            for name, value in numbers.items():
-                self._events.add_scalar(name, value, step)
-            self._events.flush()
 
     def truncate_after(self, step: int) -> None:
         """Forgets the steps after `step`: a resumed run takes them again, and none may count twice."""
         kept = [line for line in read_metrics(self.folder) if line["step"] <= step]
         if self.path.exists():
             write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept))
-        if self.tensorboard and (self.folder / TENSORBOARD).exists():
-            self.close()
-            self._events = self._open_events(purge_step=step + 1)
-
-    def close(self) -> None:
-        """Closes the event file; the log may still be written to."""
-        if self._events is not None:
-            self._events.close()
-            self._events = None
-
-    def _open_events(self, purge_step: int | None):
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, and not every run wants it
-
-        return SummaryWriter(str(self.folder / TENSORBOARD), purge_step=purge_step)
 
     def _cut_torn_line(self) -> None:
         """Drops a last line that a killed run did not finish, so that the next does not grow onto it."""

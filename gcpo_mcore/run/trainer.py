@@ -23,6 +23,7 @@ from gcpo_mcore.rollout.engine import Engine
 from gcpo_mcore.rollout.sampler import Sampler
 from gcpo_mcore.run.collector import Collected, Collector, staleness
 from gcpo_mcore.run.dealing import Dealer
+from gcpo_mcore.run.debugging import Debugging
 from gcpo_mcore.run.golden_check import GoldenCount, count_golden
 from gcpo_mcore.run.old_logprobs import needs_pass, old_logprobs
 from gcpo_mcore.run.plan import Plan
@@ -52,6 +53,7 @@ class Trainer:
         self.memory = Ledger()
         self.phases = Phases(dist.get_rank(), plan.config.monitor.phase_deadline_s, self.memory)
         self.saver = Saver(plan, actor, self.phases)
+        self.debugging = Debugging(plan.config.debug, plan.folder.path)
         cursor = Mixture(
             {name: loaded.prompts for name, loaded in plan.train.items()},
             {name: plan.config.data.train[name].weight for name in plan.train},
@@ -78,9 +80,11 @@ class Trainer:
             started = time.monotonic()
             self.step += 1
             try:
-                metrics, collected, batch = self.train_step()
+                with self.debugging.profiled(self.step, self.phases):
+                    metrics, collected, batch = self.train_step()
             except UpdatesSkipped as error:
                 raise UserError(f"{error}; {self.saver.usable()}") from error
+            self.debugging.note(self.step, metrics, self.actor)
             is_last, is_stop = self.step == trainer.steps, self.step == end
             if evaluation.every_steps and (is_last or self.step % evaluation.every_steps == 0):
                 result = self.evaluate()
@@ -107,6 +111,7 @@ class Trainer:
     def train_step(self) -> tuple[dict[str, float], Collected, WeighedBatch | None]:
         """One rollout batch and its updates. Returns metrics, what was collected and this rank's rows of it."""
         collected = self.collector.collect(self.step)
+        self.debugging.dump(self.step, collected)
         self.engine.rest()
         metrics = collected.metrics | self.engine.metrics() | staleness(collected.groups, self.actor.version)
         if not collected.groups:
@@ -121,13 +126,15 @@ class Trainer:
         weighed, measured = algorithm.weigh(batch.scored(old_logp, ref_logp))
         metrics |= measured
         with self.phases.phase("update"):
-            each, own_logp = weighed.split(updates), []
+            each, own_logp, first_row = weighed.split(updates), [], 0
             for number, rows in enumerate(each):
                 done, total = (self.step - 1) * updates + number, self.config.trainer.steps * updates
                 is_moved = number > 0 and algorithm.surrogate.compares_samples
                 logp = self.actor.score(rows) if is_moved else rows.old_logp
                 update, measured = algorithm.begin_update(rows, logp, done / total)
-                trained, logp = self.actor.update(update, algorithm.loss, done, total)
+                loss = self.report.token_values.watched(algorithm.loss, first_row)
+                trained, logp = self.actor.update(update, loss, done, total)
+                first_row += len(rows.table)
                 metrics |= measured | trained
                 own_logp.append(logp)
         # Without a pass before the updates, the first one's log-probs are those of the weights that sampled.

@@ -61,5 +61,14 @@ def test_a_second_writing_replaces_the_first(tmp_path):
 
 
 def test_config():
-    config = MonitorConfig(progress=True, tensorboard=False, records=True, records_per_step=None, phase_deadline_s=600)
+    config = MonitorConfig(
+        progress=True,
+        trackers=[],
+        tracker_project="p",
+        trackers_offline=True,
+        records=True,
+        records_per_step=None,
+        token_values_per_step=8,
+        phase_deadline_s=600,
+    )
     assert config.records_per_step is None
