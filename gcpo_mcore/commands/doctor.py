@@ -108,12 +108,14 @@ def main() -> None:
     parser = program.parser(__doc__)
     commands = parser.add_subparsers(dest="command")
     parser.add_argument("--folder", type=Path, default=Path("runs"), help="where runs would be written (default: runs)")
-    memory = commands.add_parser("plan", help="estimate a run's memory per GPU")
+    memory = program.add_command(commands, "plan", __doc__, help="estimate a run's memory per GPU")
     memory.add_argument("--processes", type=int, default=1, help="as torchrun would start them (default: 1)")
     memory.add_argument("--gpu-memory-gib", type=float, help="of a GPU; default: this machine's GPU, else its memory")
     memory.add_argument("--reserve-gib", type=float, default=2.0, help="for driver, messages, fragments (default: 2)")
-    commands.add_parser("data", help="lengths, golden coverage, prompts that repeat or contradict themselves")
-    tried = commands.add_parser("reward", help="try a reward on sample answers, with its speed")
+    program.add_command(
+        commands, "data", __doc__, help="lengths, golden coverage, prompts that repeat or contradict themselves"
+    )
+    tried = program.add_command(commands, "reward", __doc__, help="try a reward on sample answers, with its speed")
     tried.add_argument("--rows", type=int, default=100, help="prompts of each source (default: 100)")
     # What is left are overrides, before, between and after the options: argparse itself takes only one run of them.
     args, overrides = parser.parse_known_args()

@@ -179,8 +179,8 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("input", metavar="IN")
     common.add_argument("out", metavar="OUT.jsonl", type=Path)
 
-    shown = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter, "parents": [common]}
-    one = commands.add_parser("fill", help="fill the column golden_answer", **shown)
+    shown = {"formatter_class": program.WithDefaults, "parents": [common]}
+    one = program.add_command(commands, "fill", __doc__, help="fill the column golden_answer", **shown)
     origin = one.add_mutually_exclusive_group(required=True)
     origin.add_argument("--column", help="take it from this column")
     origin.add_argument("--teacher", metavar="URL", help="ask this OpenAI-compatible server; with /v1")
@@ -204,7 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--timeout-s", type=_positive(float), default=300.0, help="of one request")
     one.add_argument("--api-key-env", metavar="NAME", help="the environment variable that holds the key")
 
-    two = commands.add_parser("degrade", help="make golden answers worse", **shown)
+    two = program.add_command(commands, "degrade", __doc__, help="make golden answers worse", **shown)
     two.add_argument(
         "--truncate", type=_share, default=0.0, help="drop this share of the steps, from the last one back"
     )

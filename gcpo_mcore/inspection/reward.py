@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from gcpo_mcore.inspection.finding import Finding, Level, ok
 from gcpo_mcore.rewarding.grader import Grader
 from gcpo_mcore.samples import Prompt, Sample
@@ -60,7 +62,7 @@ def try_out(grader: Grader, prompts: Sequence[Prompt]) -> list[Tried]:
     tried = []
     for kind in KINDS:
         texts = [(prompt, kind.text(prompts, i)) for i, prompt in enumerate(prompts)]
-        pairs = [(prompt, Sample(0, [0], text)) for prompt, text in texts if text is not None]
+        pairs = [(prompt, Sample(0, np.zeros(1, np.int32), text)) for prompt, text in texts if text is not None]
         if pairs:
             began = time.monotonic()
             grader.grade(pairs)

@@ -100,7 +100,7 @@ def weights_sum(actor: Actor) -> str:
     total = xxhash.xxh3_128()
     for name, tensor in actor.export():
         total.update(name.encode())
-        total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
 
 
@@ -166,9 +166,10 @@ def _rebuilt(plain: Sequence[Any], tensors: Mapping[str, np.ndarray]) -> tuple[l
 
 def _sample(row: Mapping[str, Any], flat: Mapping[str, _Flat]) -> Sample:
     shape = row["experts_shape"]
+    arrays: dict[str, Any] = {name: flat[name].take(row["lengths"][name]) for name in FLAT}
     return Sample(
         **{name: row[name] for name in FACTS},
-        **{name: flat[name].take(row["lengths"][name]) for name in FLAT},
+        **arrays,
         routed_experts=flat["routed_experts"].take(int(np.prod(shape))).reshape(shape) if shape else None,
         response_text=row["response"],
         reward_parts=row["reward_parts"],

@@ -2,6 +2,7 @@
 
 import re
 import time
+from importlib import import_module
 
 from gcpo_mcore.base.registry import trackers
 from gcpo_mcore.monitor.tracking import Step, TrackedRun, Tracker
@@ -12,11 +13,12 @@ class MLflow(Tracker):
     """Scalars, and samples as a text artifact. MLflow has no histograms, and allows no @ in names: avg_at_1."""
 
     def __init__(self, run: TrackedRun, done_steps: int):
-        from mlflow import MlflowClient
+        mlflow = import_module("mlflow")  # not every run wants it
 
         run.own_folder.mkdir(parents=True, exist_ok=True)
         own = run.own_folder.resolve()
-        self._client = MlflowClient(f"sqlite:///{own / 'mlflow.db'}" if run.offline else None)
+        self._metric = import_module("mlflow.entities").Metric
+        self._client = mlflow.MlflowClient(f"sqlite:///{own / 'mlflow.db'}" if run.offline else None)
         if run.is_continued:
             self._run_id = run.id
             self._client.update_run(run.id, status="RUNNING")
@@ -35,10 +37,8 @@ class MLflow(Tracker):
 
     def tell(self, step: Step) -> None:
         """See Tracker."""
-        from mlflow.entities import Metric
-
         now_ms = int(time.time() * 1000)
-        metrics = [Metric(_name(name), value, now_ms, step.number) for name, value in step.metrics.items()]
+        metrics = [self._metric(_name(name), value, now_ms, step.number) for name, value in step.metrics.items()]
         self._client.log_batch(self._run_id, metrics=metrics)
         if step.samples:
             text = "\n\n".join("\n".join(f"{name}: {value}" for name, value in one.items()) for one in step.samples)

@@ -1,5 +1,7 @@
 """SwanLab: `pip install 'gcpo-mcore[swanlab]'`, `swanlab login`. Offline: trackers/swanlab, for `swanlab sync`."""
 
+from importlib import import_module
+
 from gcpo_mcore.base.registry import trackers
 from gcpo_mcore.monitor.tracking import Step, TrackedRun, Tracker
 
@@ -9,7 +11,7 @@ class SwanLab(Tracker):
     """Scalars, and samples as text."""
 
     def __init__(self, run: TrackedRun, done_steps: int):
-        import swanlab
+        swanlab = import_module("swanlab")  # not every run wants it
 
         self._swanlab = swanlab
         self._run = swanlab.init(

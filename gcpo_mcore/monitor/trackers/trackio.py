@@ -4,6 +4,7 @@ TRACKIO_DIR is where; a space of the hub is named by its own variable, TRACKIO_S
 """
 
 import os
+from importlib import import_module
 
 from gcpo_mcore.base.registry import trackers
 from gcpo_mcore.monitor.tracking import Step, TrackedRun, Tracker
@@ -14,7 +15,7 @@ class Trackio(Tracker):
     """Scalars, histograms, and samples as a table."""
 
     def __init__(self, run: TrackedRun, done_steps: int):
-        import trackio
+        trackio = import_module("trackio")  # not every run wants it
 
         self._trackio = trackio
         self._run = trackio.init(

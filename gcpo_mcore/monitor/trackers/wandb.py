@@ -1,5 +1,7 @@
 """Weights & Biases: `pip install 'gcpo-mcore[wandb]'`, `wandb login`. Offline: trackers/wandb, for `wandb sync`."""
 
+from importlib import import_module
+
 from gcpo_mcore.base.registry import trackers
 from gcpo_mcore.monitor.tracking import Step, TrackedRun, Tracker
 
@@ -9,7 +11,7 @@ class Wandb(Tracker):
     """Scalars, histograms, and samples as a table."""
 
     def __init__(self, run: TrackedRun, done_steps: int):
-        import wandb
+        wandb = import_module("wandb")  # not every run wants it
 
         if not run.offline and wandb.api.api_key is None:  # it would ask the terminal for one
             raise RuntimeError("not logged in (wandb login, WANDB_API_KEY, or monitor.trackers_offline=true)")
