@@ -25,6 +25,7 @@ class Server(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128  # five, the default, turns callers away who come side by side
 
     def __init__(self, *replies):
         super().__init__(("127.0.0.1", 0), Handler)
