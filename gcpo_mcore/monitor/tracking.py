@@ -9,6 +9,7 @@ Each has a thread of its own, so that one that waits for a network holds nobody 
 one warning: no tracker ends or delays a run.
 """
 
+import atexit
 import json
 import logging
 import queue
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 FOLDER = "trackers"
 STEPS_WAITING = 200  # of a tracker that is slower than the run; what comes then is left out
 CLOSE_S = 60.0  # for what is still to be told when a run ends
+AT_EXIT_S = 10.0  # the same, for a run that ends by an error
 
 
 @dataclass(frozen=True)
@@ -98,15 +100,17 @@ class Tracking:
 
     def __init__(self, names: Sequence[str], run: TrackedRun, done_steps: int):
         self._all = [_Beside(name, run, done_steps) for name in names]
+        atexit.register(self.close, AT_EXIT_S)  # of a run that ends by an error
 
     def tell(self, step: Step) -> None:
         """Hands on what a step has to tell, and returns at once."""
         for one in self._all:
             one.tell(step)
 
-    def close(self) -> None:
-        """Returns when everything is told, or CLOSE_S have passed."""
-        deadline = time.monotonic() + CLOSE_S
+    def close(self, most_s: float | None = None) -> None:
+        """Returns when everything is told, or so many seconds (CLOSE_S) have passed."""
+        atexit.unregister(self.close)
+        deadline = time.monotonic() + (CLOSE_S if most_s is None else most_s)
         for one in self._all:
             one.end()
         for one in self._all:
@@ -144,7 +148,7 @@ class _Beside:
             return
         self._thread.join(max(seconds, 0.0))
         if self._thread.is_alive():
-            self._lose(f"it did not finish within {CLOSE_S:.0f} s")
+            self._lose(f"it did not finish within {seconds:.0f} s")
 
     def _lose(self, why: str) -> None:
         if not self._is_lost:

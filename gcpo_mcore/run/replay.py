@@ -63,7 +63,8 @@ def _replay(plan: Plan, dump: Dump) -> None:
         )
     debug = plan.config.debug.model_copy(update={"dump": []})  # it has been dumped
     config = plan.config.model_copy(update={"debug": debug})
-    with setup.trainer(replace(plan, config=config, folder=folder)) as trainer:
+    with setup.trainer(replace(plan, config=config)) as trainer:
+        trainer.plan = replace(trainer.plan, folder=folder)
         if dump.step > 1:
             trainer.restore(dump.step - 1)
         if trainer.step != dump.step - 1:
@@ -95,7 +96,8 @@ def _only_roll_out(plan: Plan) -> None:
     beside = RunFolder(plan.folder.path / FOLDER)
     quiet = plan.config.monitor.model_copy(update={"trackers": []})
     config = plan.config.model_copy(update={"monitor": quiet})
-    with setup.trainer(replace(plan, config=config, folder=FolderToRead(plan.folder.path))) as trainer:
+    with setup.trainer(replace(plan, config=config)) as trainer:
+        trainer.plan = replace(trainer.plan, folder=FolderToRead(plan.folder.path))
         if plan.checkpoint_step:
             trainer.restore(plan.checkpoint_step)
         report = Report(replace(plan, config=config, folder=beside), dist.get_rank())

@@ -80,6 +80,24 @@ def test_a_dump_is_numbers_and_text(dumped):
     ]
 
 
+def test_token_values_are_those_of_the_rows(dumped):
+    """Of every row: 16 are less than monitor.token_values_per_step, and the second update's rows are the later ones."""
+    _, folder = dumped
+    records, values = (
+        [json.loads(line) for line in (folder / kind / "step_000003.jsonl").read_text().splitlines()]
+        for kind in ("rollouts", "token_values")
+    )
+    assert [one["row"] for one in values] == list(range(16))
+    for record, of_tokens in zip(records, values, strict=True):
+        assert len(of_tokens["ids"]) == len(of_tokens["entropy"]) == record["tokens"]
+        assert "".join(of_tokens["pieces"]).startswith(record["response"])
+        assert ("rollout_logp" in of_tokens) != record["is_golden"]
+        if not record["is_golden"]:
+            assert np.mean(of_tokens["rollout_logp"]) == pytest.approx(record["mean_rollout_logp"], abs=1e-3)
+            assert np.mean(of_tokens["old_logp"]) == pytest.approx(record["mean_rollout_logp"], abs=1e-3)
+        assert of_tokens["advantage"][0] == pytest.approx(record["advantage"], abs=1e-3)
+
+
 def test_a_profile_names_the_phases(dumped):
     _, folder = dumped
     with gzip.open(folder / "debug/profile_step_000002_rank_00000.json.gz") as file:

@@ -63,7 +63,9 @@ async function show() {
   if (mine !== shown) return;
   const focus = document.activeElement && document.activeElement.getAttribute("aria-label");
   const lists = [...document.querySelectorAll(".list, .detail")].map((one) => one.scrollTop);
+  const opened = [...document.querySelectorAll("details[open] > summary")].map((summary) => summary.textContent);
   document.getElementById("view").replaceChildren(content);
+  document.querySelectorAll("details > summary").forEach((summary) => { summary.parentElement.open ||= opened.includes(summary.textContent); });
   if (focus) [...document.querySelectorAll("[aria-label]")].find((one) => one.getAttribute("aria-label") === focus)?.focus();
   document.querySelectorAll(".list, .detail").forEach((one, i) => { one.scrollTop = lists[i] || 0; });
 }

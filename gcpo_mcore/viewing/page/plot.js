@@ -113,7 +113,7 @@ function lineChart(title, series, xLabel, height = 170) {
       said.append(`${xLabel} ${number(near[0].x)} `, ...near.map((found) => el("em", { class: "value" }, dot(found.color), number(found.y))));
     });
   };
-  drawnWhenSeen(card, draw);
+  drawnWhenSeen(card, height, draw);
   return card;
 }
 
@@ -143,7 +143,9 @@ function hovering(frame, box, show) {
 
 const seen = new IntersectionObserver((entries) => entries.forEach((entry) => entry.isIntersecting && entry.target.draw && entry.target.draw()));
 
-function drawnWhenSeen(card, draw) {
+// `height` is kept free until then, so that the page does not jump.
+function drawnWhenSeen(card, height, draw) {
+  card.querySelector(".plot").style.minHeight = `${height}px`;
   card.redraw = () => { card.draw = () => { card.draw = null; draw(); }; seen.unobserve(card); seen.observe(card); };
   card.redraw();
 }
@@ -160,7 +162,7 @@ function stackedBars(title, bars, colors, top, height = 220) {
   const box = el("div", { class: "plot" });
   const said = el("span", { class: "said" });
   const card = el("figure", { class: "card wide" }, el("figcaption", {}, el("b", {}, title), said), box);
-  drawnWhenSeen(card, () => {
+  drawnWhenSeen(card, height, () => {
     box.replaceChildren();
     const frame = new Frame(box, height, [0, bars.length], [0, top]);
     frame.axes();
@@ -191,9 +193,9 @@ function histogram(title, kinds, bins = 32, height = 120) {
   const box = el("div", { class: "plot" });
   const said = el("span", { class: "said" });
   const card = el("figure", { class: "card" }, el("figcaption", {}, el("b", {}, title), said), box);
-  drawnWhenSeen(card, () => {
+  drawnWhenSeen(card, height, () => {
     box.replaceChildren();
-    let [low, high] = extent(kinds.flatMap((kind) => extent(kind.values)));
+    let [low, high] = extent(kinds.flatMap((kind) => (kind.values.length ? extent(kind.values) : [])));
     if (low === high) [low, high] = [low - 0.5, high + 0.5];
     const counts = kinds.map((kind) => {
       const found = new Array(bins).fill(0);
