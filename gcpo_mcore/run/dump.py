@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import xxhash
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from gcpo_mcore.actor.actor import Actor
@@ -90,7 +91,7 @@ def read_dump(path: Path) -> Dump:
         if content["form"] != FORM:
             raise UserError(f"{path}: form {content['form']} of a dump is not known here, but {FORM}")
         groups, samples = _rebuilt(content["groups"], tensors)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(f"debug.replay={path}: no dump of a step ({' '.join(str(error).split())[:200]})") from error
     return Dump(path, content["step"], groups, samples, content["metrics"], content["after"])
 

@@ -13,9 +13,11 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.monitor.metrics import FILE as METRICS
 from gcpo_mcore.monitor.metrics import read_metrics
 from gcpo_mcore.monitor.records import FOLDER, TOKEN_VALUES
 
+CONFIG = "config.yaml"
 SAMPLES_PER_CHUNK = 250
 FLAGS = ("is_accurate", "is_golden", "truncated", "grading_failed", "token_values", "token_versions", "guided_tokens")
 ABOUT = {"algorithm": "algorithm.name", "model": "model.path", "seed": "seed", "steps": "trainer.steps"}
@@ -29,8 +31,8 @@ class RunFiles:
     """
 
     def __init__(self, folder: Path, samples: int):
-        if not (folder / "metrics.jsonl").is_file():
-            raise UserError(f"{folder}: no run folder (it has no metrics.jsonl)")
+        if not any((folder / name).is_file() for name in (METRICS, CONFIG)):
+            raise UserError(f"{folder}: no run folder (it has neither {METRICS} nor {CONFIG})")
         self.folder, self.samples = folder, samples
         self.name = folder.resolve().name
         self.metrics: dict[str, list[Any]] = {}
@@ -42,7 +44,7 @@ class RunFiles:
     def refresh(self) -> bool:
         """Reads metrics and the steps that are new; whether there was anything."""
         lines = read_metrics(self.folder)
-        names = sorted({name for line in lines for name in line})
+        names = sorted({"step", "time_unix_s"} | {name for line in lines for name in line})
         metrics = {name: [line.get(name) for line in lines] for name in names}
         is_new, self.metrics = metrics != self.metrics, metrics
         files = self._files(max((line["step"] for line in lines), default=0))
@@ -95,7 +97,7 @@ class RunFiles:
         return max(1, -(-sum(self._counts[step, stamps[step]] for step in files) // self.samples))
 
     def _about(self) -> dict[str, str]:
-        path = self.folder / "config.yaml"
+        path = self.folder / CONFIG
         config = OmegaConf.load(path) if path.is_file() else OmegaConf.create()
         found = {name: OmegaConf.select(config, key) for name, key in ABOUT.items()}
         return {name: str(value) for name, value in found.items() if value is not None}

@@ -256,6 +256,19 @@ def test_a_step_taken_again_after_a_resume_counts_once(tmp_path):
     assert found.index()["generation"] > before["generation"]
 
 
+def test_a_run_that_has_just_begun_can_be_shown(tmp_path, browser):
+    (tmp_path / "config.yaml").write_text("algorithm: {name: gcpo}\ntrainer: {steps: 60}\n")
+    begun = RunFiles(tmp_path, samples=0)
+    begun.refresh()
+    path = tmp_path / "page.html"
+    path.write_text("".join(page([begun], is_live=False)))
+    browser.errors.clear()
+    for view in ("curves", "resources", "rollouts", "prompts"):
+        browser.open(f"{path.as_uri()}#/{view}")
+        browser.wait("document.querySelector('#view')?.childElementCount && document.querySelector('nav .here')")
+    assert browser.errors == []
+
+
 def test_what_is_no_run_is_one_line(tmp_path):
     with pytest.raises(UserError, match="no run folder"):
         RunFiles(tmp_path, samples=0)

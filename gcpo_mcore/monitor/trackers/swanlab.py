@@ -1,5 +1,6 @@
 """SwanLab: `pip install 'gcpo-mcore[swanlab]'`, `swanlab login`. Offline: trackers/swanlab, for `swanlab sync`."""
 
+import re
 from importlib import import_module
 
 from gcpo_mcore.base.registry import trackers
@@ -15,7 +16,7 @@ class SwanLab(Tracker):
 
         self._swanlab = swanlab
         self._run = swanlab.init(
-            project=run.project,
+            project=re.sub(r"[^0-9a-zA-Z_\-+.]", "_", run.project),  # it allows no other letters
             name=run.name,
             id=run.id,
             resume="allow",

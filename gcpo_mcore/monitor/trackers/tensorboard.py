@@ -1,5 +1,7 @@
 """Tensorboard events in the run folder's tb/."""
 
+import numpy as np
+
 from gcpo_mcore.base.registry import trackers
 from gcpo_mcore.monitor.tracking import Step, TrackedRun, Tracker
 
@@ -23,7 +25,7 @@ class TensorBoard(Tracker):
         for name, value in step.metrics.items():
             self._events.add_scalar(name, value, step.number)
         for name, values in step.histograms.items():
-            self._events.add_histogram(f"histogram/{name}", values, step.number)
+            self._events.add_histogram(f"histogram/{name}", np.asarray(values), step.number)
         if step.samples:
             text = "\n\n".join("\n".join(_lines(sample)) for sample in step.samples)
             self._events.add_text("samples", text, step.number)
