@@ -20,7 +20,7 @@ from pathlib import Path
 from common import ROOT, device_name
 
 ALL = ["algorithm=gcpo", "algorithm/kl=k3", "evaluation.every_steps=0", "evaluation.at_start=false",
-       "monitor.tensorboard=false"]  # fmt: skip
+       "monitor.trackers=[]"]  # fmt: skip
 VARIANTS = {
     "plain": [],
     "packed": [

@@ -7,8 +7,10 @@ import argparse
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 _LAUNCHED = re.compile(r"(torchrun [^\n]*?)tools/(\w+)\.py")
+_CALLED = re.compile(r"    (?:python tools/\w+\.py|gcpo-\w+)( |$)")
 _TOOL = re.compile(r"(?:python )?tools/(\w+)\.py")
 
 
@@ -25,6 +27,32 @@ def name() -> str:
 def parser(page: str | None) -> argparse.ArgumentParser:
     """An argument parser whose help begins with `page`, a command's docstring."""
     return argparse.ArgumentParser(description=help_page(page), formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+class WithDefaults(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """A form of help that has the default of each option."""
+
+
+def add_command(commands: Any, name: str, page: str | None, **settings: Any) -> argparse.ArgumentParser:
+    """The parser of a command's command `name` among `commands`; its help has the examples that `page`, the command's
+    docstring, has of it. settings: those of `add_parser`, `help` among them."""
+    about = "\n".join([f"{settings['help']}:", "", *_examples(help_page(page), name)])
+    form = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    return commands.add_parser(name, description=about, **form | settings)
+
+
+def _examples(page: str, name: str) -> list[str]:
+    """The command lines of a page that call `name`, with the lines that go on with them."""
+    found: list[str] = []
+    is_mine = False
+    for line in page.splitlines():
+        if _CALLED.match(line):
+            is_mine = f" {name} " in f"{line} ".partition("#")[0]
+        elif not line.startswith("        "):
+            is_mine = False
+        if is_mine:
+            found.append(line)
+    return found
 
 
 def help_page(text: str | None) -> str:

@@ -82,6 +82,7 @@ class Registry:
 
 algorithms = Registry("algorithm", "gcpo_mcore.algorithms")
 rewards = Registry("reward", "gcpo_mcore.rewards")
+trackers = Registry("tracker", "gcpo_mcore.monitor.trackers")
 transports = Registry("transport", "gcpo_mcore.rollout.sglang.transports")
 engines = Registry(
     "engine", modules={"embedded": "gcpo_mcore.rollout.embedded", "sglang": "gcpo_mcore.rollout.sglang.engine"}

@@ -138,6 +138,7 @@ def main() -> int:
             args = parser.parse_args(sys.argv[2:])
             return report(args.folders, args.out, args.axis)
         if not sys.argv[1:] or sys.argv[1] in ("-h", "--help"):
+            print(f"usage: {program.name()} [option=value ...] [group=option ...] [key=value ...]\n")
             print(program.help_page(__doc__))
             return 0
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -26,15 +26,14 @@ from gcpo_mcore.monitor.run_log import log_to_stderr
 
 def fill(given, config, rows, grader) -> None:
     """Writes the rows with golden answers, from where the command line says."""
-    from tqdm import tqdm
-
     from gcpo_mcore.curation import fill as filling
+    from gcpo_mcore.monitor.progress import Work
 
     origin = _from_column if given.column else _from_server if given.teacher else _from_model
     with origin(given, config, rows) as (source, propose, settings, refusals):
         choose, choice = {"shortest": _shortest, "likeliest": _likeliest}[given.keep](given, config)
         settings |= choice | {"replace": given.replace, "reward": config.reward.model_dump(mode="json")}
-        with tqdm(total=len(rows), unit="row", disable=None) as bar:
+        with Work("rows", len(rows)) as work:
             ends = filling.fill(
                 rows,
                 given.out,
@@ -46,7 +45,7 @@ def fill(given, config, rows, grader) -> None:
                 given.parallel,
                 given.replace,
                 settings,
-                bar.update,
+                work.advance,
             )
     print(f"{given.out}: {len(rows)} rows; " + ", ".join(f"{n} {end}" for end, n in sorted(ends.items())))
     if refusals:
@@ -181,8 +180,8 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("input", metavar="IN")
     common.add_argument("out", metavar="OUT.jsonl", type=Path)
 
-    shown = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter, "parents": [common]}
-    one = commands.add_parser("fill", help="fill the column golden_answer", **shown)
+    shown = {"formatter_class": program.WithDefaults, "parents": [common]}
+    one = program.add_command(commands, "fill", __doc__, help="fill the column golden_answer", **shown)
     origin = one.add_mutually_exclusive_group(required=True)
     origin.add_argument("--column", help="take it from this column")
     origin.add_argument("--teacher", metavar="URL", help="ask this OpenAI-compatible server; with /v1")
@@ -206,7 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--timeout-s", type=_positive(float), default=300.0, help="of one request")
     one.add_argument("--api-key-env", metavar="NAME", help="the environment variable that holds the key")
 
-    two = commands.add_parser("degrade", help="make golden answers worse", **shown)
+    two = program.add_command(commands, "degrade", __doc__, help="make golden answers worse", **shown)
     two.add_argument(
         "--truncate", type=_share, default=0.0, help="drop this share of the steps, from the last one back"
     )

@@ -27,6 +27,10 @@ def train(composed) -> None:
         raise UserError(f"benchmark= is read by `{command('evaluate')}`; training reads data.eval")
     with stoppable(config.monitor.stop_deadline_s, heartbeat.gone) as stop:
         plan = make_plan(config)
+        if config.debug.replay or config.debug.rollout_only:
+            from gcpo_mcore.run.replay import look
+
+            return look(plan)
         if os.environ.get("RANK", "0") != "0":
             _run(plan, stop)
             return  # what is left to do takes one process

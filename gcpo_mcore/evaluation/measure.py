@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from gcpo_mcore.evaluation.config import Benchmark
 from gcpo_mcore.evaluation.estimators import Estimate, average_at, estimate, majority_at, pass_at
 from gcpo_mcore.evaluation.records import Records
 from gcpo_mcore.hf.reader import weight_files
+from gcpo_mcore.monitor.progress import Work
 from gcpo_mcore.rewarding.config import RewardConfig
 from gcpo_mcore.rewarding.thinking import shown_response
 from gcpo_mcore.rollout.sampler import Sampler
@@ -31,16 +33,20 @@ def measure(
     settings |= benchmark.fixed()
     records = Records(path, settings) if dist.get_rank() == 0 else None
     done = from_rank_0(records.done if records else {})
-    for first in range(0, len(prompts), per_chunk):
-        chunk = prompts[first : first + per_chunk]
-        if all(prompt.id in done for prompt in chunk):
-            continue
-        fragments = sampler.generate(chunk, benchmark.samples_per_problem, benchmark.sampling, f"{name}|{first}")
-        sampler.grade(fragments, store=[])
-        made = [_record(group, benchmark.reward) for group in sampler.gather(fragments)]
-        if records:
-            records.add([record for record in made if record["id"] not in done])
-        done |= {record["id"]: record for record in made if record["id"] not in done}
+    with Work(f"{name} problems", len(prompts)) if records else nullcontext() as work:
+        for first in range(0, len(prompts), per_chunk):
+            chunk = prompts[first : first + per_chunk]
+            if not all(prompt.id in done for prompt in chunk):
+                fragments = sampler.generate(
+                    chunk, benchmark.samples_per_problem, benchmark.sampling, f"{name}|{first}"
+                )
+                sampler.grade(fragments, store=[])
+                made = [_record(group, benchmark.reward) for group in sampler.gather(fragments)]
+                if records:
+                    records.add([record for record in made if record["id"] not in done])
+                done |= {record["id"]: record for record in made if record["id"] not in done}
+            if work:
+                work.advance(len(chunk))
     return [done[prompt.id] for prompt in prompts]
 
 

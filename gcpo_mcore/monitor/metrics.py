@@ -1,8 +1,7 @@
-"""The numbers of a run: metrics.jsonl, one line per step, and the same as tensorboard events."""
+"""The numbers of a run: metrics.jsonl, one line per step."""
 
 import json
 import math
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,21 +10,18 @@ from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.files import naming, write_atomically
 
 FILE = "metrics.jsonl"
-TENSORBOARD = "tb"
 
 
 class MetricsLog:
-    """Writer of a run folder, one (rank 0): `MetricsLog(folder, tensorboard=True).write(step, {'reward/mean': 0.5})`.
+    """Writer of a run folder, one (rank 0): `MetricsLog(folder).write(step, {'reward/mean': 0.5})`.
 
     A line is {"step": int, "time_unix_s": float, name: number or null, ...}; null stands for nan
     and infinity, which json does not have.
     """
 
-    def __init__(self, folder: Path | str, tensorboard: bool):
+    def __init__(self, folder: Path | str):
         self.folder = Path(folder)
         self.path = self.folder / FILE
-        self.tensorboard = tensorboard
-        self._events = None
         self.folder.mkdir(parents=True, exist_ok=True)
         self._cut_torn_line()
 
@@ -36,34 +32,12 @@ class MetricsLog:
         line |= {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         with naming(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
-        if self.tensorboard:
-            with naming(self.folder / TENSORBOARD):
-                self._events = self._events or self._open_events(purge_step=None)
-                for name, value in numbers.items():
-                    self._events.add_scalar(name, value, step)
-                self._events.flush()
 
     def truncate_after(self, step: int) -> None:
         """Forgets the steps after `step`: a resumed run takes them again, and none may count twice."""
         kept = [line for line in read_metrics(self.folder) if line["step"] <= step]
         if self.path.exists():
             write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in kept))
-        if self.tensorboard and (self.folder / TENSORBOARD).exists():
-            self.close()
-            self._events = self._open_events(purge_step=step + 1)
-
-    def close(self) -> None:
-        """Closes the event file; the log may still be written to."""
-        if self._events is not None:
-            with naming(self.folder / TENSORBOARD):
-                self._events.close()
-            self._events = None
-
-    def _open_events(self, purge_step: int | None):
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, and not every run wants it
-
-        threading.excepthook = _leave_to_writer
-        return SummaryWriter(str(self.folder / TENSORBOARD), purge_step=purge_step)
 
     def _cut_torn_line(self) -> None:
         """Drops a last line that a killed run did not finish, so that the next does not grow onto it."""
@@ -73,12 +47,6 @@ class MetricsLog:
                 if content and not content.endswith(b"\n"):
                     with open(self.path, "rb+") as file:
                         file.truncate(content.rfind(b"\n") + 1)
-
-
-def _leave_to_writer(args: threading.ExceptHookArgs) -> None:
-    """Prints what a thread ends with, unless that is tensorboard's: its writer raises a full disk again."""
-    if not (isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
-        threading.__excepthook__(args)
 
 
 def read_metrics(folder: Path | str) -> list[dict]:

@@ -1,8 +1,11 @@
-"""Rollouts as text that a person can read: rollouts/step_000001.jsonl, one line per sample."""
+"""Rollouts as text that a person can read: rollouts/step_000001.jsonl, one line per sample.
+
+token_values/step_000001.jsonl has what every token of a few of them came to; `row` is the line there, from 0.
+"""
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from gcpo_mcore.base.files import write_atomically
 from gcpo_mcore.samples import Facts, Prompt, Sample
 
 FOLDER = "rollouts"
+TOKEN_VALUES = "token_values"
 
 
 def record(step: int, prompt: Prompt, facts: Facts, sample: Sample, advantage: float | None) -> str:
@@ -21,8 +25,26 @@ def record(step: int, prompt: Prompt, facts: Facts, sample: Sample, advantage: f
 
 def write_records(folder: Path | str, step: int, lines: Iterable[str]) -> Path:
     """Writes the lines of a step and returns the file; an earlier one of that step is replaced whole."""
-    path = Path(folder) / FOLDER / f"step_{step:06d}.jsonl"
-    write_atomically(path, "".join(lines))
+    return _write(Path(folder) / FOLDER / step_file(step), lines)
+
+
+def write_token_values(
+    folder: Path | str, step: int, values: Mapping[int, Mapping[str, Any]], text: Callable[[Sequence[int]], list[str]]
+) -> Path:
+    """Writes the token values of a step's rows and returns the file. values: row -> its `ids` and values of each;
+    text: of each of some ids."""
+    found = ({"row": row, "pieces": text(mine["ids"]), **mine} for row, mine in sorted(values.items()))
+    return _write(Path(folder) / TOKEN_VALUES / step_file(step), (json.dumps(line) + "\n" for line in found))
+
+
+def step_file(step: int) -> str:
+    """The name of a step's file."""
+    return f"step_{step:06d}.jsonl"
+
+
+def _write(path: Path, lines: Iterable[str]) -> Path:
+    """Half of a surrogate pair, which a prompt may have, is no UTF-8: it is written as json's own escape."""
+    write_atomically(path, "".join(lines).encode(errors="backslashreplace"))
     return path
 
 

@@ -15,8 +15,8 @@ import faulthandler
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from gcpo_mcore.base.errors import tell_torchrun
@@ -25,6 +25,8 @@ from gcpo_mcore.monitor.run_log import TIME, open_logs
 
 if TYPE_CHECKING:  # this module is imported without torch
     from gcpo_mcore.monitor.ledger import Ledger
+
+Mark = Callable[[str], AbstractContextManager[object]]
 
 EXIT_CODE = 3
 # A call that holds the interpreter lock stops Python threads, this module's timer among them. faulthandler's own
@@ -65,6 +67,16 @@ class Phases:
         self.rank, self.memory = rank, memory
         self.deadline_s = deadline_s
         self.seconds: dict[str, float] = {}
+        self._mark: Mark = nullcontext
+
+    @contextmanager
+    def marked(self, mark: Mark) -> Iterator[None]:
+        """The scope in which the body of every phase is inside of `mark(its name)`: a profiler's, for one."""
+        before, self._mark = self._mark, mark
+        try:
+            yield
+        finally:
+            self._mark = before
 
     @contextmanager
     def phase(self, name: str, deadline_s: float | None = None) -> Iterator[None]:
@@ -74,6 +86,7 @@ class Phases:
             with (
                 phase(name, self.deadline_s if deadline_s is None else deadline_s, self.rank),
                 self.memory.phase(name) if self.memory else nullcontext(),
+                self._mark(name),
             ):
                 yield
         finally:

@@ -139,3 +139,23 @@ class Engine(ABC):
     @abstractmethod
     def close(self) -> None:
         """Frees what the engine holds; no process stays behind."""
+
+
+class NoEngine(Engine):
+    """Samples nothing: for what is trained on that was sampled before."""
+
+    version = -1
+
+    def update_weights(self, weights: Weights) -> None:
+        """Has no use for them."""
+
+    def begin(self, requests: list[Request], sampling: Sampling, enough: int | None = None) -> Job:
+        """RuntimeError: there is nothing to ask."""
+        raise RuntimeError("no engine was built: this run does not sample")
+
+    def finish(self, job: Job) -> Sequence[Sample | None]:
+        """RuntimeError, as `begin`."""
+        raise RuntimeError("no engine was built: this run does not sample")
+
+    def close(self) -> None:
+        """Holds nothing."""

@@ -67,6 +67,21 @@ class TrainerConfig(Config):
     gate_exports: Free[bool]  # compare each export with what transformers loads from it
 
 
+class DebugConfig(Config):
+    """Looking into a run (docs/debugging.md).
+
+    dump          the batches of these steps are written to debug/ of the run folder
+    replay        such a file (its json): its step's updates are made again and compared; the run stays as it is
+    rollout_only  the next steps are sampled and graded into debug/, and nothing is trained
+    profile       of these steps torch's profiler writes a trace
+    """
+
+    dump: list[PositiveInt]
+    replay: str | None
+    rollout_only: bool
+    profile: list[PositiveInt]
+
+
 def _build_algorithm(value: Any) -> Any:
     """Of the class that is registered under the algorithm's name, if there is one."""
     if not isinstance(value, dict):
@@ -129,6 +144,7 @@ class RunConfig(Config):
     parallel: Free[ParallelConfig]  # a checkpoint loads at any layout (tests/actor/test_checkpoint.py)
     optimizer: OptimizerConfig
     monitor: Free[MonitorConfig]
+    debug: Free[DebugConfig]
     benchmark: Free[dict[str, Benchmark]]
     stages: dict[str, StageConfig]
 
@@ -136,6 +152,12 @@ class RunConfig(Config):
     @classmethod
     def _apply_rules(cls, plain: Any) -> Any:
         return correct_older_weights(plain) if isinstance(plain, dict) else plain
+
+    @model_validator(mode="after")
+    def _refuse_two_debugs(self):
+        if self.debug.replay and self.debug.rollout_only:
+            raise UserError("debug.replay trains without sampling, debug.rollout_only samples without training: one")
+        return self
 
     @model_validator(mode="after")
     def _refuse_contradictions(self):

@@ -23,7 +23,7 @@ from gcpo_mcore.hf.special_tokens import decoder, end_tokens
 from gcpo_mcore.monitor import heartbeat
 from gcpo_mcore.monitor.run_log import run_log
 from gcpo_mcore.rewarding.grader import Grader
-from gcpo_mcore.rollout.engine import Engine
+from gcpo_mcore.rollout.engine import Engine, NoEngine
 from gcpo_mcore.rollout.sampler import Sampler
 from gcpo_mcore.run.config import RunConfig
 from gcpo_mcore.run.plan import Plan
@@ -85,7 +85,10 @@ def _check_restarts() -> None:
 
 
 def build_engine(config: RunConfig, model_folder: str, tokenizer: "PreTrainedTokenizerBase") -> Engine:
-    """The rollout engine that the config names, for the model in `model_folder`, without weights yet."""
+    """The rollout engine that the config names, for the model in `model_folder`, without weights yet; one that samples
+    nothing where a dump is replayed."""
+    if config.debug.replay:
+        return NoEngine()
     vocabulary = read_architecture(model_folder).vocabulary
     ends = end_tokens(model_folder, tokenizer, vocabulary, config.rollout.stop_token_ids)
     return engines.get(config.rollout.engine)(

@@ -28,6 +28,7 @@ from gcpo_mcore.rollout.sampler import Sampler
 from gcpo_mcore.run.collector import Collected, Collector, staleness
 from gcpo_mcore.run.cost import cost
 from gcpo_mcore.run.dealing import Dealer
+from gcpo_mcore.run.debugging import Debugging
 from gcpo_mcore.run.golden_check import count_golden, measure_reach
 from gcpo_mcore.run.old_logprobs import golden_logprobs, needs_pass, old_logprobs
 from gcpo_mcore.run.plan import Plan
@@ -60,6 +61,7 @@ class Trainer:
         self.memory = Ledger()
         self.phases = Phases(dist.get_rank(), plan.config.monitor.phase_deadline_s, self.memory)
         self.saver = Saver(plan, actor, self.phases)
+        self.debugging = Debugging(plan.config.debug, plan.folder.path)
         self.stages = Stages(plan.config, self.is_writer)
         self.enter_stage()
         self.dealer = Dealer(plan.layout, dist.get_rank(), actor.peers, plan.arch)
@@ -95,9 +97,11 @@ class Trainer:
             started = time.monotonic()
             self.step += 1
             try:
-                metrics, collected, batch = self.train_step()
+                with self.debugging.profiled(self.step, self.phases):
+                    metrics, collected, batch = self.train_step()
             except UpdatesSkipped as error:
                 raise UserError(f"{error}; {self.saver.usable()}") from error
+            self.debugging.note(self.step, metrics, self.actor)
             is_last = self.step == trainer.steps
             if evaluation.every_steps and (is_last or self.step % evaluation.every_steps == 0):
                 result = self.evaluate()
@@ -137,6 +141,7 @@ class Trainer:
     def train_step(self) -> tuple[dict[str, float], Collected, WeighedBatch | None]:
         """One rollout batch and its updates. Returns metrics, what was collected and this rank's rows of it."""
         collected = self.collector.collect(self.step)
+        self.debugging.dump(self.step, collected)
         self.engine.rest()
         metrics = collected.metrics | self.engine.metrics() | staleness(collected.groups, self.actor.version)
         if not collected.groups:
@@ -152,13 +157,15 @@ class Trainer:
         weighed, measured = algorithm.weigh(batch.scored(old_logp, ref_logp))
         metrics |= measured | admitted
         with self.phases.phase("update"):
-            each, own_logp = weighed.split(updates), []
+            each, own_logp, first_row = weighed.split(updates), [], 0
             for number, rows in enumerate(each):
                 done, total = self.stages.updates_done(self.step, number)
                 is_moved = number > 0 and algorithm.surrogate.compares_samples
                 logp = self.actor.score(rows) if is_moved else rows.old_logp
                 update, measured = algorithm.begin_update(rows, logp, done / total)
-                trained, logp = self.actor.update(update, algorithm.loss, done, total)
+                loss = self.report.token_values.watched(algorithm.loss, first_row)
+                trained, logp = self.actor.update(update, loss, done, total)
+                first_row += len(rows.table)
                 metrics |= measured | trained
                 own_logp.append(logp)
         # Without a pass before the updates, the first one's log-probs are those of the weights that sampled.

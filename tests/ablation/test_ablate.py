@@ -22,7 +22,7 @@ def arguments(carry: Path, out: Path) -> list[str]:
     return [
         "algorithm=gcpo", "algorithm/golden=all_wrong,off", "seed=0,1", f"prepared={carry}", f"model.path={carry}/init",
         "trainer.steps=4", "trainer.prompts_per_step=4", "trainer.samples_per_prompt=4",
-        "trainer.checkpoint_every_steps=2", "evaluation.every_steps=2", "monitor.tensorboard=false",
+        "trainer.checkpoint_every_steps=2", "evaluation.every_steps=2", "monitor.trackers=[]",
         "data.eval.easy.max_rows=8", "data.eval.hard.max_rows=8", f"out={out}", "parallel_cells=2",
         "monitor.stop_deadline_s=30",
     ]  # fmt: skip

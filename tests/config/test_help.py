@@ -19,6 +19,23 @@ def test_help_names_the_command_and_shows_examples_and_choices(command, flag):
     assert "\ntrainer:\n  steps: 60\n" in done.stdout and "powered by Hydra" not in done.stdout
 
 
+@pytest.mark.parametrize("command", sorted(file.stem for file in (ROOT / "tools").glob("*.py")))
+def test_every_command_says_how_it_is_called_and_shows_examples(command):
+    page = run([str(ROOT / f"tools/{command}.py"), "--help"])
+    assert page.returncode == 0 and page.stdout.startswith(f"usage: {command}.py "), page.stderr
+    assert f"    python tools/{command}.py" in page.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "part"),
+    [("convert", "to-hf"), ("golden", "fill"), ("golden", "degrade"), ("doctor", "plan"), ("doctor", "reward")],
+)
+def test_the_parts_of_a_command_show_their_own_examples(command, part):
+    page = run([str(ROOT / f"tools/{command}.py"), part, "--help"]).stdout
+    examples = [line for line in page.splitlines() if line.startswith(f"    python tools/{command}.py ")]
+    assert examples and all(f" {part} " in line for line in examples)
+
+
 def test_help_shows_the_keys_of_the_choices_that_are_given():
     done = run([str(ROOT / "tools/train.py"), "algorithm/golden=off", "trainer.steps=7", "--help"])
     assert "\n  golden:\n    name: 'off'\n" in done.stdout and "\ntrainer:\n  steps: 7\n" in done.stdout

@@ -11,10 +11,11 @@ import termios
 
 from rich.console import Console
 
-from gcpo_mcore.monitor.progress import Progress
+from gcpo_mcore.monitor import progress as progress_module
+from gcpo_mcore.monitor.progress import Progress, Work, clock
 from gcpo_mcore.monitor.tables import print_results, print_sizes
 
-SHOWN = {"reward": 0.25, "all_wrong_fraction": 0.5, "golden_injections": 3, "tokens_per_s": 12345.6}
+SHOWN = {"reward": 0.25, "all_wrong_fraction": 0.5, "golden_injections": 3, "tokens_per_s": 12345.6, "held_out": 0.75}
 
 
 def told(caplog, level: int) -> list[str]:
@@ -26,10 +27,10 @@ def test_one_line_per_step_without_a_terminal(caplog):
     out = io.StringIO()
     with Progress(total_steps=10, done_steps=3, enabled=True, stream=out) as progress:
         progress.update(4, **SHOWN)
-        progress.update(5, **SHOWN)
+        progress.update(5, **SHOWN | {"held_out": None})
     first, second = told(caplog, logging.INFO)
-    assert first.startswith("step 4/10  reward 0.250  all_wrong 0.50  golden 3  tokens/s 12,346")
-    assert second.startswith("step 5/10")
+    assert first.startswith("step 4/10  reward 0.250  all_wrong 0.50  golden 3  tokens/s 12,346  held_out 0.750")
+    assert second.startswith("step 5/10") and "held_out 0.750" in second and second.endswith("0:00:00 left")
     assert out.getvalue() == ""
 
 
@@ -54,7 +55,7 @@ def test_a_bar_in_a_terminal(caplog):
         progress.update(10, **SHOWN)
     shown = _read_all(reader).decode()
     assert "10/10" in shown
-    assert "reward=0.250" in shown
+    assert "reward=0.250" in shown and "held_out=0.750" in shown and "<" in shown  # what is left
     assert told(caplog, logging.INFO) == [] and told(caplog, logging.DEBUG)[0].startswith("step 10/10")
 
 
@@ -65,6 +66,24 @@ def test_a_quiet_run_has_its_steps_in_the_log_only(caplog):
         progress.update(1, **SHOWN)
     assert out.getvalue() == "" and told(caplog, logging.INFO) == []
     assert told(caplog, logging.DEBUG)[0].startswith("step 1/10")
+
+
+def test_work_without_steps_tells_now_and_then_and_at_its_end(caplog, monkeypatch):
+    caplog.set_level(logging.INFO, "gcpo_mcore")
+    monkeypatch.setattr(progress_module, "LINE_EVERY_S", 3600.0)
+    with Work("rows", 4000, stream=io.StringIO()) as work:
+        work.advance(1000)
+        monkeypatch.setattr(progress_module, "LINE_EVERY_S", 0.0)
+        work.advance(1000)
+        monkeypatch.setattr(progress_module, "LINE_EVERY_S", 3600.0)
+        work.advance(2000)
+    lines = told(caplog, logging.INFO)
+    assert [line.partition("  ")[0] for line in lines] == ["rows 2,000 of 4,000", "rows 4,000 of 4,000"]
+    assert lines[-1].endswith("0:00:00 left")
+
+
+def test_times_are_hours_minutes_and_seconds():
+    assert [clock(seconds) for seconds in (0, 59.6, 3725)] == ["0:00:00", "0:01:00", "1:02:05"]
 
 
 def test_tables():

@@ -1,4 +1,4 @@
-"""metrics.jsonl and tensorboard, across resumes and torn writes."""
+"""metrics.jsonl, across resumes and torn writes."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def strict(text):
 
 
 def test_a_line_per_step_is_valid_json(tmp_path):
-    log = MetricsLog(tmp_path, tensorboard=False)
+    log = MetricsLog(tmp_path)
     log.write(1, {"reward/mean": 0.5, "loss": float("nan"), "kl": float("-inf")})
     line = strict((tmp_path / "metrics.jsonl").read_text())
     assert line.pop("time_unix_s") > 1.7e9
@@ -29,37 +29,30 @@ def test_a_line_per_step_is_valid_json(tmp_path):
 
 
 def test_resuming_counts_no_step_twice(tmp_path):
-    log = MetricsLog(tmp_path, tensorboard=True)
+    log = MetricsLog(tmp_path)
     for step in range(1, 6):
         log.write(step, {"reward": step})
-    log.close()
-    log = MetricsLog(tmp_path, tensorboard=True)
+    log = MetricsLog(tmp_path)
     log.truncate_after(3)
     for step in range(4, 7):
         log.write(step, {"reward": 10 * step})
-    log.close()
     assert [(m["step"], m["reward"]) for m in read_metrics(tmp_path)] == [
         (1, 1), (2, 2), (3, 3), (4, 40), (5, 50), (6, 60)
     ]  # fmt: skip
 
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(tmp_path / "tb")).Reload()
-    assert [(e.step, e.value) for e in events.Scalars("reward")] == [(1, 1), (2, 2), (3, 3), (4, 40), (5, 50), (6, 60)]
-
 
 def test_truncating_before_anything_was_written(tmp_path):
-    log = MetricsLog(tmp_path / "new", tensorboard=True)
+    log = MetricsLog(tmp_path / "new")
     log.truncate_after(0)
     assert read_metrics(tmp_path / "new") == []
 
 
 def test_a_torn_last_line_is_dropped(tmp_path):
-    MetricsLog(tmp_path, tensorboard=False).write(1, {"reward": 1})
+    MetricsLog(tmp_path).write(1, {"reward": 1})
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 2, "rew')
     assert [m["step"] for m in read_metrics(tmp_path)] == [1]
-    MetricsLog(tmp_path, tensorboard=False).write(2, {"reward": 2})
+    MetricsLog(tmp_path).write(2, {"reward": 2})
     assert [m["step"] for m in read_metrics(tmp_path)] == [1, 2]
 
 
@@ -73,7 +66,7 @@ def test_what_was_written_survives_kill_9(tmp_path):
     code = (
         "import os, signal, sys\n"
         "from gcpo_mcore.monitor.metrics import MetricsLog\n"
-        "MetricsLog(sys.argv[1], tensorboard=False).write(1, {'reward': 1})\n"
+        "MetricsLog(sys.argv[1]).write(1, {'reward': 1})\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=os.environ, timeout=600)

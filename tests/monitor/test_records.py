@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from gcpo_mcore.monitor.config import MonitorConfig
-from gcpo_mcore.monitor.records import record, write_records
+from gcpo_mcore.monitor.records import record, write_records, write_token_values
 from gcpo_mcore.samples import Facts, Group, Prompt, Sample
 
 
@@ -60,7 +60,32 @@ def test_a_second_writing_replaces_the_first(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["step_000001.jsonl"]
 
 
+def test_half_of_a_surrogate_pair_is_written_and_read_as_it_was(tmp_path):
+    sample = Sample(0, [3], "half \ud800 of a pair")
+    path = write_records(tmp_path, 1, [record(1, groups()[0].prompt, sample, sample, None)])
+    assert read(path)[0]["response"] == "half \ud800 of a pair"
+
+
+def test_token_values_have_the_row_and_the_text_of_each_token(tmp_path):
+    values = {7: {"ids": [1, 2], "logp": [-0.5, None]}, 3: {"ids": [9], "logp": [0.0]}}
+    path = write_token_values(tmp_path, 4, values, lambda ids: [f"<{i}>" for i in ids])
+    assert path == tmp_path / "token_values" / "step_000004.jsonl"
+    assert read(path) == [
+        {"row": 3, "pieces": ["<9>"], "ids": [9], "logp": [0.0]},
+        {"row": 7, "pieces": ["<1>", "<2>"], "ids": [1, 2], "logp": [-0.5, None]},
+    ]
+
+
 def test_config():
     deadlines = {f"{what}_deadline_s": 600 for what in ("phase", "stop", "export")}
-    config = MonitorConfig(progress=True, tensorboard=False, records=True, records_per_step=None, **deadlines)
+    config = MonitorConfig(
+        progress=True,
+        trackers=[],
+        tracker_project="p",
+        trackers_offline=True,
+        records=True,
+        records_per_step=None,
+        token_values_per_step=8,
+        **deadlines,
+    )
     assert config.records_per_step is None

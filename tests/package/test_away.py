@@ -10,7 +10,7 @@ from tests.package.building import Environment, make_environment
 
 INIT = "model.path=prepared/carry-seed0/init"
 SMALL = ["trainer.prompts_per_step=4", "trainer.samples_per_prompt=4", "evaluation.every_steps=2",
-         "data.eval.easy.max_rows=8", "data.eval.hard.max_rows=8", "monitor.tensorboard=false"]  # fmt: skip
+         "data.eval.easy.max_rows=8", "data.eval.hard.max_rows=8", "monitor.trackers=[]"]  # fmt: skip
 TORCHRUN = ["--standalone", "--nproc-per-node", "2", "-m", "gcpo_mcore.commands.train"]
 
 

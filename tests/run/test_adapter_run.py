@@ -18,7 +18,7 @@ SETTINGS = [
     "algorithm=gcpo", "algorithm/kl=k3", "model/adapter=lora", "model.adapter.rank=4", "optimizer.lr=3e-3",
     "trainer.steps=4", "trainer.prompts_per_step=4", "trainer.samples_per_prompt=4",
     "trainer.tokens_per_microbatch=128", "trainer.checkpoint_every_steps=2", "trainer.hf_every_steps=2",
-    "parallel.recompute=full", "actor.offload=all", "monitor.tensorboard=false",
+    "parallel.recompute=full", "actor.offload=all", "monitor.trackers=[]",
     "evaluation.every_steps=0", "evaluation.at_start=false",
 ]  # fmt: skip
 

@@ -91,7 +91,7 @@ def options(carry: Path, folder: Path, *more: str) -> list[str]:
         f"prepared={carry}", f"model.path={carry}/init", f"run.folder={folder}", "run.name=r", *TWO,
         "trainer.prompts_per_step=6", "trainer.samples_per_prompt=4", "trainer.checkpoint_every_steps=1",
         "data.train.hard.max_golden_rows=2", "evaluation.every_steps=0", "evaluation.at_start=false",
-        "monitor.tensorboard=false", *more,
+        "monitor.trackers=[]", *more,
     ]  # fmt: skip
 
 
