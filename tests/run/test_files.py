@@ -46,7 +46,6 @@ def bytes_at(content: bytes) -> Callable[[Path], None]:
         ("config.yaml", folder_at, r".config.yaml.new -> {run}/config.yaml: Is a directory"),
         ("metrics.jsonl", folder_at, "metrics.jsonl: Is a directory"),
         ("metrics.jsonl", bad_file_at, "metrics.jsonl: Input/output error"),
-        ("tb", file_at, "tb: File exists"),
         ("model", file_at, "tmp_model -> {run}/model: Not a directory"),
         ("rollouts/.step_000001.jsonl.new", bad_file_at, "rollouts/step_000001.jsonl: Input/output error"),
         ("logs/rank_00000.log", folder_at, "logs/rank_00000.log: Is a directory"),
