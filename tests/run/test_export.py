@@ -123,14 +123,14 @@ def test_an_export_that_hangs_is_ended(tmp_path, monkeypatch, caplog):
     for name, value in still.environment(ENVIRONMENT).items():
         monkeypatch.setenv(name, value)
     (tmp_path / "r/logs").mkdir(parents=True)
-    exports = BackgroundExports(RunFolder(tmp_path / "r"), every_steps=2, is_gated=True, deadline_s=2.0)
+    exports = BackgroundExports(RunFolder(tmp_path / "r"), every_steps=2, is_gated=True, deadline_s=5.0)
     exports.after_checkpoint(2)
     assert exports.reading == {2}
     exports.close()
     assert exports.reading == set()
     (line,) = caplog.messages
     assert line.startswith(
-        "the export of step 2 did not end within 2 s (monitor.export_deadline_s) and was ended; see "
+        "the export of step 2 did not end within 5 s (monitor.export_deadline_s) and was ended; see "
     )
     below = psutil.Process().children(recursive=True)
     assert not [process for process in below if "gcpo_mcore.commands.convert" in process.cmdline()]

@@ -1,6 +1,7 @@
 """One server's part in a dispatch: keeps as many requests under way on it as it takes."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable
 
@@ -15,6 +16,7 @@ from gcpo_mcore.samples import Sample
 
 FAILURES_IN_A_ROW = 3  # of a server that answers but not as it should, before it is given up
 ABORT_EVERY_S = 1.0
+_LOOPS = itertools.count()
 
 
 class ServerLoop:
@@ -39,6 +41,7 @@ class ServerLoop:
         self.wake_all, self.give_up = wake_all, give_up
         self._running: dict[asyncio.Task[Sample], int] = {}  # the number of the request that each asks
         self._changed = asyncio.Event()
+        self._loop = next(_LOOPS)
         self._is_stopped = self._is_ended = self._is_to_call_off = False
 
     # --- what others tell it -----------------------------------------------------------------------------------
@@ -179,5 +182,6 @@ class ServerLoop:
     def _name(self, number: int) -> str:
         """The id of the request in its latest try."""
         seed = self.ledger.requests[number].seed % 2**32
-        # To end one is to end all whose names begin with its name: none does, with the dot.
-        return f"{self.form.version}_{number}_{self.ledger.tries(number)}_{seed}."
+        # To end one is to end all whose names begin with its name: none does, with the dot. The loop's own number: what
+        # a pause ends is asked for again with the same weights.
+        return f"{self.form.version}_{self._loop}_{number}_{self.ledger.tries(number)}_{seed}."
