@@ -1,21 +1,18 @@
 """The actor's part of the configuration. Defaults and comments: configs/{model,parallel,optimizer}/*.yaml."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from gcpo_mcore.base import platform
 from gcpo_mcore.base.config import Config, Free
 
-Dtype = Literal["float32", "bfloat16"]
-DTYPES: tuple[str, ...] = get_args(Dtype)
-
 
 class ModelConfig(Config):
     """path: a Hugging Face folder (architecture, weights, tokenizer); dtype: of weights and activations."""
 
     path: str
-    dtype: Dtype
+    dtype: Literal["float32", "bfloat16"]
 
 
 class ParallelConfig(Config):

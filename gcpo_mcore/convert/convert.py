@@ -10,6 +10,7 @@ import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 from megatron.core import parallel_state
@@ -18,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from gcpo_mcore.actor import hf_mapping
-from gcpo_mcore.actor.config import DTYPES
+from gcpo_mcore.actor.config import ModelConfig
 from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.base import platform
 from gcpo_mcore.base.errors import UserError
@@ -96,8 +97,9 @@ def _own_dtype(config: Path) -> str:
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{config} cannot be read ({type(error).__name__}: {reason})") from None
-    if found not in DTYPES:
-        raise UserError(f"{config}: model.dtype={found} is none of {', '.join(DTYPES)}")
+    known = get_args(ModelConfig.model_fields["dtype"].annotation)
+    if found not in known:
+        raise UserError(f"{config}: model.dtype={found} is none of {', '.join(known)}")
     return found
 
 

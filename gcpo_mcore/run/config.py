@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from gcpo_mcore.actor.config import ActorConfig, ModelConfig, OptimizerConfig, ParallelConfig
 from gcpo_mcore.base.config import Config, Free
@@ -87,6 +87,13 @@ class RunConfig(Config):
     monitor: Free[MonitorConfig]
     benchmark: Free[dict[str, Benchmark]]
 
+    @field_validator("benchmark")
+    @classmethod
+    def _are_names_of_files(cls, benchmarks: dict[str, Benchmark]) -> dict[str, Benchmark]:
+        for name in benchmarks:
+            check_name(name, "benchmark", "a file of its answers", MAX_BYTES - len(".jsonl"))
+        return benchmarks
+
     @model_validator(mode="before")
     @classmethod
     def _apply_rules(cls, plain: Any) -> Any:
@@ -131,8 +138,6 @@ class RunConfig(Config):
             raise UserError(
                 "rollout.sampling.temperature=0: greedy samples of a prompt are all the same; training needs > 0"
             )
-        for name in self.benchmark:
-            check_name(name, "benchmark", "a file of its answers", MAX_BYTES - len(".jsonl"))
         if self.optimizer.final_lr_fraction > 1:
             raise UserError(f"optimizer.final_lr_fraction={self.optimizer.final_lr_fraction} is above 1")
         return self
