@@ -1,6 +1,6 @@
 """The actor's part of the configuration. Defaults and comments: configs/{model,parallel,optimizer}/*.yaml."""
 
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -56,15 +56,11 @@ class LoraAdapter(Adapter, option="lora"):
         return f"{lora.parameters(arch, self.rank, self.targets):,} of an adapter of rank {self.rank}, {targets}"
 
 
-Dtype = Literal["float32", "bfloat16"]
-DTYPES: tuple[str, ...] = get_args(Dtype)
-
-
 class ModelConfig(Config):
     """path: a Hugging Face folder (architecture, weights, tokenizer); dtype: of weights and activations."""
 
     path: str
-    dtype: Dtype
+    dtype: Literal["float32", "bfloat16"]
     adapter: Adapter
 
     @property

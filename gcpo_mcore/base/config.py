@@ -131,7 +131,12 @@ def hidden(node: Any, secret: Collection[str], place: str = "") -> Any:
         return [hidden(value, secret, place) for value in node]
     if not isinstance(node, str):
         return node
-    return HIDDEN if is_below(place, secret) else _WITH_PASSWORD.sub(rf"\1{HIDDEN}@", node)
+    return HIDDEN if is_below(place, secret) else without_passwords(node)
+
+
+def without_passwords(text: str) -> str:
+    """`text` with its addresses (http://me:PASSWORD@host) as they may be written down."""
+    return _WITH_PASSWORD.sub(rf"\1{HIDDEN}@", text)
 
 
 def _mappings_inside(value: Any, place: str) -> Iterator[str]:

@@ -10,13 +10,14 @@ import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 
 from gcpo_mcore.actor import hf_mapping
-from gcpo_mcore.actor.config import DTYPES
+from gcpo_mcore.actor.config import ModelConfig
 from gcpo_mcore.actor.model import start_parallel
 from gcpo_mcore.base import platform
 from gcpo_mcore.base.errors import UserError
@@ -105,8 +106,9 @@ def _own_model(folder: RunFolder) -> tuple[str, str]:
     model = folder.read_config().get("model")
     found = model if isinstance(model, dict) else {}
     dtype, path = found.get("dtype"), found.get("path")
-    if dtype not in DTYPES:
-        raise UserError(f"{folder.path / 'config.yaml'}: model.dtype={dtype} is none of {', '.join(DTYPES)}")
+    known = get_args(ModelConfig.model_fields["dtype"].annotation)
+    if dtype not in known:
+        raise UserError(f"{folder.path / 'config.yaml'}: model.dtype={dtype} is none of {', '.join(known)}")
     return dtype, str(path)
 
 

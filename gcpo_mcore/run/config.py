@@ -148,6 +148,13 @@ class RunConfig(Config):
     benchmark: Free[dict[str, Benchmark]]
     stages: dict[str, StageConfig]
 
+    @field_validator("benchmark")
+    @classmethod
+    def _are_names_of_files(cls, benchmarks: dict[str, Benchmark]) -> dict[str, Benchmark]:
+        for name in benchmarks:
+            check_name(name, "benchmark", "a file of its answers", MAX_BYTES - len(".jsonl"))
+        return benchmarks
+
     @model_validator(mode="before")
     @classmethod
     def _apply_rules(cls, plain: Any) -> Any:
@@ -191,8 +198,6 @@ class RunConfig(Config):
                 f"trainer.updates_per_step={trainer.updates_per_step} does not divide "
                 f"trainer.prompts_per_step={trainer.prompts_per_step}"
             )
-        for name in self.benchmark:
-            check_name(name, "benchmark", "a file of its answers", MAX_BYTES - len(".jsonl"))
         if self.rollout.sends_adapter and not self.model.lora:
             raise UserError("rollout.adapter_folder sends an adapter: model/adapter=none has none")
         return self

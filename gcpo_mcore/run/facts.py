@@ -10,7 +10,7 @@ from typing import Any
 
 import xxhash
 
-from gcpo_mcore.base.config import flat, is_below
+from gcpo_mcore.base.config import flat, is_below, without_passwords
 from gcpo_mcore.base.places import PACKAGE
 from gcpo_mcore.base.sums import code_digest, sum_file
 from gcpo_mcore.data.dataset import Loaded
@@ -54,7 +54,7 @@ def _configuration(resolved: dict[str, Any], secret: Collection[str]) -> Iterato
         if is_below(key, secret):
             yield key, f"(a value of digest {xxhash.xxh3_64_hexdigest(json.dumps(value, default=str).encode())})"
         elif not is_below(key, OF_A_NODE):
-            yield key, str(value)
+            yield key, without_passwords(str(value))
 
 
 def _programs() -> Iterator[tuple[str, str]]:

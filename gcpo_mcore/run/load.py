@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from yaml import YAMLError
 
 from gcpo_mcore.base import last_words, stop
-from gcpo_mcore.base.config import HIDDEN, is_below
+from gcpo_mcore.base.config import HIDDEN, is_below, without_passwords
 from gcpo_mcore.base.errors import EXIT_CODE, Stopped, UserError, lost_peer, nearest
 from gcpo_mcore.base.files import problem_of
 from gcpo_mcore.base.parent import end_with_torchrun
@@ -60,8 +60,8 @@ def parse(composed: DictConfig) -> RunConfig:
 
 
 def shown(overrides: Iterable[str]) -> list[str]:
-    """Overrides as they may be written down: without the values of `SECRET` keys."""
-    return [_SECRET_VALUE.sub(rf"\1{HIDDEN}", override) for override in overrides]
+    """Overrides as they may be written down: without the values of `SECRET` keys, and passwords in addresses."""
+    return [without_passwords(_SECRET_VALUE.sub(rf"\1{HIDDEN}", override)) for override in overrides]
 
 
 def run_tool(task: Callable[[DictConfig], Any], config_name: str = "train") -> None:
@@ -268,7 +268,11 @@ def _first_problem(error: ValidationError, plain: dict) -> str:
         and isinstance(problem["input"], bool | int | float)
     ):
         message += f"; in quotes it is one: \"{key}='{problem['input']}'\""
-    given = "" if isinstance(problem["input"], dict) or is_below(key, SECRET) else f"={problem['input']}"
+    given = (
+        ""
+        if isinstance(problem["input"], dict) or is_below(key, SECRET)
+        else f"={without_passwords(str(problem['input']))}"
+    )
     return f"{key}{given}: {message[0].lower()}{message[1:]}" if key else message
 
 

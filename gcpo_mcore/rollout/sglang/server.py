@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from gcpo_mcore.base.errors import UserError
-from gcpo_mcore.base.http_json import HttpFailure, get, post
+from gcpo_mcore.base.http_json import LOOPBACK, HttpFailure, get, post
 
 FIRST_KNOWN, LAST_KNOWN = (0, 5, 17), (0, 5, 23)
 FIRST_WITH_UPDATE_SESSION = (0, 5, 21)  # tensor and distributed updates stand between begin and end since then
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 def is_local(url: str) -> bool:
     """Whether an address is one of this machine only."""
-    return any(f"//{host}" in url for host in ("127.0.0.1", "localhost", "[::1]"))
+    return urlsplit(url).hostname in LOOPBACK
 
 
 class ServerLost(Exception):
