@@ -131,6 +131,7 @@ class Trainer:
         longest, rows = self.config.rollout.sampling.max_response_tokens, self.config.data.golden_checked_rows
         with self.phases.phase("check"):
             counts = count_golden(self.plan.train, self.sampler.grader, longest, rows)
+            self.engine.rest()  # servers that share the device have it until now
             self.actor.onload()
             bound, deal = self.plan.config.algorithm.golden.reach_bound, partial(self.dealer.deal, updates=1)
             reach = measure_reach(self.plan.train, self.actor.score, deal, longest, bound, rows)

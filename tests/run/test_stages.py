@@ -124,11 +124,10 @@ def test_the_cost_is_what_went_through_the_model(whole, carry):
         trained = sum(len(row["prompt"]) + row["tokens"] for row in rows)  # a token of this task is a character
         assert line["cost/trained_tokens"] == trained
         golden = sum(len(row["prompt"]) + row["tokens"] for row in rows if row["is_golden"])
-        assert line["cost/scored_tokens"] == (
-            golden if line["step"] > 3 else 0
-        )  # of the gate: one update a step, no KL
+        scored = golden if line["step"] > 3 else 0  # the gate's; one update a step, no KL
+        assert line["cost/scored_tokens"] == scored
         assert line["cost/sampled_tokens"] == line["rollout/tokens"]
-        assert line["cost/tokens"] == trained + line["rollout/tokens"]
+        assert line["cost/tokens"] == trained + scored + line["rollout/tokens"]
 
 
 @pytest.mark.parametrize("stop", [2, 3, 4])
