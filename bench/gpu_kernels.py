@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from common import device_name
 from megatron.core.transformer import TransformerConfig
 
-from gcpo_mcore.actor.attention import RMSNorm
 from gcpo_mcore.actor.logprobs import token_logprobs
+from gcpo_mcore.actor.norm import RMSNorm
 from gcpo_mcore.actor.packed_attention import AttentionRows, all_at_once, in_batches
 from gcpo_mcore.actor.swiglu import SwiGLU
 from gcpo_mcore.base import platform

@@ -60,11 +60,11 @@ def make_files(folder: Path, size: dict) -> None:
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def ours(folder: Path, size: dict, threads: int, more: list[str]) -> dict:
-    """Seconds and tokens of each step, and the median seconds of each phase."""
-    command = [
-        sys.executable, "tools/train.py", "algorithm=grpo", "algorithm/kl=off", f"model.path={folder}/model",
-        "data=files", f"data.train.train.path={folder}/prompts.jsonl", f"data.eval.test.path={folder}/prompts.jsonl",
+def own_options(folder: Path, size: dict, threads: int) -> list[str]:
+    """tools/train.py's, for the files of `make_files` in `folder`."""
+    return [
+        "algorithm=grpo", "algorithm/kl=off", f"model.path={folder}/model", "data=files",
+        f"data.train.train.path={folder}/prompts.jsonl", f"data.eval.test.path={folder}/prompts.jsonl",
         "data.eval.test.max_rows=1", "data.chat_template=false", f"run.folder={folder}/runs",
         f"run.name=r{time.time_ns()}", f"trainer.steps={size['steps']}", "trainer.checkpoint_every_steps=0",
         f"trainer.prompts_per_step={size['prompts']}", f"trainer.samples_per_prompt={SAMPLES}",
@@ -72,11 +72,21 @@ def ours(folder: Path, size: dict, threads: int, more: list[str]) -> dict:
         "evaluation.at_start=false", f"rollout.sampling.max_response_tokens={size['response_tokens']}",
         "rollout.sequences_per_batch=256", "optimizer.lr=1e-6", f"parallel.threads={threads}", "~reward.parts",
         f"+reward.parts.format={{weight: 1.0, gate: null, settings: {{pattern: '{PATTERN}'}}}}",
-        "reward.accuracy=format", "trainer.share_prompts=true", *more,
+        "reward.accuracy=format", "trainer.share_prompts=true",
     ]  # fmt: skip
+
+
+def ours(folder: Path, size: dict, threads: int, more: list[str]) -> dict:
+    """Seconds and tokens of each step, and the median seconds of each phase."""
+    command = [sys.executable, "tools/train.py", *own_options(folder, size, threads), *more]
     done = subprocess.run(command, cwd=ROOT, env=environment(threads), capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"training failed:\n{done.stderr[-4000:]}")
+    return own_figures(folder, size)
+
+
+def own_figures(folder: Path, size: dict) -> dict:
+    """Of the newest run in `folder`: seconds and tokens of its later steps, the median seconds of each phase."""
     newest = max((folder / "runs").iterdir(), key=lambda path: path.stat().st_mtime)
     lines = [json.loads(line) for line in (newest / "metrics.jsonl").read_text().splitlines()][WARM_UP_STEPS:]
     prompt_tokens = size["prompts"] * SAMPLES * size["prompt_tokens"]

@@ -1,4 +1,4 @@
-"""The core attention and norm of the local layer spec, on torch's own kernels."""
+"""The core attention of every layer spec, on torch's own kernels."""
 
 import math
 
@@ -67,11 +67,3 @@ def _gather(key: torch.Tensor, value: torch.Tensor) -> list[torch.Tensor]:
     group = groups.context_group()
     both = torch.stack([key, value], dim=1)  # one message; megatron gathers along the first dimension
     return gather_from_sequence_parallel_region(both, group=group).unbind(1)
-
-
-class RMSNorm(torch.nn.RMSNorm):
-    """torch's RMSNorm, told megatron-core whether its gradient must be summed over the tensor group."""
-
-    def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-5, **_):
-        super().__init__(hidden_size, eps=eps, dtype=config.params_dtype)
-        setattr(self.weight, "sequence_parallel", config.sequence_parallel)  # noqa: B010 (torch's type has no such field)

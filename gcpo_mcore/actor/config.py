@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from gcpo_mcore.base import platform
 from gcpo_mcore.base.config import Config, Free
 
 
@@ -26,7 +27,8 @@ class ParallelConfig(Config):
     distributed_optimizer: bool  # shard the optimizer state over the data-parallel group
     overlap: bool  # sum gradients during the backward pass; see also `overlaps_gather`
     recompute: Literal["none", "selective", "full"]  # activations made again in the backward pass: none, of MLPs, all
-    threads: PositiveInt | None  # CPU threads of a rank; null: torch decides
+    threads: PositiveInt | Literal["auto"] | None  # CPU threads of a rank; auto: its share of the cores; null: torch's
+    cpu_products: platform.Products  # what fp32 matrices are multiplied in on a CPU
 
     @property
     def overlaps_gather(self) -> bool:

@@ -48,7 +48,8 @@ class LogProbHead:
             model.choose(hidden, micro.source), model.head_weight, micro.targets,
             self.vocabulary, self.temperature, groups.tensor_group(), self.logits_per_chunk,
         )  # fmt: skip
-        return _join_context(torch.stack([micro.to_rows(logp), micro.to_rows(entropy)])).unbind()
+        both = micro.to_rows(logp), micro.to_rows(entropy)
+        return both if groups.context_group().size() == 1 else _join_context(torch.stack(both)).unbind()
 
 
 class MicroBatchPass(ABC, Generic[Rows, Result]):

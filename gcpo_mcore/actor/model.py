@@ -16,10 +16,12 @@ from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 from megatron.core.transformer.transformer_layer import TransformerLayerSubmodules
 
-from gcpo_mcore.actor.attention import RMSNorm, SdpaAttention
+from gcpo_mcore.actor import rotary
+from gcpo_mcore.actor.attention import SdpaAttention
 from gcpo_mcore.actor.backend import Backend
 from gcpo_mcore.actor.config import ParallelConfig
 from gcpo_mcore.actor.layout import Layout
+from gcpo_mcore.actor.norm import RMSNorm
 from gcpo_mcore.actor.policy_model import PolicyModel
 from gcpo_mcore.actor.swiglu import SwiGLU
 from gcpo_mcore.base import platform
@@ -27,6 +29,7 @@ from gcpo_mcore.hf.architecture import Architecture
 
 if not moe_utils.HAVE_TE:
     moe_utils.te_general_gemm = None  # its router asks for this name, which it defines with transformer-engine only
+rotary.install()
 
 
 def start_parallel(layout: Layout, seed: int) -> None:
@@ -81,7 +84,7 @@ def transformer_config(
         use_te_activation_func=backend == "local",  # a module in place of a function: ours (swiglu.py)
         bias_activation_fusion=False,
         bias_dropout_fusion=False,
-        apply_rope_fusion=False,
+        apply_rope_fusion=backend == "local",  # ours (rotary.py)
         masked_softmax_fusion=False,
         persist_layer_norm=False,
         # Losses are sums over one global denominator: megatron must not average over micro-batches or ranks.

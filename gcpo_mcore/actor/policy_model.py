@@ -10,6 +10,7 @@ from megatron.core.tensor_parallel import (
 
 from gcpo_mcore.actor import groups, routing
 from gcpo_mcore.actor.pack import Pack
+from gcpo_mcore.actor.rotary import turns
 
 
 class PolicyModel(GPTModel):
@@ -23,7 +24,7 @@ class PolicyModel(GPTModel):
         self._positions: torch.Tensor | None = None
         rotary = self.rotary_pos_emb
         assert isinstance(rotary, RotaryEmbedding)
-        rotary.register_forward_hook(self._of_pack)
+        rotary.register_forward_hook(self._embedding)
 
     def forward(
         self,
@@ -45,11 +46,14 @@ class PolicyModel(GPTModel):
         packs = {} if packed_seq_params is None else {"packed_seq_params": packed_seq_params}
         return super().forward(tokens, positions, **packs, **kwargs)
 
-    def _of_pack(self, rotary: RotaryEmbedding, arguments: tuple, embedding: torch.Tensor) -> torch.Tensor:
-        """[s, 1, 1, d] the rotary embedding of a pack's own positions, in place of that of 0, 1, 2, ..."""
-        if self._positions is None:
-            return embedding
-        return rotary.get_emb(arguments[0], 0)[self._positions]
+    def _embedding(self, rotary: RotaryEmbedding, arguments: tuple, embedding: torch.Tensor) -> torch.Tensor:
+        """[s, 1, 1, d] the angles of a pack's own positions in place of those of 0, 1, 2, ...; as the layers want them.
+
+        Made once for all layers.
+        """
+        if self._positions is not None:
+            embedding = rotary.get_emb(arguments[0], 0)[self._positions]
+        return turns(embedding) if self.config.apply_rope_fusion else embedding
 
     def _postprocess(self, hidden_states, *args, **kwargs):
         if self._stops_at_hidden:

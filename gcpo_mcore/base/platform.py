@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 from unittest import mock
 
 import psutil
@@ -22,8 +23,11 @@ from torch.overrides import TorchFunctionMode
 
 from gcpo_mcore.base.errors import UserError
 
+Threads = int | Literal["auto"] | None
+Products = Literal["float32", "bfloat16"]
+
 HAS_CUDA = torch.cuda.is_available()
-_M_MMAP_THRESHOLD = -3  # its number in malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # their numbers in malloc.h
 
 if not HAS_CUDA:
     # megatron-core decorates small functions with torch.compile; on the CPU the compiler costs
@@ -71,11 +75,14 @@ def nccl() -> tuple[int, ...] | None:
     return tuple(int(number) for number in torch_nccl.version()[:3]) if HAS_CUDA else None
 
 
-def start(threads: int | None) -> None:
+def start(threads: Threads, products: Products = "float32") -> None:
     """Sets device, thread count and determinism; once per process, before anything is built.
 
-    `threads` is the number of CPU threads of this rank; None keeps torch's choice. UserError if there are fewer GPUs
-    than processes.
+    threads   CPU threads of this rank; 'auto': the cores that it may use, shared out over this machine's ranks; None
+              keeps torch's choice
+    products  what fp32 matrices are multiplied in on a CPU
+
+    UserError if there are fewer GPUs than processes, or no products of that kind.
     """
     if HAS_CUDA:
         check_gpus(int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1")), gpus())
@@ -84,8 +91,24 @@ def start(threads: int | None) -> None:
         torch.use_deterministic_algorithms(True)
         # On top of it torch would write NaN over every new tensor, in case somebody reads one before writing it.
         setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (its stubs do not know it)
+        set_products(products)
+    if threads == "auto":
+        threads = max(len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+def set_products(products: Products) -> None:
+    """Lets fp32 matrices on a CPU be rounded to bf16 before they are multiplied, and summed in fp32; or not.
+
+    UserError where the processor has no such products.
+    """
+    has_bf16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    if products == "bfloat16" and not has_bf16:
+        raise UserError(
+            "parallel.cpu_products=bfloat16: this processor multiplies no bf16 matrices (no amx_bf16, no avx512_bf16)"
+        )
+    torch.set_float32_matmul_precision("medium" if products == "bfloat16" else "highest")
 
 
 def check_gpus(local_rank: int, processes: int, count: int) -> None:
@@ -165,8 +188,24 @@ def give_memory_back() -> None:
     By default each large block that is freed raises the size from which blocks are returned, up to 32 MiB: a process
     that streams tensors then keeps ever more of them.
     """
+    _mallopt(_M_MMAP_THRESHOLD, 2**20)
+
+
+def keep_memory() -> None:
+    """Makes glibc keep what is freed for the next tensor of a run on a CPU; a no-op with another C library.
+
+    By default each large tensor is new memory, which the system fills with zeros page by page: a quarter of the time of
+    a large product.
+    """
+    if HAS_CUDA:
+        return
+    _mallopt(_M_MMAP_THRESHOLD, 2**30)
+    _mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def _mallopt(parameter: int, value: int) -> None:
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").mallopt(_M_MMAP_THRESHOLD, 2**20)
+        ctypes.CDLL("libc.so.6").mallopt(parameter, value)
 
 
 # Dense peak of a device in operations per second, by a part of its name; the makers' data sheets.

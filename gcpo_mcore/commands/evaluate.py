@@ -21,12 +21,15 @@ log = logging.getLogger(__name__)
 
 def evaluate_folders(composed) -> None:
     """Measures every folder that a composed configuration names."""
+    from gcpo_mcore.base import platform
     from gcpo_mcore.run.setup import process_group
 
     config = parse(composed)
     measure = on_benchmarks if config.benchmark else on_held_out
     models = _models(config)  # all mistakes before any work
-    with process_group(config.parallel.threads, config.monitor.phase_deadline_s):
+    platform.keep_memory()
+    parallel = config.parallel
+    with process_group(parallel.threads, config.monitor.phase_deadline_s, products=parallel.cpu_products):
         measure(config, models)
 
 

@@ -126,7 +126,7 @@ def _from_model(given, config, rows):
     encoder = Encoder(tokenizer, arch.vocabulary, ends.ids)
     sampling = Sampling(temperature=given.temperature, top_p=1.0, top_k=0, max_response_tokens=given.max_tokens)
     with (
-        process_group(config.parallel.threads, config.monitor.phase_deadline_s),
+        process_group(config.parallel.threads, config.monitor.phase_deadline_s, products=config.parallel.cpu_products),
         contextlib.closing(build_engine(config, folder, tokenizer)) as engine,
     ):
         engine.update_weights(FixedWeights(0, lambda: ((name, weights(name)) for name in weights.names())))

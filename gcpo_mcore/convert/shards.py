@@ -26,7 +26,7 @@ from gcpo_mcore.shards.writing import write_file, write_index
 ONE_PROCESS = ParallelConfig(
     tensor=1, pipeline=1, virtual_pipeline=1, context=1, expert=1, sequence=False, distributed_optimizer=False,
     overlap=False,
-    recompute="none", threads=None,
+    recompute="none", threads=None, cpu_products="float32",
 )  # fmt: skip
 ONE_LAYOUT = Layout(world=1, tensor=1, pipeline=1, virtual_pipeline=1, context=1, data=1, expert=1)
 Read = Callable[[str], torch.Tensor]

@@ -165,7 +165,9 @@ class Algorithm(Config):
         ratio = self.golden.adjust(self.importance.ratio(logp, rows), logp, rows)
         surrogate, is_clipped = self.surrogate.loss(logp, rows, ratio)
         kl = self.kl.penalty(logp, rows)
-        loss = surrogate + ((kl - self.entropy_coefficient * entropy) * rows.loss_weight).sum()
+        # Without a bonus the entropy has no gradient, and the head computes none.
+        bonus = self.entropy_coefficient * entropy if self.entropy_coefficient else 0.0
+        loss = surrogate + ((kl - bonus) * rows.loss_weight).sum()
 
         tokens, golden = rows.loss_mask, rows.loss_mask * rows.is_golden.unsqueeze(1)
         moved = ((logp - rows.old_logp) * rows.mask).detach()

@@ -35,15 +35,20 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def process_group(threads: int | None, deadline_s: float, is_alone: bool = False) -> Iterator[None]:
+def process_group(
+    threads: platform.Threads,
+    deadline_s: float,
+    is_alone: bool = False,
+    products: platform.Products = "float32",
+) -> Iterator[None]:
     """Starts torch.distributed for this process: as torchrun launched it, or a group of one without torchrun.
 
-    is_alone: a group of one also under torchrun.
+    is_alone: a group of one also under torchrun. threads, products: see platform.start.
 
     A collective that waits longer than `deadline_s` ends the run. UserError if torchrun could not start it again.
     """
     _check_restarts()
-    platform.start(threads)
+    platform.start(threads, products)
     timeout = timedelta(seconds=deadline_s)
     if "RANK" in os.environ and not is_alone:
         dist.init_process_group(platform.backends(), timeout=timeout)

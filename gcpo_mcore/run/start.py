@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from gcpo_mcore.base import platform
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.sums import sum_of
 from gcpo_mcore.run.agreement import check_agreement, decided
@@ -26,7 +27,9 @@ def started(plan: Plan) -> Iterator[Plan]:
 
     UserError on all ranks if the run folder is another run's or has no good checkpoint, or if their plans differ.
     """
-    with process_group(plan.config.parallel.threads, plan.config.monitor.phase_deadline_s):
+    platform.keep_memory()
+    parallel = plan.config.parallel
+    with process_group(parallel.threads, plan.config.monitor.phase_deadline_s, products=parallel.cpu_products):
         plan = replace(plan, inputs=inputs(plan))
         step = decided(lambda: _find_checkpoint(plan))
         check_agreement({**facts(plan), "the checkpoint": _seen(plan, step)})

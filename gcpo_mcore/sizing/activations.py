@@ -60,8 +60,7 @@ def layer_bytes(
     attention += (2 if is_joined else 1) * queries * b + n * arch.heads // t * FP32
     if arch.qk_norm:
         # The queries are copied out of the projection; the keys, like the values, are a view of it.
-        attention += queries * b if p.with_cuda else queries * FP32 + (queries + keys) * FP32
-        attention += keys * FP32 if b < FP32 and not p.with_cuda else 0
+        attention += queries * b if _has_one_norm(b, p) else 2 * (queries + keys) * FP32
         attention += (queries + keys) // arch.head_dim * FP32
     # Each norm's input, scale and result.
     norms = 2 * (_norm_input(stream, b, p) + n // spread * FP32 + stream * b)
@@ -69,7 +68,12 @@ def layer_bytes(
 
 
 def _norm_input(elements: int, dtype_bytes: int, p: Pass) -> int:
-    return elements * (dtype_bytes if p.with_cuda else 2 * FP32)
+    return elements * (dtype_bytes if _has_one_norm(dtype_bytes, p) else 2 * FP32)
+
+
+def _has_one_norm(dtype_bytes: int, p: Pass) -> bool:
+    """Whether RMSNorm keeps its input alone: torch's kernel, or ours for fp32 on a CPU (actor/norm.py)."""
+    return p.with_cuda or dtype_bytes == FP32
 
 
 def _mlp(arch: Architecture, layout: Layout, n: int, spread: int, dtype_bytes: int) -> int:
