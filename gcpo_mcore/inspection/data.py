@@ -62,13 +62,6 @@ def _source(name: str, loaded: Loaded, limits: Limits) -> Iterator[Finding]:
             Level.WARNING, name, f"{over:,} golden answers are longer than {limits.response} tokens and are never used",
             "raise rollout.sampling.max_response_tokens, or shorten them (tools/golden.py)",
         )  # fmt: skip
-    if empty := sum(not prompt.answer.strip() for prompt in loaded.prompts):
-        yield Finding(
-            Level.WARNING,
-            name,
-            f"{empty:,} rows have no answer",
-            "a reward that compares calls every response to them wrong",
-        )
 
 
 def repeated(prompts: Sequence[Prompt]) -> Iterator[Finding]:

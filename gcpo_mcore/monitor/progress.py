@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 log = logging.getLogger(__name__)
 
-FORM = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+FORM = "{percentage:3.0f}% |{bar:12}| {n_fmt}/{total_fmt}  {remaining} left  {desc}"
 LINE_EVERY_S = 30.0  # of work that has no steps of its own to tell
 
 
@@ -54,10 +54,10 @@ class Progress:
             "tokens/s": f"{tokens_per_s:,.0f}",
             "held_out": "-" if self._held_out is None else f"{self._held_out:.3f}",
         }
-        if self._bar is not None:
-            self._bar.set_postfix(shown, refresh=False)
-            self._bar.update(step - self._bar.n)
         words = "  ".join(f"{name} {value}" for name, value in shown.items())
+        if self._bar is not None:
+            self._bar.set_description_str(words, refresh=False)
+            self._bar.update(step - self._bar.n)
         level = logging.INFO if self.enabled and self._bar is None else logging.DEBUG
         took_s = time.monotonic() - self._started
         left = clock(took_s / max(step - self.done_steps, 1) * (self.total_steps - step))

@@ -98,14 +98,13 @@ def test_doctor_looks_at_this_machine(tmp_path):
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory, carry):
-    """Arguments for a source with doubled, contradicting, empty and overlong rows, of which some are held out too."""
+    """Arguments for a source with doubled, contradicting and overlong rows, of which some are held out too."""
     folder = tmp_path_factory.mktemp("data")
     train = [{"prompt": f"{i}+1?", "answer": str(i + 1), "golden_answer": f"{i}+1={i + 1}:{i + 1}"} for i in range(10)]
     train += [
         train[0],
         {"prompt": "3+1?", "answer": "5"},
         {"prompt": "1" * 50, "answer": "1"},
-        {"prompt": "7+7?", "answer": " "},
     ]
     held_out = [train[2], {"prompt": "9+9?", "answer": "18"}]
     for name, made in (("train", train), ("held_out", held_out)):
@@ -119,8 +118,7 @@ def test_doctor_looks_at_data(rows):
     done = launch("tools/doctor.py", "data", *rows)
     assert done.returncode == 1, done.stdout + done.stderr
     for words in (
-        "warning  train, train: 1 of 14 rows are left out: longer than 8 tokens",
-        "warning  train, train: 1 rows have no answer",
+        "warning  train, train: 1 of 13 rows are left out: longer than 8 tokens",
         "problem  training prompts: 1 have different answers in different rows, train:3 and train:11 for one",
         "warning  training prompts: 2 rows repeat another, train:0 and train:10 for one",
         "problem  held out, test: 1 of 2 prompts are trained on, test:0 is train:2 for one",

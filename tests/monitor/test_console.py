@@ -55,7 +55,7 @@ def test_a_bar_in_a_terminal(caplog):
         progress.update(10, **SHOWN)
     shown = _read_all(reader).decode()
     assert "10/10" in shown
-    assert "reward=0.250" in shown and "held_out=0.750" in shown and "<" in shown  # what is left
+    assert "reward 0.250" in shown and "held_out 0.750" in shown and "00:00 left" in shown
     assert told(caplog, logging.INFO) == [] and told(caplog, logging.DEBUG)[0].startswith("step 10/10")
 
 
