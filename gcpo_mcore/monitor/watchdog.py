@@ -13,6 +13,7 @@ clean-up). Grading workers and other children bound to the process end with it.
 
 import faulthandler
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -44,6 +45,7 @@ def phase(name: str, deadline_s: float, rank: int) -> Iterator[None]:
     """Gives the body `deadline_s` seconds. Phases may nest; each keeps its own deadline."""
     started = time.monotonic()
     heartbeat.enter(name)
+    sys.audit("gcpo_mcore.phase", name, rank)  # for who watches from outside (tests/faults)
     timer = threading.Timer(deadline_s, _end, (name, started, rank))
     timer.daemon = True
     timer.name = f"watchdog {name}"

@@ -9,10 +9,14 @@ import sys
 import time
 
 AT, WORD, FLAG = (os.environ[f"STAND_STILL_{name}"] for name in ("AT", "WORD", "FLAG"))
+COUNT = [int(os.environ["STAND_STILL_COUNT"])]
 
 
 def _stand(event: str, args: tuple) -> None:
     if event == AT and WORD in str(args[:2]) and os.path.exists(FLAG):
+        COUNT[0] -= 1
+        if COUNT[0] > 0:
+            return
         with open(f"{FLAG}_met", "w"):
             pass
         while os.path.exists(FLAG):
