@@ -58,8 +58,9 @@ lint: install
 # Ratios in one run; TRL, what we are measured against, is installed for it.
 bench: install
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e ".[bench]" -c constraints.txt
-	$(VENV)/bin/python bench/versus_trl.py --out bench/results/versus_trl.json
+	$(VENV)/bin/python bench/versus_trl.py --rounds 2 --out bench/results/versus_trl.json
 	$(VENV)/bin/python bench/decode.py --out bench/results/decode_cpu.json
+	$(VENV)/bin/python bench/update.py --out bench/results/update_cpu.json
 	$(VENV)/bin/python bench/step_share.py --out bench/results/step_share.json
 	$(VENV)/bin/python bench/scaling.py --out bench/results/scaling_cpu.json
 	$(VENV)/bin/python bench/performance_page.py

@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, PAGE = ROOT / "bench" / "results", ROOT / "docs" / "performance.md"
-FILES = ("versus_trl", "decode_cpu", "step_share", "scaling_cpu")
+FILES = ("versus_trl", "decode_cpu", "update_cpu", "step_share", "scaling_cpu")
 KEYS = {"samples": "prompts"}  # of a curve, what its points name
 AXES = {"samples": "prompts (8 samples each)", "hidden": "hidden size"}
 BLOCK = re.compile(r"(<!--(\w+)-->\n).*?(<!---->)", re.DOTALL)
@@ -63,12 +63,36 @@ def engine(found: dict) -> str:
     return "\n".join([*lines, ""])
 
 
+def update(found: dict) -> str:
+    """An update alone beside transformers and AdamW, as a table."""
+    lines = ["| rows | threads | gcpo_mcore, s | transformers + AdamW, s | ratio |", "|---|---|---|---|---|"]
+    for row in found["results"]:
+        seconds = " | ".join(f"{row[f'{who}_s']:.2f}" for who in ("gcpo_mcore", "transformers"))
+        lines.append(f"| {row['case']} | {row['threads']} | {seconds} | **{_range(row['ratio'], 2)}** |")
+    return "\n".join([*lines, ""])
+
+
+def products(found: dict) -> str:
+    """What bf16 products win and cost, a line for each number of threads."""
+    lines = []
+    for row in filter(None, found["products"]):
+        exact, rounded = (row["backward_s"][kind] for kind in ("float32", "bfloat16"))
+        apart = row["logp_difference"]
+        threads = f"{row['threads']} thread{'s' * (row['threads'] > 1)}"
+        lines.append(
+            f"- {threads}: forward and backward in {rounded:.2f} s in place of "
+            f"{exact:.2f}; log-probs differ by {apart['mean']:.1e} nats in the mean, {apart['max']:.1e} at most, the "
+            f"gradient by {row['gradient_relative_difference']:.1e} of its norm."
+        )
+    return "\n".join([*lines, ""])
+
+
 def share(found: dict) -> str:
     """The framework's part of a step, as a sentence."""
     of, part = found["s"], found["framework_share"]
     return (
-        f"{found['size']}, {found['threads']} thread: of a step of {of['step']:.2f} s the model has {of['model']:.2f} s, "
-        f"the optimizer {of['optimizer']:.3f} s, and all else **{part['median']:.1%}** ({part['min']:.1%} to "
+        f"{found['size']}, {found['threads']} thread: of a step of {of['step']:.2f} s the model has {of['model']:.2f} "
+        f"s, the optimizer {of['optimizer']:.3f} s, and all else **{part['median']:.1%}** ({part['min']:.1%} to "
         f"{part['max']:.1%}).\n"
     )
 
@@ -135,6 +159,8 @@ def main() -> None:
         "versus": versus(trl),
         "phases": phases(trl),
         "engine": engine(found["decode_cpu"]),
+        "update": update(found["update_cpu"]),
+        "products": products(found["update_cpu"]),
         "share": share(found["step_share"]),
         "curves": curves(found["scaling_cpu"]),
     }

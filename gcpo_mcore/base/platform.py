@@ -91,15 +91,18 @@ def start(threads: Threads, products: Products = "float32") -> None:
         torch.use_deterministic_algorithms(True)
         # On top of it torch would write NaN over every new tensor, in case somebody reads one before writing it.
         setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (its stubs do not know it)
-        _set_products(products)
+        set_products(products)
     if threads == "auto":
         threads = max(len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
     if threads is not None:
         torch.set_num_threads(threads)
 
 
-def _set_products(products: Products) -> None:
-    """Lets fp32 matrices on a CPU be rounded to bf16 before they are multiplied, and summed in fp32; or not."""
+def set_products(products: Products) -> None:
+    """Lets fp32 matrices on a CPU be rounded to bf16 before they are multiplied, and summed in fp32; or not.
+
+    UserError where the processor has no such products.
+    """
     has_bf16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     if products == "bfloat16" and not has_bf16:
         raise UserError(
