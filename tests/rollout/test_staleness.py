@@ -4,6 +4,7 @@ import itertools
 import json
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 from safetensors.torch import load_file
@@ -113,8 +114,9 @@ def test_what_is_sampled_ahead_is_kept_when_a_run_stops(carry, tmp_path, is_part
         run("tools/train.py", *overrides(carry, tmp_path, one[1], *more))
         after = asked(one[0])[len(before) :]
     if is_partial:
-        begun = {key: leftover.sample.response_ids.tolist() for key, leftover in kept[1].items()}
-        assert sorted(row["input_ids"][-2:] for row in after[:8]) == sorted(begun.values())
+        begun = Counter(tuple(leftover.sample.response_ids.tolist()) for leftover in kept[1].values())
+        assert len(after) == 2 * 8  # the rest of step 3's, and step 4's
+        assert Counter(tuple(row["input_ids"][-2:]) for row in after) >= begun
         assert versions(tmp_path)[3] == {0}  # the first token's
         rows = map(json.loads, (tmp_path / "run/rollouts/step_000003.jsonl").read_text().splitlines())
         assert {tuple(row["token_versions"]) for row in rows} == {(0, 0, 1, 1, 1, 1)}
