@@ -63,7 +63,7 @@ def test_exports_are_the_same_model(runs):
     with torch.no_grad():
         of_base, wanted = base(tokens).logits, merged(tokens).logits
         found = peft.PeftModel.from_pretrained(base, runs / "peft").eval()(tokens).logits
-    torch.testing.assert_close(found, wanted, rtol=0, atol=2e-5)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
     assert (of_base - wanted).abs().max() > 1e-3
     last, own = (
         load_file(runs / "whole/hf_step_000004/model.safetensors"),
