@@ -3,6 +3,7 @@
 # make install      only the set-up
 # make sglang-cpu   SGLang's own environment for the CPU, in .venv-sglang
 # make test-sglang  the tests with real SGLang servers
+# make test-faults  the fault matrix and a long run, into docs/reliability.md
 # make bench        speed beside TRL and transformers, into bench/results/ and docs/performance.md
 PYTHON ?= python3
 PROCESSES ?= 2
@@ -18,9 +19,9 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
 # Both are for the CPU: on a machine with fewer GPUs than processes there is none for each of them.
-quickstart test test-sglang: export CUDA_VISIBLE_DEVICES :=
+quickstart test test-sglang test-faults: export CUDA_VISIBLE_DEVICES :=
 
-.PHONY: install quickstart test sglang-cpu test-sglang lint bench wheel clean
+.PHONY: install quickstart test sglang-cpu test-sglang test-faults lint bench wheel clean
 
 install: $(VENV)/.installed
 
@@ -48,6 +49,11 @@ sglang-cpu: .venv-sglang/.installed
 test-sglang: install sglang-cpu
 	$(VENV)/bin/python tools/prepare.py
 	$(VENV)/bin/python -m pytest -m sglang
+
+# Apart from the suite: it takes a quarter of an hour.
+test-faults: install
+	$(VENV)/bin/python -m tests.faults --parallel $(PROCESSES) --write docs/reliability.md
+	$(VENV)/bin/python -m tests.faults.soak
 
 lint: install
 	$(VENV)/bin/ruff check .
