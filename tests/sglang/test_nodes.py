@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 
+from gcpo_mcore.rollout.sglang import serve
 from tests.jobs import end, free_port, wait_for
 from tests.launching import ENVIRONMENT, ROOT
 from tests.sglang.real import STARTER
@@ -59,5 +60,5 @@ def _server_of_the_second_node(nodes: list[subprocess.Popen]) -> psutil.Process:
     for node in nodes:
         below = psutil.Process(node.pid).children(recursive=True)
         if any(p.environ().get("GROUP_RANK") == "1" for p in below):
-            return next(p for p in below if "sglang.launch_server" in p.cmdline()[:3])
+            return next(p for p in below if serve.__file__ in p.cmdline()[:3])
     raise AssertionError("no second node")

@@ -14,6 +14,7 @@ from gcpo_mcore.actor.hf_mapping import HfWeights
 from gcpo_mcore.base.http_json import HttpFailure, get
 from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.rollout.engine import FixedWeights
+from gcpo_mcore.rollout.sglang import serve
 from gcpo_mcore.run.load import load_config
 from gcpo_mcore.run.setup import build_engine, process_group
 from tests.jobs import free_port
@@ -44,7 +45,7 @@ def _process_of(url: str) -> psutil.Process:
     port = url.rsplit(":", 1)[1]
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        if "sglang.launch_server" in words and port in words:
+        if serve.__file__ in words[:3] and port in words:
             return process
     raise AssertionError(f"no server at {url}")
 
