@@ -107,7 +107,7 @@ def _own_model(folder: RunFolder) -> tuple[str, str]:
     found = model if isinstance(model, dict) else {}
     dtype, path = found.get("dtype"), found.get("path")
     known = get_args(ModelConfig.model_fields["dtype"].annotation)
-    if dtype not in known:
+    if not isinstance(dtype, str) or dtype not in known:
         raise UserError(f"{folder.path / 'config.yaml'}: model.dtype={dtype} is none of {', '.join(known)}")
     return dtype, str(path)
 
