@@ -56,7 +56,7 @@ def engine(found: dict) -> str:
         "| model | threads | engine, s | `generate`, s | faster by | by CPU seconds |",
         "|---|---|---|---|---|---|",
     ]
-    for row in found["results"]:
+    for row in found["cases"]:
         own, other = (_range(row[who]["wall_s"], 3) for who in ("engine", "transformers"))
         wall, cpu = (_range(row["transformers"][key], 2) for key in ("engine_is_faster_by", "engine_is_faster_by_cpu"))
         lines.append(f"| {row['size']} | {row['threads']} | {own} | {other} | **{wall}** | {cpu} |")
