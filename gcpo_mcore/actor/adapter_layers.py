@@ -58,6 +58,7 @@ class LinearAdapter(nn.Module, ABC):
     """The adapters of one linear layer, called with its input; adds nothing while it is not `is_on`.
 
     group: the tensor group over which the layer is cut; None if it lies whole on a rank, as an expert's does.
+    row_groups: in each of which the members' rows take turns.
     """
 
     cuts: tuple[int | None, int | None]  # the axes along which A and B are cut
@@ -72,6 +73,7 @@ class LinearAdapter(nn.Module, ABC):
     ):
         super().__init__()
         self.members, self.form, self.group, self.is_expert = members, form, group, is_expert
+        self.row_groups = weight.shape[0] // sum(member.rows for member in members)
         self.is_on = True
         for member in members:
             if member.is_adapted:
@@ -95,8 +97,8 @@ class LinearAdapter(nn.Module, ABC):
     def delta(self) -> torch.Tensor:
         """What the adapters add to this rank's part of the layer's weight, in fp32 or wider."""
 
-    @abstractmethod
-    def _rows(self, member: Member) -> int: ...
+    def _rows(self, member: Member) -> int:
+        return self.row_groups * member.rows
 
     def _mark(self, parameter: nn.Parameter, weight: nn.Parameter, axis: int | None) -> None:
         """Tells megatron-core over which ranks it sums the parameter's gradient, and counts its norm."""
@@ -112,17 +114,6 @@ class ColumnAdapter(LinearAdapter):
     queries, their key and their value; all of the gate, all of the up."""
 
     cuts = (None, 0)
-
-    def __init__(
-        self,
-        weight: nn.Parameter,
-        members: list[Member],
-        form: Form,
-        group: dist.ProcessGroup | None,
-        is_expert: bool,
-    ):
-        self.row_groups = weight.shape[0] // sum(member.rows for member in members)
-        super().__init__(weight, members, form, group, is_expert)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [s, b, in] -> [s, b, out / t]; under sequence parallelism s / t tokens come in."""
@@ -153,9 +144,6 @@ class ColumnAdapter(LinearAdapter):
             parts.append(whole.unflatten(0, (-1, m.rows)))
         return torch.cat(parts, dim=1).flatten(0, 1)
 
-    def _rows(self, member: Member) -> int:
-        return self.row_groups * member.rows
-
 
 class RowAdapter(LinearAdapter):
     """Of a layer whose input is cut; it is one Hugging Face layer."""
@@ -176,9 +164,6 @@ class RowAdapter(LinearAdapter):
         """See `LinearAdapter`: [out, in / t]."""
         (member,) = self.members
         return lora.product(self.factor(member, "A").detach(), self.factor(member, "B").detach(), self.form.scale)
-
-    def _rows(self, member: Member) -> int:
-        return member.rows
 
 
 def _short(member: Member) -> str:

@@ -2,7 +2,8 @@
 that nobody writes down what it is."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from operator import methodcaller
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
@@ -67,19 +68,11 @@ class Config(BaseModel):
 
     def free_keys(self) -> Iterator[str]:
         """The dotted keys in this record that are marked `Free`; of a free section only its own."""
-        for name, field in type(self).model_fields.items():
-            if _Mark in field.metadata:
-                yield name
-            else:
-                yield from _free_inside(getattr(self, name), name)
+        return _marked(self, _Mark, methodcaller("free_keys"))
 
     def secret_keys(self) -> Iterator[str]:
         """The dotted keys in this record that are marked `Secret`."""
-        for name, field in type(self).model_fields.items():
-            if _SecretMark in field.metadata:
-                yield name
-            else:
-                yield from _secret_inside(getattr(self, name), name)
+        return _marked(self, _SecretMark, methodcaller("secret_keys"))
 
     def mappings(self) -> Iterator[str]:
         """The dotted keys in this record whose value maps names of the user's to whatever they stand for."""
@@ -107,20 +100,22 @@ def _has_mark(annotation: Any) -> bool:
     return _Mark in getattr(annotation, "__metadata__", ()) or any(map(_has_mark, get_args(annotation)))
 
 
-def _free_inside(value: Any, place: str) -> Iterator[str]:
-    if isinstance(value, Config):
-        yield from (f"{place}.{key}" for key in value.free_keys())
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _free_inside(item, f"{place}.{key}")
+def _marked(record: Config, mark: type, keys: Callable[[Config], Iterator[str]]) -> Iterator[str]:
+    """The dotted keys in a record with that mark; of a marked section only its own. `keys`: those of a record inside,
+    which may know of more than its fields say."""
+    for name, field in type(record).model_fields.items():
+        if mark in field.metadata:
+            yield name
+        else:
+            yield from _keys_inside(getattr(record, name), name, keys)
 
 
-def _secret_inside(value: Any, place: str) -> Iterator[str]:
+def _keys_inside(value: Any, place: str, keys: Callable[[Config], Iterator[str]]) -> Iterator[str]:
     if isinstance(value, Config):
-        yield from (f"{place}.{key}" for key in value.secret_keys())
+        yield from (f"{place}.{key}" for key in keys(value))
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from _secret_inside(item, f"{place}.{key}")
+            yield from _keys_inside(item, f"{place}.{key}", keys)
 
 
 def hidden(node: Any, secret: Collection[str], place: str = "") -> Any:

@@ -103,8 +103,7 @@ def set_products(products: Products) -> None:
 
     UserError where the processor has no such products.
     """
-    has_bf16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    if products == "bfloat16" and not has_bf16:
+    if products == "bfloat16" and not (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()):
         raise UserError(
             "parallel.cpu_products=bfloat16: this processor multiplies no bf16 matrices (no amx_bf16, no avx512_bf16)"
         )

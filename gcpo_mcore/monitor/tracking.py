@@ -67,6 +67,15 @@ class Step:
     histograms: Mapping[str, Sequence[float]]
     samples: Sequence[Mapping[str, Any]]
 
+    def table(self) -> dict[str, list[Any]]:
+        """The samples as the names of columns and rows: what a table of wandb's or trackio's is made from."""
+        columns = list(self.samples[0])
+        return {"columns": columns, "data": [[sample[name] for name in columns] for sample in self.samples]}
+
+    def texts(self) -> list[str]:
+        """Each sample as lines of its names and values."""
+        return ["\n".join(f"{name}: {value}" for name, value in sample.items()) for sample in self.samples]
+
 
 class Tracker(ABC):
     """One program that is told of a run. Whatever it raises is caught, and it is not asked again.

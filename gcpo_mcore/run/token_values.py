@@ -1,8 +1,10 @@
 """What every token of a few rows came to in an update: taken where the loss has it, without a pass of its own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from gcpo_mcore.actor.forward_pass import LossFunction, Sums
@@ -10,6 +12,24 @@ from gcpo_mcore.batch import UpdateBatch
 
 DIGITS = 4  # after the point
 Values = dict[str, list[Any]]  # name -> a value of each response token
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Of a micro-batch: the rows' numbers in the step, their tokens, whether they are golden [n], and values [n, T]."""
+
+    numbers: list[int]
+    ids: list[np.ndarray]
+    is_golden: torch.Tensor
+    values: dict[str, torch.Tensor]
+
+    def by_row(self) -> Iterator[tuple[int, Values]]:
+        values, is_golden = {name: value.cpu() for name, value in self.values.items()}, self.is_golden.tolist()
+        for place, (number, ids) in enumerate(zip(self.numbers, self.ids, strict=True)):
+            mine = {name: _rounded(value[place, : len(ids)]) for name, value in values.items()}
+            if is_golden[place]:
+                del mine["rollout_logp"]
+            yield number, {"ids": ids.tolist(), **mine}
 
 
 class TokenValues:
@@ -22,7 +42,7 @@ class TokenValues:
 
     def __init__(self, limit: int | None):
         self.limit = limit
-        self._kept: dict[int, Values] = {}
+        self._kept: list[_Kept] = []
 
     def watched(self, loss: LossFunction, first_row: int) -> LossFunction:
         """`loss`, and what it is given is looked at. first_row: the step's number of the update's first row."""
@@ -41,8 +61,8 @@ class TokenValues:
         ids; logp and entropy in the update; old_logp before the step's updates, if those were asked for; rollout_logp
         of the engine, but for golden answers; advantage. Log-probs and entropy in nats.
         """
-        kept, self._kept = self._kept, {}
-        return kept
+        kept, self._kept = self._kept, []
+        return {row: values for each in kept for row, values in each.by_row()}
 
     def _keep(self, logp: torch.Tensor, entropy: torch.Tensor, rows: UpdateBatch, first_row: int) -> None:
         numbers = [first_row + number for number in rows.mine.tolist()]
@@ -52,13 +72,15 @@ class TokenValues:
         named = {"logp": logp, "entropy": entropy, "rollout_logp": rows.rollout_logp, "advantage": rows.advantage}
         if rows.has_old_logp:
             named["old_logp"] = rows.old_logp
-        values = {name: value[chosen].cpu() for name, value in named.items()}
-        for place, row in enumerate(chosen):
-            ids = rows.response_ids[row].tolist()
-            mine = {name: _rounded(value[place, : len(ids)]) for name, value in values.items()}
-            if bool(rows.is_golden[row]):
-                del mine["rollout_logp"]
-            self._kept[numbers[row]] = {"ids": ids, **mine}
+        # Still on the device: numbers are made of them when the step is over, and no update waits for it.
+        self._kept.append(
+            _Kept(
+                [numbers[place] for place in chosen],
+                [rows.response_ids[place] for place in chosen],
+                rows.is_golden[chosen],
+                {name: value[chosen] for name, value in named.items()},
+            )
+        )
 
 
 def _rounded(values: torch.Tensor) -> list[float | None]:

@@ -60,6 +60,9 @@ def test_a_grid_writes_none(tmp_path):
         def start(self, name, words, log):
             raise KeyboardInterrupt(" ".join(words))
 
+        def stop(self):
+            pass  # nothing was started
+
     grid = read_grid(["seed=0,1", "model.path=here", *OVERRIDES])
     assert_told_nothing(grid.question)
     grid.prepare.clear()

@@ -41,8 +41,7 @@ class MLflow(Tracker):
         metrics = [self._metric(_name(name), value, now_ms, step.number) for name, value in step.metrics.items()]
         self._client.log_batch(self._run_id, metrics=metrics)
         if step.samples:
-            text = "\n\n".join("\n".join(f"{name}: {value}" for name, value in one.items()) for one in step.samples)
-            self._client.log_text(self._run_id, text, f"samples/step_{step.number:06d}.txt")
+            self._client.log_text(self._run_id, "\n\n".join(step.texts()), f"samples/step_{step.number:06d}.txt")
 
     def close(self) -> None:
         """See Tracker."""

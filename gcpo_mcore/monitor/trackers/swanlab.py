@@ -30,8 +30,7 @@ class SwanLab(Tracker):
         """See Tracker."""
         told: dict[str, object] = dict(step.metrics)
         if step.samples:
-            texts = ["\n".join(f"{name}: {value}" for name, value in sample.items()) for sample in step.samples]
-            told["samples"] = [self._swanlab.Text(text) for text in texts]
+            told["samples"] = [self._swanlab.Text(text) for text in step.texts()]
         self._run.log(told, step=step.number)
 
     def close(self) -> None:

@@ -30,7 +30,7 @@ class TensorBoard(Tracker):
         for name, values in step.histograms.items():
             self._events.add_histogram(f"histogram/{name}", np.asarray(values), step.number)
         if step.samples:
-            text = "\n\n".join("\n".join(_lines(sample)) for sample in step.samples)
+            text = "\n\n".join(map(_indented, step.texts()))
             self._events.add_text("samples", text, step.number)
         self._events.flush()
 
@@ -39,9 +39,9 @@ class TensorBoard(Tracker):
         self._events.close()
 
 
-def _lines(sample) -> list[str]:
-    """Indented by four, which is markdown's way to say that text is no markup."""
-    return [f"    {line}" for name, value in sample.items() for line in f"{name}: {value}".split("\n")]
+def _indented(text: str) -> str:
+    """By four, which is markdown's way to say that text is no markup."""
+    return "\n".join(f"    {line}" for line in text.split("\n"))
 
 
 def _leave_to_writer(args: threading.ExceptHookArgs) -> None:

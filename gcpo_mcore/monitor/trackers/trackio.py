@@ -34,9 +34,7 @@ class Trackio(Tracker):
         told: dict[str, object] = dict(step.metrics)
         told |= {f"histogram/{name}": self._trackio.Histogram(list(v)) for name, v in step.histograms.items()}
         if step.samples:
-            columns = list(step.samples[0])
-            rows = [[sample[name] for name in columns] for sample in step.samples]
-            told["samples"] = self._trackio.Table(columns=columns, data=rows)
+            told["samples"] = self._trackio.Table(**step.table())
         self._run.log(told, step=step.number)
 
     def close(self) -> None:

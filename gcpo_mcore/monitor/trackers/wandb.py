@@ -33,9 +33,7 @@ class Wandb(Tracker):
         told: dict[str, object] = dict(step.metrics)
         told |= {f"histogram/{name}": self._wandb.Histogram(values) for name, values in step.histograms.items()}
         if step.samples:
-            columns = list(step.samples[0])
-            rows = [[sample[name] for name in columns] for sample in step.samples]
-            told["samples"] = self._wandb.Table(columns=columns, data=rows)
+            told["samples"] = self._wandb.Table(**step.table())
         self._run.log(told, step=step.number)
 
     def close(self) -> None:
