@@ -80,11 +80,10 @@ class Table:
         """The response tokens of all golden answers that stand beside groups, imitated or not, at least 1."""
         return max(int(self.tokens[self.is_beside].sum()), 1)
 
-    @property
-    def imitated_group(self) -> torch.Tensor:
-        """[B] whether a row's group has an imitated golden answer beside it."""
+    def in_groups_of(self, rows: torch.Tensor) -> torch.Tensor:
+        """[B] whether one of `rows` [B] bool is in a row's group."""
         numbers = torch.zeros(self.groups, dtype=torch.bool)
-        numbers[self.group[self.is_imitated]] = True
+        numbers[self.group[rows]] = True
         return numbers[self.group]
 
     @property

@@ -6,9 +6,11 @@ python -m gcpo_mcore.base.parent PARENT_PID SIGNAL COMMAND ...   becomes the com
 Strictly, it is the parent's *thread* that started the process whose end counts.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 
@@ -35,6 +37,15 @@ def end_with_torchrun() -> None:
 def tied(command: Sequence[str], by: int = signal.SIGKILL) -> list[str]:
     """The command line that starts `command` so that it ends with this process, `by` a signal."""
     return [sys.executable, "-m", "gcpo_mcore.base.parent", str(os.getpid()), str(int(by)), *command]
+
+
+def kill_group(leader: subprocess.Popen, wait_s: float | None = None) -> None:
+    """Kills a child and the process group that it leads; returns when it has ended, or after `wait_s` seconds."""
+    if leader.returncode is None:  # not reaped yet, so the id is still its own
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(leader.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        leader.wait(wait_s)
 
 
 if __name__ == "__main__":

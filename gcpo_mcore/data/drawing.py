@@ -23,10 +23,8 @@ def mixture(sources: Mapping[str, Prompts], config: DataConfig, seed: int, only_
     streams: dict[str, tuple[Prompts, Fraction, Order]] = {}
     for name, prompts in sources.items():
         settings = config.train[name]
-        has_golden, weight = (
-            prompts.golden_tokens() > 0,
-            Fraction(str(settings.weight)),
-        )  # as written: 0.1, not its float
+        has_golden = prompts.golden_tokens() > 0
+        weight = Fraction(str(settings.weight))  # as written: 0.1, not its float
         share = 1.0 if only_golden_rows else settings.golden_share
         if only_golden_rows and not has_golden.any():
             continue

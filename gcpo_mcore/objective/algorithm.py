@@ -96,7 +96,7 @@ class Algorithm(Config):
             sampled = bool(group.samples)
             counts["all_wrong"] += sampled and accuracy == 0
             counts["all_right"] += sampled and accuracy == 1
-            if self.golden.needs_golden and (self.golden.is_due(group) or not sampled):
+            if self.golden.needs_golden and self.golden.is_due(group):
                 counts["golden_missing"] += group.golden is None
                 counts["golden_rejected"] += group.golden is not None and not group.golden.is_accurate
             counts["golden_injected"] += self.golden.inject(group, step)

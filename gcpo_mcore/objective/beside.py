@@ -28,7 +28,7 @@ from gcpo_mcore.objective.golden_tokens import (
     token_weights,
 )
 from gcpo_mcore.objective.part import Composition
-from gcpo_mcore.samples import Group
+from gcpo_mcore.samples import AnyFacts, Group
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -85,12 +85,9 @@ class Beside(Golden, option="beside"):
     def is_due(self, group: Group[Any]) -> bool:
         return group.accuracy <= self.max_solved
 
-    def inject(self, group: Group[Any], step: int) -> bool:
-        if group.golden is None or not group.golden.is_accurate or not self.is_due(group):
-            return False
-        group.golden.index, group.golden.is_beside = len(group.samples), True
-        group.samples = [*group.samples, group.golden]
-        return True
+    def put(self, golden: AnyFacts, group: Group[AnyFacts], step: int) -> None:
+        golden.index, golden.is_beside = len(group.samples), True
+        group.samples = [*group.samples, golden]
 
     def is_imitated(self, logp: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         found = low_quantile(logp, mask, self.reach_quantile)
@@ -99,7 +96,8 @@ class Beside(Golden, option="beside"):
     def advantages(self, batch: ScoredBatch, advantage: torch.Tensor) -> torch.Tensor:
         if self.others == "keep":
             return advantage
-        return advantage.masked_fill(batch.table.imitated_group[batch.mine].unsqueeze(1), 0.0)
+        with_imitated = batch.table.in_groups_of(batch.table.is_imitated)[batch.mine]
+        return advantage.masked_fill(with_imitated.unsqueeze(1), 0.0)
 
     def imitation(self, batch: WeighedBatch, progress: float) -> torch.Tensor:
         is_imitated = batch.table.is_imitated[batch.mine].unsqueeze(1)

@@ -49,9 +49,13 @@ class Golden(Part, kind="golden"):
         """Changes `group` in place if it is due and has a verified golden answer; whether it did."""
         if group.golden is None or not group.golden.is_accurate or not self.is_due(group):
             return False
-        slot = self.pick(group, step)
-        group.samples[slot] = _golden_at(slot, group.golden)
+        self.put(group.golden, group, step)
         return True
+
+    def put(self, golden: AnyFacts, group: Group[AnyFacts], step: int) -> None:
+        """Puts the golden answer into a group that is due: in the place of a sample."""
+        slot = self.pick(group, step)
+        group.samples[slot] = _golden_at(slot, golden)
 
     def is_due(self, group: Group[Any]) -> bool:
         """Whether this group should get its golden answer."""
@@ -151,9 +155,7 @@ class _Replace(Golden):
     def advantages(self, batch: ScoredBatch, advantage: torch.Tensor) -> torch.Tensor:
         golden, table = batch.is_golden.unsqueeze(1), batch.table
         if self.others == "zero":
-            has_golden = torch.zeros(table.groups, dtype=torch.bool)
-            has_golden[table.group[table.is_golden]] = True
-            is_other = has_golden[table.group[batch.mine]].unsqueeze(1) & ~golden
+            is_other = table.in_groups_of(table.is_golden)[batch.mine].unsqueeze(1) & ~golden
             advantage = advantage.masked_fill(is_other, 0.0)
         if self.advantage is not None:
             advantage = torch.where(golden, self.advantage * batch.mask, advantage)
@@ -211,11 +213,11 @@ class Only(Golden, option="only"):
     def rollouts_per_prompt(self, samples_per_prompt: int) -> int:
         return 0
 
-    def inject(self, group: Group[Any], step: int) -> bool:
-        if group.golden is None or not group.golden.is_accurate:
-            return False
-        group.samples = [_golden_at(0, group.golden)]
+    def is_due(self, group: Group[Any]) -> bool:
         return True
+
+    def put(self, golden: AnyFacts, group: Group[AnyFacts], step: int) -> None:
+        group.samples = [_golden_at(0, golden)]
 
 
 def _golden_at(slot: int, golden: AnyFacts) -> AnyFacts:

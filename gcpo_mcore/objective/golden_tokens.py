@@ -22,6 +22,8 @@ def token_weights(
     exp(-H)      less where the policy is unsure (SRFT, arXiv 2506.19767; by token is our reading)
     unreachable  1 for tokens below `reach_logp` before the update, else 0 (ours)
     """
+    if kind == "one":
+        return torch.ones_like(logp)
     p = logp.detach().exp()
     if kind == "p(1-p)":
         return p * (1 - p)
@@ -29,9 +31,7 @@ def token_weights(
         return p
     if kind == "exp(-H)":
         return torch.exp(-entropy.detach())
-    if kind == "unreachable":
-        return (old_logp < reach_logp).to(logp.dtype)
-    return torch.ones_like(p)
+    return (old_logp < reach_logp).to(logp.dtype)
 
 
 def scheduled(schedule: Schedule, start: float, end: float | None, progress: float) -> float:

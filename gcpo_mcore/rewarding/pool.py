@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.parent import kill_group
 from gcpo_mcore.rewarding.answer import Answer
 from gcpo_mcore.rewarding.channel import Garbled, PoolEnd
 from gcpo_mcore.rewarding.config import RewardConfig
@@ -254,9 +255,5 @@ def _ended(code: int | None) -> str:
 def _kill(worker: _Worker) -> int | None:
     """Ends a worker and its process group; its exit code (-9 if it was still alive), None if it cannot be known."""
     worker.channel.close()
-    if worker.process.returncode is None:  # not reaped yet, so the id is still its own
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(worker.process.pid, signal.SIGKILL)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        worker.process.wait(timeout=KILL_WAIT_S)
+    kill_group(worker.process, KILL_WAIT_S)
     return worker.process.returncode

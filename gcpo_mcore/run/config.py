@@ -92,7 +92,11 @@ def _build_algorithm(value: Any) -> Any:
 def _build_rollout(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    return engines.get(str(value.get("engine"))).Config.model_validate(value)
+    try:
+        engine = engines.get(str(value.get("engine")))
+    except UserError as error:
+        raise UserError(f"rollout.engine={value.get('engine')}: {error}") from None
+    return engine.Config.model_validate(value)
 
 
 class Until(Config):

@@ -7,7 +7,7 @@ Numbers and text only: reading one runs nothing. It is of any layout: no row bel
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,13 @@ from gcpo_mcore.actor.actor import Actor
 from gcpo_mcore.base.collectives import to_rank_0
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.base.files import write_atomically
+from gcpo_mcore.rollout import flat
 from gcpo_mcore.run.collector import Collected
 from gcpo_mcore.samples import Facts, Group, Prompt, Sample
 
 FOLDER = "debug"
+PROMPTS = "prompt_ids"
 FORM = 1
-FLAT = {"response_ids": np.int32, "rollout_logp": np.float32, "sampling_logp": np.float32, "token_versions": np.int32}
 FACTS = ("index", "truncated", "weight_version", "is_golden", "reward", "is_accurate")
 OF_PROMPT = ("id", "source", "text", "answer")
 
@@ -115,63 +116,38 @@ def _prompt(prompt: Prompt) -> dict[str, Any]:
 
 
 def _plain(facts: Facts, sample: Sample) -> dict[str, Any]:
-    experts = sample.routed_experts
     return {name: getattr(facts, name) for name in FACTS} | {
         "response": sample.response_text,
         "reward_parts": sample.reward_parts,
         "grading_failed": sample.grading_failed,
-        "lengths": {name: len(getattr(sample, name)) for name in FLAT},
-        "experts_shape": list(experts.shape) if experts is not None else None,
+        **flat.sizes(sample),
     }
 
 
 def _tensors(groups: Sequence[Group[Facts]], samples: Sequence[Sample]) -> dict[str, np.ndarray]:
-    found = {name: _joined((getattr(s, name) for s in samples), dtype) for name, dtype in FLAT.items()}
-    experts = (s.routed_experts.reshape(-1) for s in samples if s.routed_experts is not None)
-    prompts = (np.asarray(group.prompt.token_ids, np.int32) for group in groups)
-    return found | {"prompt_ids": _joined(prompts, np.int32), "routed_experts": _joined(experts, np.int16)}
-
-
-def _joined(pieces: Iterable[np.ndarray], dtype: Any) -> np.ndarray:
-    """One flat array."""
-    return np.concatenate([np.zeros(0, dtype), *(np.asarray(piece, dtype) for piece in pieces)])
-
-
-class _Flat:
-    """Pieces of a flat array, one after the other."""
-
-    def __init__(self, values: np.ndarray):
-        self.values, self.at = values, 0
-
-    def take(self, count: int) -> np.ndarray:
-        if self.at + count > len(self.values):
-            raise ValueError("fewer values than its rows have")
-        self.at += count
-        return self.values[self.at - count : self.at]
+    prompts = (np.asarray(group.prompt.token_ids) for group in groups)
+    return flat.arrays(samples) | {PROMPTS: flat.joined(prompts, np.int32)}
 
 
 def _rebuilt(plain: Sequence[Any], tensors: Mapping[str, np.ndarray]) -> tuple[list[Group[Facts]], list[Sample]]:
-    flat = {name: _Flat(values) for name, values in tensors.items()}
+    cutter = flat.Cutter(tensors)
     groups: list[Group[Facts]] = []
     samples: list[Sample] = []
     for one in plain:
         about = dict(one["prompt"])
-        ids = flat["prompt_ids"].take(about.pop("tokens")).tolist()
+        ids = cutter.take(PROMPTS, about.pop("tokens")).tolist()
         group: Group[Facts] = Group(Prompt(token_ids=ids, **about), [])
         for row in one["samples"]:
-            samples.append(_sample(row, flat))
+            samples.append(_sample(row, cutter))
             group.samples.append(_facts(row, samples[-1]))
         groups.append(group)
     return groups, samples
 
 
-def _sample(row: Mapping[str, Any], flat: Mapping[str, _Flat]) -> Sample:
-    shape = row["experts_shape"]
-    arrays: dict[str, Any] = {name: flat[name].take(row["lengths"][name]) for name in FLAT}
+def _sample(row: Mapping[str, Any], cutter: flat.Cutter) -> Sample:
     return Sample(
         **{name: row[name] for name in FACTS},
-        **arrays,
-        routed_experts=flat["routed_experts"].take(int(np.prod(shape))).reshape(shape) if shape else None,
+        **cutter.fields(row),
         response_text=row["response"],
         reward_parts=row["reward_parts"],
         grading_failed=row["grading_failed"],

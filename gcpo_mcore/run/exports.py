@@ -5,15 +5,13 @@ The run holds no second copy of anything and waits for nothing, but at its end.
 
 import contextlib
 import logging
-import os
-import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 
 from gcpo_mcore.base.background import child_environment
-from gcpo_mcore.base.parent import tied
+from gcpo_mcore.base.parent import kill_group, tied
 from gcpo_mcore.run.folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -69,7 +67,7 @@ class BackgroundExports:
         for step, export in list(self._running.items()):
             is_late = time.monotonic() > export.due
             if is_late:
-                self._kill(export)
+                kill_group(export.process)
             elif export.process.poll() is None:
                 continue
             del self._running[step]
@@ -91,12 +89,6 @@ class BackgroundExports:
     def end(self) -> None:
         """Ends those that are running; a continuation makes the newest one anew."""
         for step, export in self._running.items():
-            self._kill(export)
+            kill_group(export.process)
             log.info("the export of step %d was ended with the run", step)
         self._running = {}
-
-    @staticmethod
-    def _kill(export: _Export) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(export.process.pid, signal.SIGKILL)
-        export.process.wait()

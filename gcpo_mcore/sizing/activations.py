@@ -63,12 +63,14 @@ def layer_bytes(
     is_joined = (p.is_packed or layout.context > 1) and not is_at_once
     attention += (2 if is_joined else 1) * queries * b + n * arch.heads // t * FP32
     if arch.qk_norm:
-        # The queries are copied out of the projection; the keys, like the values, are a view of it.
+        # Queries of several groups are copied out of the projection; the keys, like the values, are a view of it.
+        copied = queries * b if arch.kv_heads > t else 0
         normalised = 0 if p.adapter else (queries + keys) * FP32  # as in `_norm_input`
-        attention += queries * b if _has_one_norm(b, p) else (queries + keys) * FP32 + normalised
+        attention += copied if _has_one_norm(b, p) else (queries + keys) * FP32 + normalised
         attention += (queries + keys) // arch.head_dim * FP32
-    # Each norm's input, scale and result.
-    norms = 2 * (_norm_input(stream, b, p) + n // spread * FP32 + stream * b)
+    # Each norm's input and scale, and its result where a layer that is trained reads that.
+    is_read = [_is_trained(p, *lora.ATTENTION[:3]), arch.moe is not None or _is_trained(p, *lora.MLP[:2])]
+    norms = 2 * (_norm_input(stream, b, p) + n // spread * FP32) + sum(is_read) * stream * b
     attention += _adapted(arch, n, b, p, lora.ATTENTION)
     return attention + norms + (0 if recompute == "selective" else _mlp(arch, layout, n, spread, b, p))
 
@@ -83,6 +85,11 @@ def _has_one_norm(dtype_bytes: int, p: Pass) -> bool:
     return p.with_cuda or dtype_bytes == FP32
 
 
+def _is_trained(p: Pass, *targets: str) -> bool:
+    """Whether one of these layers has a gradient, for which its input is kept."""
+    return p.adapter is None or any(p.adapter.has(target) for target in targets)
+
+
 def _adapted(arch: Architecture, n: int, dtype_bytes: int, p: Pass, targets: Sequence[str]) -> int:
     """What adapters of these targets save: x A^T of each token, and the A of layers that are one in megatron-core."""
     if p.adapter is None:
@@ -95,9 +102,10 @@ def _adapted(arch: Architecture, n: int, dtype_bytes: int, p: Pass, targets: Seq
 def _mlp(arch: Architecture, layout: Layout, n: int, spread: int, dtype_bytes: int, p: Pass) -> int:
     moe = arch.moe
     if moe is None:
-        # gate and up as projected, and silu(gate) * up
+        # gate and up as projected, and silu(gate) * up for the layer that reads it
         adapted = _adapted(arch, n, dtype_bytes, p, lora.MLP)
-        return 3 * n * arch.intermediate // layout.tensor * dtype_bytes + adapted
+        kept = 2 + _is_trained(p, "down_proj")
+        return kept * n * arch.intermediate // layout.tensor * dtype_bytes + adapted
     routed = n // spread * moe.per_token
     # the tokens sorted by expert before and after; as above, and the product weighted by the router
     inside = routed * (2 * arch.hidden + 4 * moe.intermediate) * dtype_bytes

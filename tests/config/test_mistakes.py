@@ -55,7 +55,10 @@ MISTAKES = {
         ["reward.parts.exact_match.settings.extraction=boxed"],
         "reward.parts.exact_match.settings: extraction=boxed: write {name: ...}",
     ),
-    "unknown engine": (["rollout.engine=embeded"], "unknown engine 'embeded' (nearest: embedded); known: "),
+    "unknown engine": (
+        ["rollout.engine=embeded"],
+        "rollout.engine=embeded: unknown engine 'embeded' (nearest: embedded); known: ",
+    ),
     "wrong value": (["algorithm.golden.slot=frst"], "algorithm.golden.slot=frst: input should be 'random', "),
     "wrong type": (["trainer.steps=abc"], "trainer.steps=abc: input should be a valid integer"),
     "fraction": (["trainer.prompts_per_step=1.5"], "trainer.prompts_per_step=1.5: input should be a valid integer"),

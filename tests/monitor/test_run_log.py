@@ -73,7 +73,7 @@ def test_a_resumed_run_appends_and_a_death_leaves_its_traceback(tmp_path, capsys
         print(1 / 0)
     found = lines(tmp_path)
     assert found[0].endswith(r"first half \udce9") and found[1].endswith("second half")
-    assert found[2].endswith("CRITICAL ended by")
+    assert found[2].endswith("CRITICAL ended by division by zero")
     assert found[3].startswith("Traceback") and found[-1] == "ZeroDivisionError: division by zero"
     assert "Traceback" not in capsys.readouterr().err  # whoever ends the process shows it
 

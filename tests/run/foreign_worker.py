@@ -22,7 +22,7 @@ SHARD_BYTES = 2**30
 def convert(is_checkpoint: bool) -> str | None:
     try:
         if is_checkpoint:
-            to_hf(run, out, None, None, SHARD_BYTES, is_gated=False)
+            to_hf(run, out, None, None, SHARD_BYTES, base=None, is_gated=False)
         else:
             to_megatron(hf, out, None, is_gated=True)
     except UserError as error:

@@ -30,7 +30,8 @@ def train(carry, folder, name, *more, processes=1):
 
 
 def learned(line: dict) -> dict:
-    return {k: v for k, v in line.items() if not k.startswith(("time", "perf", "memory", "grading/seconds"))}
+    cost = ("time", "perf", "memory", "grading/seconds", "cost/scored_tokens", "cost/tokens")
+    return {k: v for k, v in line.items() if not k.startswith(cost)}
 
 
 @pytest.fixture(params=CASES, scope="module")
@@ -57,6 +58,10 @@ def test_the_pass_is_left_out(runs):
     has_reference = runs["auto"][1][-1]["actor/kl_ref_loss"] > 0
     assert is_scored["score"] == [True] * 3
     assert is_scored["auto"] == [has_reference] * 3
+    for own, scored in zip(runs["auto"][1], runs["score"][1], strict=True):
+        passes = scored["cost/scored_tokens"] / scored["cost/trained_tokens"]
+        assert passes == (2 if has_reference else 1)
+        assert own["cost/scored_tokens"] == (passes - 1) * scored["cost/trained_tokens"]
 
 
 def test_the_engines_are_nearly_those(runs):

@@ -68,10 +68,11 @@ def test_one_process_stops_and_goes_on(carry, standing, tmp_path):
 
 def test_all_ranks_stop_for_one_of_them(carry, standing, tmp_path):
     """First rank 1 alone is told, then torchrun, which tells all of them. In whichever step they are by then."""
-    last = 0
+    last, log_of_rank_1 = 0, tmp_path / "r/logs/rank_00001.log"
     for who, number in ("rank 1", signal.SIGINT), ("torchrun", signal.SIGTERM):
         job, log, still = standing("rollouts/.step_", 6, *TORCHRUN)
         (rank(job, 1) if who == "rank 1" else job).send_signal(number)
+        wait_for(lambda n=number: f"{n.name}: the run stops" in log_of_rank_1.read_text(), [job], log)
         still.end()
         assert job.wait() == 75, log.read_text()
         said = log.read_text()

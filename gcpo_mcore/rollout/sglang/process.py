@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import torch
 from gcpo_mcore.base import platform
 from gcpo_mcore.base.background import child_environment
 from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.base.parent import kill_group
 from gcpo_mcore.hf.architecture import read_architecture
 from gcpo_mcore.rollout.sglang import guard, serve
 from gcpo_mcore.rollout.sglang.adapter import start_options
@@ -119,9 +119,7 @@ class ServerProcess:
 
     def end(self) -> None:
         """Kills it and all that it started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        kill_group(self.process)
 
 
 def free_bytes(free: Sequence[int | None], first_rank: int, gpus: int) -> int | None:
