@@ -3,6 +3,7 @@
 # make install      only the set-up
 # make sglang-cpu   SGLang's own environment for the CPU, in .venv-sglang
 # make test-sglang  the tests with real SGLang servers
+# make test-python  the suite with another Python: make test-python PYTHON=python3.12 [MEGATRON=0.18.2] [TESTS=tests/actor]
 # make test-faults  the fault matrix and a long run, into docs/reliability.md
 # make bench        speed beside TRL and transformers, into bench/results/ and docs/performance.md
 PYTHON ?= python3
@@ -19,9 +20,9 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
 # Both are for the CPU: on a machine with fewer GPUs than processes there is none for each of them.
-quickstart test test-sglang test-faults: export CUDA_VISIBLE_DEVICES :=
+quickstart test test-sglang test-python test-faults: export CUDA_VISIBLE_DEVICES :=
 
-.PHONY: install quickstart test sglang-cpu test-sglang test-faults lint bench wheel clean
+.PHONY: install quickstart test sglang-cpu test-sglang test-python test-faults lint bench wheel clean
 
 install: $(VENV)/.installed
 
@@ -33,7 +34,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 quickstart: install
-	$(VENV)/bin/python tools/prepare.py
+	$(VENV)/bin/python tools/prepare.py --processes $(PROCESSES)
 	$(TORCHRUN) tools/train.py algorithm=gcpo
 	test -d $(EXPORT) || $(VENV)/bin/python tools/convert.py to-hf $(RUN) $(EXPORT)
 	$(VENV)/bin/python tools/evaluate.py model.path=$(EXPORT) evaluation.beside=[$(STARTER)]
@@ -49,6 +50,16 @@ sglang-cpu: .venv-sglang/.installed
 test-sglang: install sglang-cpu
 	$(VENV)/bin/python tools/prepare.py
 	$(VENV)/bin/python -m pytest -m sglang
+
+# In an environment of its own, with the newest megatron-core that this Python gets (MEGATRON= takes another).
+# constraints.txt is for Python 3.11: all but the one version that differs holds for later ones too.
+OTHER := .venv-$(notdir $(PYTHON))$(MEGATRON:%=-megatron-%)
+TESTS ?= tests
+test-python:
+	$(PYTHON) -m venv $(OTHER)
+	grep -v "^megatron-core==" constraints.txt > $(OTHER)/constraints.txt
+	$(OTHER)/bin/pip install --quiet --disable-pip-version-check -e ".[dev]" $(MEGATRON:%=megatron-core==%) -c $(OTHER)/constraints.txt
+	$(OTHER)/bin/python -m pytest -n $(PROCESSES) --dist loadfile $(TESTS)
 
 # Apart from the suite: it takes a quarter of an hour.
 test-faults: install

@@ -12,6 +12,7 @@ others of a rank that is gone.
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -80,6 +81,14 @@ class Stop:
             self._has_raised = True
             raise Stopped(f"{name(number)}: stopped while no step was under way")
 
+    def lost_in(self, unraisable: "sys.UnraisableHookArgs") -> bool:
+        """Whether what Python would print and forget is a `Stopped`: it was raised in a destructor. The number stays,
+        and with it the next one of our own places to raise it."""
+        if not isinstance(unraisable.exc_value, Stopped):
+            return False
+        self._has_raised = False
+        return True
+
     def _watch(self) -> None:
         """Ends the process at the deadline, or if another rank's end is the reason for the signal."""
         if (lost := self._lost()) and not self._is_over:
@@ -140,11 +149,14 @@ def stoppable(deadline_s: float, lost: Callable[[], str | None]) -> Iterator[Sto
     threading.Thread(target=_listen, args=(reading, stop), name="signals", daemon=True).start()
     before_fd = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     before = [signal.signal(number, stop.in_main) for number in SIGNALS]
+    print_unraisable = sys.unraisablehook
+    sys.unraisablehook = lambda unraisable: None if stop.lost_in(unraisable) else print_unraisable(unraisable)
     try:
         yield stop
     except BaseException:
         stop.done()
         raise
+    sys.unraisablehook = print_unraisable
     for number, handler in zip(SIGNALS, before, strict=True):
         signal.signal(number, handler)
     signal.set_wakeup_fd(before_fd)

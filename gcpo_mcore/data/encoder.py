@@ -39,6 +39,7 @@ class Encoder:
         self._frame = frame_tokens(tokenizer, end_ids)
         self._ends = self._frame & {tokenizer.eos_token_id, *end_ids}
         self._turns: dict[str, Turn] = {}
+        self._end_tokens: dict[str, int] = {}  # by what closes a turn
 
     def plain(self, where: str, column: str, text: str) -> Text:
         """A prompt that is used as it is, behind what the tokenizer puts before plain text (BOS)."""
@@ -107,8 +108,10 @@ class Encoder:
 
     def _end_of(self, turn: Turn) -> int:
         """The end token of a response: the one with which the template closes the assistant's turn, or else EOS."""
-        closing = (i for i in self._encode(turn.closing) if i in self._ends)
-        return next(closing, self.tokenizer.eos_token_id)
+        if turn.closing not in self._end_tokens:
+            closing = (i for i in self._encode(turn.closing) if i in self._ends)
+            self._end_tokens[turn.closing] = next(closing, self.tokenizer.eos_token_id)
+        return self._end_tokens[turn.closing]
 
     @cached_property
     def _begin(self) -> list[int]:

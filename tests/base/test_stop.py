@@ -92,3 +92,31 @@ def test_torchrun_is_given_no_reason_to_start_again(start):
         )  # fmt: skip
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=600) == code
+
+
+IN_A_DESTRUCTOR = """
+import signal
+from gcpo_mcore.base.errors import Stopped
+from gcpo_mcore.base.stop import stoppable
+
+class Ends:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)  # what is raised in here, Python prints and forgets
+
+try:
+    with stoppable(600, lambda: None) as stop:
+        Ends()
+        while not stop.number:
+            pass
+        print("it is lost", flush=True)
+        stop.wait_for_step_ends()
+        print("it is forgotten")
+except Stopped as stopped:
+    print(stopped)
+"""
+
+
+def test_a_signal_in_a_destructor_is_not_forgotten():
+    done = subprocess.run([sys.executable, "-c", IN_A_DESTRUCTOR], capture_output=True, text=True, timeout=600)
+    assert done.stdout == "it is lost\nSIGTERM: stopped before the first step\n"
+    assert (done.returncode, done.stderr) == (0, "")

@@ -16,7 +16,7 @@ COMBINATIONS = [dict(zip(SWITCHES, choice, strict=True)) for choice in itertools
 SMALL = [
     "trainer.steps=2", "trainer.prompts_per_step=6", "trainer.samples_per_prompt=4", "trainer.updates_per_step=2",
     "trainer.sequences_per_microbatch=5", "evaluation.every_steps=0", "evaluation.at_start=false",
-    "monitor.trackers=[]",
+    "monitor.trackers=[]", "data.train.easy.max_rows=200", "data.train.hard.max_rows=200",
 ]  # fmt: skip
 
 
