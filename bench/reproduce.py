@@ -1,10 +1,10 @@
-"""Is a run of the quick start what it is elsewhere? Compares it with docs/results/quickstart.json, GCPO over five seeds:
+"""Is a run of the quick start what it is elsewhere? Compares it with GCPO in docs/results/quickstart.json:
 
     python bench/reproduce.py runs/gcpo-carry-seed0      # `make reproduce` makes the run first
 
 The starter is trained on your machine, so digits differ by its rounding. What is compared is held-out accuracy (128
-problems each) before the first step and after the last one: it may be below the worst, or above the best, of the five seeds by
-three standard errors of 128 problems (one problem at least). Exit code 1 if it is not within.
+problems each) before the first step and after the last one: it may be below the worst, or above the best, of the five
+seeds by three standard errors of 128 problems (of one problem at least). Exit code 1 if it is not within.
 """
 
 import argparse
