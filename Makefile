@@ -5,6 +5,8 @@
 # make test-sglang  the tests with real SGLang servers
 # make test-python  the suite with another Python: make test-python PYTHON=python3.12 [MEGATRON=0.18.2] [TESTS=tests/actor]
 # make test-faults  the fault matrix and a long run, into docs/reliability.md
+# make reproduce    the quick start's figures beside the published ones
+# make docs         the pages as a site, in site/
 # make bench        speed beside TRL and transformers, into bench/results/ and docs/performance.md
 PYTHON ?= python3
 PROCESSES ?= 2
@@ -20,9 +22,9 @@ export TOKENIZERS_PARALLELISM := false
 export HF_HUB_OFFLINE := 1
 
 # Both are for the CPU: on a machine with fewer GPUs than processes there is none for each of them.
-quickstart test test-sglang test-python test-faults: export CUDA_VISIBLE_DEVICES :=
+quickstart reproduce test test-sglang test-python test-faults: export CUDA_VISIBLE_DEVICES :=
 
-.PHONY: install quickstart test sglang-cpu test-sglang test-python test-faults lint bench wheel clean
+.PHONY: install quickstart reproduce test sglang-cpu test-sglang test-python test-faults lint docs bench wheel clean
 
 install: $(VENV)/.installed
 
@@ -38,6 +40,9 @@ quickstart: install
 	$(TORCHRUN) tools/train.py algorithm=gcpo
 	test -d $(EXPORT) || $(VENV)/bin/python tools/convert.py to-hf $(RUN) $(EXPORT)
 	$(VENV)/bin/python tools/evaluate.py model.path=$(EXPORT) evaluation.beside=[$(STARTER)]
+
+reproduce: quickstart
+	$(VENV)/bin/python bench/reproduce.py $(RUN)
 
 test: quickstart
 	$(VENV)/bin/python -m pytest -n $(PROCESSES) --dist loadfile
@@ -72,6 +77,10 @@ lint: install
 	$(VENV)/bin/basedpyright
 	$(VENV)/bin/python tests/docs_commands.py
 
+# Strictly: a link, a heading or a page that is not there is an error. The suite does it too (tests/package/test_site.py).
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --quiet --site-dir site
+
 # Ratios in one run; TRL, what we are measured against, is installed for it.
 bench: install
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e ".[bench]" -c constraints.txt
@@ -87,4 +96,4 @@ wheel: install
 	$(VENV)/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf runs prepared exports
+	rm -rf runs prepared exports site

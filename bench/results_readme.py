@@ -1,4 +1,4 @@
-"""Fills the figures of docs/results/README.md and docs/ablations.md in from the results.csv files of docs/results:
+"""Fills the figures of docs/results/README.md, docs/ablations.md and docs/choosing.md in from the results.csv files:
 
     python bench/results_readme.py
 
@@ -22,7 +22,7 @@ from gcpo_mcore.ablation.runs import Run
 from gcpo_mcore.ablation.statistics import Estimate, effects, estimate
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
-DOCUMENTS = (RESULTS / "README.md", RESULTS.parent / "ablations.md")
+DOCUMENTS = (RESULTS / "README.md", RESULTS.parent / "ablations.md", RESULTS.parent / "choosing.md")
 FIGURE = re.compile(r"<!--(cell|change|effect) ([^>]*?)-->.*?<!---->")
 NOT_FACTORS = re.compile(r"run|seed|val/.*|golden injected|all wrong, .*|sampled tokens")
 

@@ -7,6 +7,7 @@
     python tools/prepare.py prompts [key=value]   # instead: tokenise large data before a run does (prompts --help)
     python tools/prepare.py reasoning TASK        # instead: rows of a task of reasoning-gym (reasoning --help)
     python tools/prepare.py champ                 # instead: competition problems with human solutions (champ --help)
+    python tools/prepare.py from-verl FILE.yaml   # instead: a configuration of verl as our command (from-verl --help)
     python tools/prepare.py teacher               # beside them: a larger model that knows the hard problems too
 
     OUT/train_easy.jsonl  train_hard.parquet  eval_easy.jsonl  eval_hard.jsonl
@@ -157,6 +158,19 @@ def champ(arguments: list[str]) -> int:
     return 0
 
 
+def from_verl(arguments: list[str]) -> int:
+    """Print the command that a configuration of verl is with us, and its keys that have no counterpart."""
+    from gcpo_mcore.migration import from_verl as translate
+
+    parser = argparse.ArgumentParser(
+        prog=f"{program.name()} from-verl",
+        description="Print a yaml of verl, whole or of a few keys, as our command; what has no counterpart is listed.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE.yaml")
+    print(translate(parser.parse_args(arguments).file).told())
+    return 0
+
+
 def teacher(arguments: list[str]) -> int:
     """Write a larger model that solves the hard problems, to take golden answers from."""
     parser = argparse.ArgumentParser(
@@ -187,7 +201,10 @@ def _is_path(word: str) -> bool:
 
 @log_to_stderr()
 def main() -> int:
-    instead = {"check": check, "prompts": prompts, "reasoning": reasoning, "champ": champ, "teacher": teacher}
+    instead = {
+        "check": check, "prompts": prompts, "reasoning": reasoning, "champ": champ, "from-verl": from_verl,
+        "teacher": teacher,
+    }  # fmt: skip
     if chosen := instead.get("".join(sys.argv[1:2])):
         try:
             with places_told():

@@ -1,6 +1,7 @@
 """Small files made in the shapes of the field give the right prompt, reference answer and golden answer."""
 
 import json
+import re
 
 import pytest
 
@@ -8,6 +9,7 @@ from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.config import Keys
 from gcpo_mcore.data.files import prompt_of, read_rows
 from gcpo_mcore.data.shapes import columns_of
+from tests.launching import ROOT
 
 MESSAGES = [{"role": "user", "content": "What is 6*7?"}]
 WORKED = r"Six sevens are $6\cdot 7=42$. So \boxed{42}."
@@ -98,6 +100,19 @@ def test_named_keys_go_before_the_shape(tmp_path):
     columns = columns_of(row, keys(prompt="level", answer="answer", golden_answer="hint.text"))
     assert prompt_of(row, columns.prompt) == "Level 1"
     assert (columns.shape, columns.answers(row), columns.golden_answer(row)) == ("keys", ("41",), "six sevens")
+
+
+def test_a_documented_shape_of_ones_own(tmp_path, monkeypatch):
+    """The example of docs/extending.md."""
+    from gcpo_mcore.data import shapes
+
+    text = (ROOT / "docs/extending.md").read_text()
+    (example,) = re.findall(r"<!-- shape -->\n```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.setattr(shapes, "SHAPES", (*shapes.SHAPES, eval(example, vars(shapes))))
+    (row,) = read_rows(file_of(tmp_path, {"task": "What is 6*7?", "rationale": WORKED}))
+    columns = columns_of(row, keys())
+    assert (columns.shape, prompt_of(row, columns.prompt)) == ("orca", "What is 6*7?")
+    assert (columns.answers(row), columns.golden_answer(row)) == (("42",), WORKED)
 
 
 def test_unknown_columns_are_named(tmp_path):

@@ -21,7 +21,7 @@ FLOORS = [
     ("what is measured beside training; the tasks that we ship", ["evaluation", "tasks"]),
     ("one run, from the command line to its checkpoints", ["run"]),
     ("what is done with models, data, layouts, machines and run folders outside a run",
-     ["convert", "curation", "inspection", "sizing", "viewing"]),
+     ["convert", "curation", "inspection", "migration", "sizing", "viewing"]),
     ("grids of runs", ["ablation"]),
     ("the commands' bodies", ["commands"]),
     ("the thin entry points of a checkout", ["tools"]),
