@@ -70,7 +70,7 @@ class FusedHead(torch.autograd.Function):
         for chunk in chunks(len(hidden), tokens):
             z = hidden[chunk] @ weight.T if kept is None else kept
             of_rows = (x[chunk].contiguous() for x in (local, log_total, entropy, by_logp, by_entropy))
-            logprob_kernels.to_gradient(z, *of_rows, real, scale)
+            logprob_kernels.to_gradient(z, *of_rows, real=real, scale=scale)
             torch.mm(z, weight, out=grad_hidden[chunk])
             if grad_weight is not None:
                 add_product(grad_weight, z.T, hidden[chunk])

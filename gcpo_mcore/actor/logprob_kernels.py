@@ -6,8 +6,8 @@ Triton comes with torch's builds for CUDA. TRITON_INTERPRET=1 runs the kernels o
 from typing import Any
 
 import torch
-import triton
-import triton.language as tl
+import triton  # pyright: ignore[reportMissingImports] (not with the CPU build of torch)
+import triton.language as tl  # pyright: ignore[reportMissingImports]
 
 BLOCK, WARPS = 4096, 8
 _NEVER = -1e30  # a logit of probability 0; finite also times the width of a row
