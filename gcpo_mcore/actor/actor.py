@@ -15,7 +15,7 @@ from gcpo_mcore.actor.cutting import Cut, split
 from gcpo_mcore.actor.forward_pass import GradientPass, LogProbHead, LogProbPass, LossFunction, RowsLogp
 from gcpo_mcore.actor.gathering import WeightGather
 from gcpo_mcore.actor.layout import Layout
-from gcpo_mcore.actor.logprobs import LOGITS_PER_CHUNK
+from gcpo_mcore.actor.logprobs import logits_at_a_time
 from gcpo_mcore.actor.microbatch import MicroBatch, Rows
 from gcpo_mcore.actor.offload import Offloader
 from gcpo_mcore.actor.optimizer import Stepper, learning_rate
@@ -63,8 +63,8 @@ class Actor:
             is_one_shape=layout.pipeline > 1,
             device=platform.device(),
         )
-        self.logits_per_chunk = LOGITS_PER_CHUNK
         self.device = platform.device()
+        self.logits_per_chunk = logits_at_a_time(self.device)
         self.hf_folder, self.lora = model.path, model.lora
         self.version = 0
         self.optimizer_config = optimizer

@@ -3,11 +3,14 @@
 The output layer is applied to a chunk of tokens at a time, over the vocabulary's slices of the tensor group, and once
 more in the backward pass: what is kept for it is two numbers a token. Only where one chunk has all tokens are their
 log-probs kept. megatron-core's own vocab-parallel cross entropy keeps all logits, gives no entropy, and its fused form
-is 2e-3 off in fp32; hence this one.
+is 2e-3 off in fp32; hence this one. On a GPU kernels do the same (gcpo_mcore/actor/fused_head.py), and are measured
+against this.
 """
 
 import torch
 import torch.distributed as dist
+
+from gcpo_mcore.actor import fused_head
 
 # 256 MiB a buffer in fp32, of which three live at a time; at a vocabulary of 152,000 still matrices of 441 tokens.
 LOGITS_PER_CHUNK = 2**26
@@ -36,7 +39,15 @@ def token_logprobs(
     logits_per_chunk  logits of this rank that exist at a time
     """
     tokens = max(logits_per_chunk // weight.shape[0], 1)
+    if hidden.is_cuda and fused_head.is_possible():
+        at_a_time = fused_head.tokens_at_a_time(tokens)
+        return fused_head.FusedHead.apply(hidden, weight, targets, vocabulary, temperature, group, at_a_time)
     return _ChunkedHead.apply(hidden, weight, targets, vocabulary, temperature, group, tokens)
+
+
+def logits_at_a_time(device: torch.device) -> int:
+    """How many logits are to exist at a time there."""
+    return fused_head.LOGITS_PER_CHUNK if device.type == "cuda" and fused_head.is_possible() else LOGITS_PER_CHUNK
 
 
 class _ChunkedHead(torch.autograd.Function):
@@ -52,7 +63,7 @@ class _ChunkedHead(torch.autograd.Function):
         if any(ctx.needs_input_grad) and 0 < len(targets) <= tokens:
             kept = torch.empty(len(targets), width, dtype=torch.float32, device=hidden.device)
         ctx.cuts = (temperature, vocabulary - first, _at_a_time(hidden, tokens, width))
-        for chunk in _chunks(len(targets), ctx.cuts[2]):
+        for chunk in fused_head.chunks(len(targets), ctx.cuts[2]):
             z = _scaled_logits(hidden[chunk], weight, temperature, vocabulary - first)  # [c, v]
             top = z.amax(1)
             if group.size() > 1:
@@ -80,7 +91,7 @@ class _ChunkedHead(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden)
         is_frozen = not ctx.needs_input_grad[1]
         grad_weight = None if is_frozen else torch.zeros_like(weight, dtype=torch.float32)  # chunks are summed in fp32
-        for chunk in _chunks(len(hidden), at_a_time):
+        for chunk in fused_head.chunks(len(hidden), at_a_time):
             if kept is None:
                 log_p = _scaled_logits(hidden[chunk], weight, temperature, real).sub_(log_total[chunk].unsqueeze(1))
             else:
@@ -103,10 +114,6 @@ class _ChunkedHead(torch.autograd.Function):
 def _at_a_time(hidden: torch.Tensor, tokens: int, width: int) -> int:
     """At most `tokens`; on a CPU so few that their logits, which are read several times, stay in its cache."""
     return tokens if hidden.is_cuda else min(tokens, max(LOGITS_IN_CACHE // width, LEAST_IN_CACHE))
-
-
-def _chunks(n: int, tokens: int) -> list[slice]:
-    return [slice(start, start + tokens) for start in range(0, n, tokens)]
 
 
 def _scaled_logits(hidden: torch.Tensor, weight: torch.Tensor, temperature: float, real: int) -> torch.Tensor:

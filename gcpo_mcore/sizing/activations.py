@@ -7,14 +7,14 @@ what it really saves in tests/sizing/test_estimate.py. With experts the tokens a
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gcpo_mcore.actor import fused_head, logprobs
 from gcpo_mcore.actor.config import LoraAdapter, ParallelConfig
 from gcpo_mcore.actor.layout import Layout
-from gcpo_mcore.actor.logprobs import LOGITS_PER_CHUNK
 from gcpo_mcore.hf import lora
 from gcpo_mcore.hf.architecture import Architecture
 
 FP32 = 4
-LOGIT_BUFFERS = 3  # that live at a time in actor/logprobs.py
+LOGIT_BUFFERS = 3  # in fp32, that live at a time in actor/logprobs.py
 # Pieces of unlike lengths side by side, by what they hold: bounded by the scores' FILLING in actor/packed_attention.py.
 SIDE_BY_SIDE = 1.3
 
@@ -140,8 +140,12 @@ def in_flight(layout: Layout, stage: int, micro_batches: int) -> int:
 
 
 def head_bytes(arch: Architecture, layout: Layout, dtype_bytes: int, p: Pass, is_backward: bool) -> int:
-    """Bytes that exist for a moment while log-probs are made: logits of a chunk of tokens, and the head's gradient."""
+    """Bytes that exist for a moment while log-probs are made: logits of a chunk of tokens, and the head's gradient.
+
+    The more of plain torch's and of the kernels', since a machine may lack what builds those.
+    """
     rows = -(-arch.vocabulary // layout.tensor)
-    chunk = min(max(LOGITS_PER_CHUNK // rows, 1), max(p.response_tokens // layout.context, 1))
-    logits = LOGIT_BUFFERS * chunk * rows * FP32
+    tokens = max(p.response_tokens // layout.context, 1)
+    plain, fused = (min(max(n // rows, 1), tokens) for n in (logprobs.LOGITS_PER_CHUNK, fused_head.LOGITS_PER_CHUNK))
+    logits = max(LOGIT_BUFFERS * plain * FP32, fused * dtype_bytes) * rows
     return logits + (rows * arch.hidden * (FP32 + dtype_bytes) if is_backward and p.adapter is None else 0)
