@@ -40,7 +40,8 @@ def test_collecting_needs_nothing_that_make_install_does_not_bring(tmp_path):
     path = os.pathsep.join([str(clone), str(tmp_path / "plugins")])
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "--collect-only", "-m", "", "-p", "no_network", "-p", "no:cacheprovider"],
-        cwd=clone, env=ENVIRONMENT | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True,
+        cwd=clone, capture_output=True, text=True,
+        env=ENVIRONMENT | {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "PYTEST_ADDOPTS": ""},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")}

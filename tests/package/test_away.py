@@ -48,7 +48,11 @@ EVERY_MODULE = """
 import importlib, json, pkgutil, sys
 import gcpo_mcore
 for module in pkgutil.walk_packages(gcpo_mcore.__path__, "gcpo_mcore."):
-    importlib.import_module(module.name)
+    try:
+        importlib.import_module(module.name)
+    except ModuleNotFoundError as error:
+        if error.name != "triton":  # comes with torch for CUDA only
+            raise
 from gcpo_mcore.base.registry import algorithms, rewards
 ours = {name: m.__file__ for name, m in sys.modules.items() if name.partition(".")[0] == "gcpo_mcore"}
 bare = [name for name in ("algorithms", "rewards", "configs") if importlib.util.find_spec(name)]
