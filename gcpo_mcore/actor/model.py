@@ -1,5 +1,7 @@
 """Builds megatron-core's GPTModel for an architecture and a layout."""
 
+import importlib.util
+
 import torch
 from megatron.core import parallel_state, tensor_parallel
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
@@ -16,7 +18,7 @@ from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 from megatron.core.transformer.transformer_layer import TransformerLayerSubmodules
 
-from gcpo_mcore.actor import rotary
+from gcpo_mcore.actor import packed_attention, rotary
 from gcpo_mcore.actor.attention import SdpaAttention
 from gcpo_mcore.actor.backend import Backend
 from gcpo_mcore.actor.config import ParallelConfig
@@ -44,6 +46,8 @@ def start_parallel(layout: Layout, seed: int) -> None:
             expert_tensor_parallel_size=1,  # an expert lies whole on a rank; gloo could not gather its tokens
         )
         tensor_parallel.model_parallel_cuda_manual_seed(seed)
+    if platform.is_hopper():
+        packed_attention.use_flash_attention_3()
 
 
 def transformer_config(
@@ -53,7 +57,7 @@ def transformer_config(
     backend: Backend,
     on_gpu: bool = platform.HAS_CUDA,
 ) -> TransformerConfig:
-    """megatron-core's view of the architecture. Every fusion that needs a CUDA extension is off."""
+    """megatron-core's view of the architecture. Fusions that need a CUDA extension are off, but for one of apex's."""
     return TransformerConfig(
         num_layers=arch.layers,
         hidden_size=arch.hidden,
@@ -80,7 +84,7 @@ def transformer_config(
         # The weights always come from a Hugging Face folder: initial values are never used.
         perform_initialization=False,
         use_cpu_initialization=not on_gpu,
-        gradient_accumulation_fusion=False,
+        gradient_accumulation_fusion=on_gpu and has_fused_accumulation(),
         use_te_activation_func=backend == "local",  # a module in place of a function: ours (swiglu.py)
         bias_activation_fusion=False,
         bias_dropout_fusion=False,
@@ -95,6 +99,21 @@ def transformer_config(
         **_experts_config(arch),
         **_recompute_config(arch, parallel),
     )
+
+
+def has_fused_accumulation() -> bool:
+    """Whether apex's extension is there, which adds a weight's gradient to its buffer inside the product."""
+    return importlib.util.find_spec("fused_weight_gradient_mlp_cuda") is not None
+
+
+def fuse_accumulation(model: torch.nn.Module) -> None:
+    """Has Transformer Engine's layers add their weights' gradients to the buffers inside the product.
+
+    megatron-core's setting asks for apex's extension as well, for an output layer that is not run here.
+    """
+    for module in model.modules():
+        if hasattr(module, "fuse_wgrad_accumulation"):
+            setattr(module, "fuse_wgrad_accumulation", True)  # noqa: B010 (Transformer Engine's own field)
 
 
 def _pipeline_config(parallel: ParallelConfig) -> dict:
@@ -224,6 +243,8 @@ def build_model(
             rotary_base=arch.rope_theta,
             vp_stage=chunk if layout.virtual_pipeline > 1 else None,
         )
+        if backend == "te":
+            fuse_accumulation(model)
         if arch.rope_scaling:
             # megatron's own scaling fixes three of llama3's four numbers
             model.rotary_pos_emb.inv_freq = rotary_frequencies(arch)

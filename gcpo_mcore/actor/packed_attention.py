@@ -5,6 +5,7 @@ last, and so on. Nothing is computed between two rows. Rows may see the same key
 share), and more keys than they have queries.
 """
 
+import importlib.util
 import inspect
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -94,6 +95,16 @@ def attend_rows(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: Attenti
     """Attends: q [t, heads, head_dim], k and v [u, kv_heads, head_dim] -> [t, heads, head_dim]."""
     has_kernel = q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and q.shape[2] <= LARGEST_HEAD
     return (all_at_once if has_kernel else in_batches)(q, k, v, rows, scale)
+
+
+def use_flash_attention_3() -> bool:
+    """Has torch's flash attention take FlashAttention-3's kernels where its package (for Hopper) is; whether it is."""
+    if importlib.util.find_spec("flash_attn_interface") is None:
+        return False
+    from torch.nn.attention import activate_flash_attention_impl  # not in every torch that we take
+
+    activate_flash_attention_impl("FA3")
+    return True
 
 
 def in_batches(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: AttentionRows, scale: float) -> torch.Tensor:

@@ -4,6 +4,7 @@ Su et al. 2021 (arXiv 2104.09864), equation 34, with the partner of an element o
 """
 
 import torch
+from megatron.core.jit import jit_fuser
 from megatron.core.models.common.embeddings import rope_utils
 
 
@@ -40,8 +41,17 @@ class _Rotate(torch.autograd.Function):
 
 
 def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    if x.is_cuda:
+        return turned_at_once(x, cos, sin)
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     (first, second), (to_first, to_second) = x.chunk(2, dim=-1), out.chunk(2, dim=-1)
     torch.mul(first, cos, out=to_first).addcmul_(second, sin, value=-1)
     torch.mul(second, cos, out=to_second).addcmul_(first, sin)
     return out
+
+
+@jit_fuser
+def turned_at_once(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """The same in a form that torch.compile makes one kernel of on a GPU (on a CPU it is not compiled)."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

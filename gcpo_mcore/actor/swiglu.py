@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from megatron.core.fusions.fused_bias_swiglu import SwiGLUFunction
 from megatron.core.transformer import TransformerConfig
 from megatron.core.transformer.module import MegatronModule
 
@@ -14,7 +15,12 @@ class SwiGLU(MegatronModule):
         assert config.gated_linear_unit and config.activation_func is F.silu
 
     def forward(self, projected: torch.Tensor) -> torch.Tensor:
-        """The product; bitwise that of torch's own functions, and so is the gradient."""
+        """The product; on a CPU bitwise that of torch's own functions, and so is the gradient.
+
+        On a GPU it is megatron-core's, which torch.compile makes one kernel each way.
+        """
+        if projected.is_cuda:
+            return SwiGLUFunction.apply(projected, False, False)
         return _SwiGLU.apply(projected)
 
 

@@ -27,6 +27,7 @@ Threads = int | Literal["auto"] | None
 Products = Literal["float32", "bfloat16"]
 
 HAS_CUDA = torch.cuda.is_available()
+HOPPER = 9  # its compute capability
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # their numbers in malloc.h
 
 if not HAS_CUDA:
@@ -150,6 +151,19 @@ def reset_phase_memory() -> None:
 class _Peak:
     before_reset_gib = 0.0
     can_reset = Path("/proc/self/clear_refs").exists()
+
+
+def is_hopper() -> bool:
+    """Whether this rank's GPU is an H100 or one of its kind."""
+    return HAS_CUDA and torch.cuda.get_device_capability(device())[0] == HOPPER
+
+
+def keep_launch_order() -> None:
+    """Has a GPU begin kernels in the order of their launch; to be called before the GPU is used.
+
+    megatron-core launches a message of tensor parallelism first, and then the product that is to hide it.
+    """
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
 
 
 def device_memory_gib() -> float:

@@ -29,6 +29,8 @@ def started(plan: Plan) -> Iterator[Plan]:
     """
     platform.keep_memory()
     parallel = plan.config.parallel
+    if parallel.tensor > 1:
+        platform.keep_launch_order()
     with process_group(parallel.threads, plan.config.monitor.phase_deadline_s, products=parallel.cpu_products):
         plan = replace(plan, inputs=inputs(plan))
         step = decided(lambda: _find_checkpoint(plan))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from megatron.core.models.common.embeddings import rope_utils
 
-from gcpo_mcore.actor.rotary import rotate, turns
+from gcpo_mcore.actor.rotary import rotate, turned_at_once, turns
 
 
 def angles(tokens: int, head_dim: int) -> torch.Tensor:
@@ -36,3 +36,8 @@ def test_value_and_gradient(dtype, bound, shape):
 def test_it_is_what_megatrons_own_gives():
     x, angle = torch.randn(6, 2, 3, 8), angles(6, 8)
     torch.testing.assert_close(rotate(x, turns(angle)), rope_utils._apply_rotary_pos_emb_bshd(x, angle))
+
+
+def test_the_form_for_a_compiler_is_the_same():
+    x, both = torch.randn(6, 2, 3, 8), turns(angles(6, 8))
+    torch.testing.assert_close(turned_at_once(x, *both.chunk(2, dim=-1)), rotate(x, both))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from megatron.core.fusions.fused_bias_swiglu import SwiGLUFunction
 from megatron.core.transformer import TransformerConfig
 
 from gcpo_mcore.actor.swiglu import SwiGLU
@@ -31,6 +32,14 @@ def test_value_and_gradient_are_torchs(dtype, shape):
     got = swiglu()(x)
     assert torch.equal(got, expected)
     assert torch.equal(*(torch.autograd.grad(y, x, upstream)[0] for y in (got, expected)))
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 10), (7, 6), (0, 4)])
+def test_megatrons_which_a_gpu_runs_is_the_same(shape):
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    own, theirs = swiglu()(x), SwiGLUFunction.apply(x, False, False)
+    torch.testing.assert_close(own, theirs)
+    torch.testing.assert_close(*(torch.autograd.grad(y.sum(), x)[0] for y in (own, theirs)))
 
 
 def test_the_gradient_is_that_of_the_function():

@@ -26,7 +26,9 @@ POLL_S = 0.5
 TRAINER_BYTES = 2**30  # NCCL's buffers, which come with the first messages
 SMALLEST_FRACTION = 0.1  # with less a server does not start, and says so
 # What the trainer's own environment sets: SGLang may have another.
-NOT_INHERITED = ("PYTHONPATH", "VIRTUAL_ENV", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+NOT_INHERITED = (
+    "PYTHONPATH", "VIRTUAL_ENV", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "CUDA_DEVICE_MAX_CONNECTIONS",
+)  # fmt: skip
 
 
 class ServerProcess:
