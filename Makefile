@@ -66,7 +66,7 @@ test-python:
 	$(OTHER)/bin/pip install --quiet --disable-pip-version-check -e ".[dev]" $(MEGATRON:%=megatron-core==%) -c $(OTHER)/constraints.txt
 	$(OTHER)/bin/python -m pytest -n $(PROCESSES) --dist loadfile $(TESTS)
 
-# Apart from the suite: it takes a quarter of an hour.
+# Apart from the suite: it takes a quarter to half an hour.
 test-faults: install
 	$(VENV)/bin/python -m tests.faults --parallel $(PROCESSES) --write docs/reliability.md
 	$(VENV)/bin/python -m tests.faults.soak

@@ -231,23 +231,30 @@ def _writers() -> Iterator[Row]:
 def _full() -> Iterator[Row]:
     """No room: the system refuses to let a file of the process grow."""
 
-    def at(word: str, bytes_: int, *, event: str = PHASE, count: int = 1) -> Callable[[Job], int]:
+    def at(word: str, room: Callable[[Job], int], *, event: str = PHASE, count: int = 1) -> Callable[[Job], int]:
+        """`room`: the bytes that a file may have. What the job prints goes to a file too."""
+
         def do(job: Job) -> int:
             launched = job.stand(event, word, count)
-            limit = (bytes_, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+            limit = (room(job), resource.getrlimit(resource.RLIMIT_FSIZE)[1])
             job.rank(0).rlimit(resource.RLIMIT_FSIZE, limit)
             job.go_on()
             return job.ended(launched)
 
         return do
 
-    full = at("('checkpoint', 0)", 200_000)
+    def ten_more_of_metrics(job: Job) -> int:
+        metrics = (job.folder / "r/metrics.jsonl").stat().st_size
+        assert metrics > 1.5 * len(job.said().encode()), "no room for the job's own words"
+        return metrics + 10
+
+    full = at("('checkpoint', 0)", lambda job: 200_000)
     yield Row("no room on the disk", "checkpoint", full, (USER_ERROR,), r"error: .*(File too large|could not write)")
     yield Row(
         "no room, checkpoints in the background", "checkpoint", full, (USER_ERROR,),
         r"error: .*(File too large|could not write)", more=("trainer.async_checkpoints=true",),
     )  # fmt: skip
-    do = at("metrics.jsonl", 10, event="open", count=4)
+    do = at("metrics.jsonl", ten_more_of_metrics, event="open", count=4)
     yield Row("no room for a step's metrics", "records", do, (USER_ERROR,), r"error: .*(File too large|metrics)")
 
 
