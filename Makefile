@@ -53,7 +53,7 @@ sglang-cpu: .venv-sglang/.installed
 	tools/sglang_cpu.sh .venv-sglang $(PYTHON)
 
 test-sglang: install sglang-cpu
-	$(VENV)/bin/python tools/prepare.py
+	$(VENV)/bin/python tools/prepare.py --processes $(PROCESSES)
 	$(VENV)/bin/python -m pytest -m sglang
 
 # In an environment of its own, with the newest megatron-core that this Python gets (MEGATRON= takes another).

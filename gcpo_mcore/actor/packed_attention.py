@@ -98,12 +98,11 @@ def attend_rows(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: Attenti
 
 
 def use_flash_attention_3() -> bool:
-    """Has torch's flash attention take FlashAttention-3's kernels where its package (for Hopper) is; whether it is."""
-    if importlib.util.find_spec("flash_attn_interface") is None:
+    """Has torch's flash attention take FlashAttention-3's kernels if their package is here; whether it does."""
+    activate = getattr(torch.nn.attention, "activate_flash_attention_impl", None)  # not in every torch that we take
+    if activate is None or importlib.util.find_spec("flash_attn_interface") is None:
         return False
-    from torch.nn.attention import activate_flash_attention_impl  # not in every torch that we take
-
-    activate_flash_attention_impl("FA3")
+    activate("FA3")
     return True
 
 
