@@ -1,4 +1,8 @@
-"""Small things that all ranks do together."""
+"""Small things that all ranks do together.
+
+A rank by itself exchanges nothing: gloo's own threads would copy what it sends to itself, each with workers of its own
+for that, and OpenMP hardly lets the workers of any thread spin while there are more of them than cores (bench/LOG.md).
+"""
 
 from typing import Protocol, TypeVar
 
@@ -10,6 +14,8 @@ T = TypeVar("T")
 
 def from_rank_0(value: T) -> T:
     """Rank 0's `value`, on every rank."""
+    if dist.get_world_size() == 1:
+        return value
     shared = [value]
     dist.broadcast_object_list(shared)
     return shared[0]
@@ -18,12 +24,16 @@ def from_rank_0(value: T) -> T:
 def from_every_rank(value: T, group: dist.ProcessGroup | None = None) -> list[T]:
     """Every rank's `value`, in the order of the ranks, on every rank; of `group` where it is not all of them."""
     gathered = [value] * dist.get_world_size(group)
+    if len(gathered) == 1:
+        return gathered
     dist.all_gather_object(gathered, value, group=group)
     return gathered
 
 
 def to_rank_0(value: T) -> list[T] | None:
     """Every rank's `value`, in the order of the ranks, on rank 0; None elsewhere."""
+    if dist.get_world_size() == 1:
+        return [value]
     gathered = [value] * dist.get_world_size() if dist.get_rank() == 0 else None
     dist.gather_object(value, gathered)
     return gathered

@@ -17,6 +17,7 @@ from gcpo_mcore.hf.special_tokens import frame_tokens
 from gcpo_mcore.rewarding.thinking import THINK_START, opens_thinking
 
 PROBES = ("a", "0", ".")  # texts that show what a tokenizer adds; the first that it has tokens for is enough
+ENCODE = ("encode", "__call__", "_encode_plus", "_batch_encode_plus")  # what a class overrides for rules of its own
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,26 @@ class Encoder:
         return ids
 
     def _encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        backend = self._backend
+        if backend is None or backend.truncation is not None or backend.padding is not None:
+            return self.tokenizer.encode(text, add_special_tokens=False)
+        return backend.encode(text, add_special_tokens=False).ids
+
+    @cached_property
+    def _backend(self) -> Any:
+        """What encodes behind a tokenizer whose class adds no rule: half of a small run's start was the way there.
+
+        None where there is none, or where a class has an `encode` of its own.
+        """
+        from transformers import PreTrainedTokenizerFast  # slow to import
+
+        own, plain = type(self.tokenizer), PreTrainedTokenizerFast
+        if not isinstance(self.tokenizer, plain):
+            return None
+        if any(getattr(own, name, None) is not getattr(plain, name, None) for name in ENCODE):
+            return None
+        self.tokenizer.encode(PROBES[0], add_special_tokens=False)  # settles what the backend makes of special tokens
+        return self.tokenizer.backend_tokenizer
 
     def _encoded(self, where: str, column: str, text: str) -> list[int]:
         try:

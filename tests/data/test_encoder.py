@@ -1,6 +1,7 @@
 """Text -> token ids: one begin token, no end token behind a prompt, one behind a golden answer."""
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from gcpo_mcore.base.errors import UserError
 from gcpo_mcore.data.encoder import Encoder
@@ -119,3 +120,21 @@ def test_ids_beyond_the_models_rows():
     assert "token id 27, the model has 27 rows" in refusal(encoder.plain, "1<think>?")
     assert "token id 28" in refusal(encoder.golden, "1</think>:2", "1+1?", None)
     assert "<|im_start|>" in CHATML and encoder.chat("f", "prompt", ASKED, {}).ids[0] == START
+
+
+class Shouting(PreTrainedTokenizerFast):
+    """A class with a rule of its own."""
+
+    def _encode_plus(self, text, *args, **kwargs):
+        return super()._encode_plus(text.replace("?", "=?"), *args, **kwargs)
+
+
+def test_ids_are_those_of_the_tokenizer_s_class_and_not_what_another_call_left():
+    texts = ["1+1?", "<bos>1<eos>2", "<|im_start|>12<|im_end|>", " 7 \n8", "é0"]
+    known = chat_tokenizer()
+    encoder = Encoder(chat_tokenizer())
+    assert [encoder._encode(text) for text in texts] == [known.encode(t, add_special_tokens=False) for t in texts]
+    encoder.tokenizer(["1", "1+1?"], padding="max_length", truncation=True, max_length=3)
+    assert encoder._encode("1+1?3") == ids_of("1+1?3")
+    shouting = Shouting(tokenizer_object=chat_tokenizer().backend_tokenizer, eos_token="<eos>")
+    assert Encoder(shouting).plain("f", "prompt", "1+1?").ids == ids_of("1+1=?")
