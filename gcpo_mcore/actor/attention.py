@@ -11,6 +11,7 @@ from torch.nn.attention.bias import causal_lower_right
 
 from gcpo_mcore.actor import context, groups
 from gcpo_mcore.actor.packed_attention import attend_rows
+from gcpo_mcore.actor.short_attention import attend
 
 
 class SdpaAttention(MegatronModule):
@@ -37,8 +38,7 @@ class SdpaAttention(MegatronModule):
         if over_ranks:
             return self._attend_over_ranks(query, key, value)
         q, k, v = (x.permute(1, 2, 0, 3) for x in (query, key, value))
-        result = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale, enable_gqa=True)
-        return result.permute(2, 0, 1, 3).flatten(2)
+        return attend(q, k, v, self.scale).permute(2, 0, 1, 3).flatten(2)
 
     def _attend_over_ranks(self, query, key, value) -> torch.Tensor:
         """This rank's queries against the keys and values of all ranks."""

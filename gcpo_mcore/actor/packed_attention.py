@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention.bias import causal_lower_right
 
+from gcpo_mcore.actor.short_attention import attend
+
 LARGEST_HEAD = 256  # of torch's flash attention
 # Rows of unlike sizes are filled up to stand side by side: at most so many scores for one that counts, and so many of a
 # batch in all (a mask of one byte each, which torch makes four on a CPU).
@@ -115,10 +117,7 @@ def in_batches(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, rows: Attentio
             _chosen(x, index).unflatten(0, (batch.rows, -1)).transpose(1, 2)
             for x, index in ((q, batch.queries), (k, batch.keys), (v, batch.keys))
         )
-        is_square = batch.mask is None
-        found = F.scaled_dot_product_attention(
-            own, key, value, attn_mask=batch.mask, is_causal=is_square, scale=scale, enable_gqa=True
-        )
+        found = attend(own, key, value, scale, batch.mask)
         done.append(found.transpose(1, 2).flatten(0, 1))
     return _chosen(torch.cat(done), place)
 

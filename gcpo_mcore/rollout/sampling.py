@@ -53,6 +53,8 @@ def _invert(weights: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     It looks for the block, then within the block: float64 for a few sums in place of a whole vocabulary.
     """
     size = math.gcd(weights.shape[1], BLOCK)
+    if size == weights.shape[1]:  # of a small vocabulary
+        return _search(weights.double().cumsum(1), uniform * weights.sum(1).double())[0]
     blocks = weights.unflatten(1, (-1, size))
     sums = blocks.sum(2).double().cumsum(1)
     block, beyond = _search(sums, uniform * sums[:, -1])

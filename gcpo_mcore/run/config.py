@@ -57,7 +57,7 @@ class TrainerConfig(Config):
     old_logp: Literal["auto", "score", "rollout"]  # whose log-probs an update is compared with
     sequences_per_microbatch: Free[PositiveInt]
     tokens_per_microbatch: Free[PositiveInt | None]  # packs of so many tokens in place of padded sequences
-    share_prompts: Free[bool]  # rows of a group behind one copy of their prompt
+    share_prompts: Free[Literal["auto"] | bool]  # rows of a group behind one copy of their prompt
     checkpoint_every_steps: Free[NonNegativeInt]  # 0: only at the end
     checkpoint_every_s: Free[PositiveFloat | None]  # and where so many seconds have passed since the last one
     async_checkpoints: Free[bool]  # written while training goes on

@@ -111,6 +111,7 @@ def trainer(plan: Plan) -> Iterator[Trainer]:
     ):
         log.debug("start at step %d of %d, %s", plan.checkpoint_step, config.trainer.steps, plan.layout)
         start_parallel(plan.layout, config.seed)
+        share_prompts = config.trainer.share_prompts
         actor = Actor(
             config.model,
             plan.arch,
@@ -121,7 +122,7 @@ def trainer(plan: Plan) -> Iterator[Trainer]:
             sequences_per_microbatch=config.trainer.sequences_per_microbatch,
             tokens_per_microbatch=config.trainer.tokens_per_microbatch,
             settings=config.actor,
-            shares_prompts=config.trainer.share_prompts,
+            shares_prompts=not platform.HAS_CUDA if share_prompts == "auto" else share_prompts,
         )
         reference = Reference(actor) if any(each.needs_reference for each in config.algorithms) else None
         actor.offload()  # an engine of other processes takes what is free when they start

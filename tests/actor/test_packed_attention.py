@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from gcpo_mcore.actor.packed_attention import SCORES_PER_BATCH, AttentionRows, all_at_once, in_batches, one_by_one
+from gcpo_mcore.actor.short_attention import LONGEST
 
 CPU = torch.device("cpu")
 SIZES = np.array([(5, 5), (3, 8), (1, 1), (4, 16)])  # queries and keys of each row
@@ -63,6 +64,12 @@ def test_rows_that_share_a_prompt(groups):
             keys += [shared, new] if own else [new]
             end += len(new)
     assert_textbook(AttentionRows(np.array(sizes), np.concatenate(keys), CPU), end)
+
+
+def test_rows_of_either_kind():
+    """Those short enough for two products, and longer ones."""
+    sizes = np.array([(LONGEST, LONGEST), (9, LONGEST), (LONGEST + 1, LONGEST + 1), (9, LONGEST + 40)])
+    assert_textbook(AttentionRows(sizes, None, CPU), int(sizes[:, 1].sum()))
 
 
 def test_long_rows_stand_alone():
