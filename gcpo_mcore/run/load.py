@@ -210,10 +210,21 @@ class _explained:
             return f"{group}={choice}: unknown choice{nearest(choice, known)}; known: {', '.join(known)}"
         if found := re.search(r"Could not override '([^']+)'", text):
             key = found[1]
+            if self._may_be_added(key):
+                return f"{key}: there is no such entry yet; ++{key}=... adds it"
             return f"unknown key {key}{nearest(key, self._known_keys())}"
         if isinstance(error, OverrideParseException):
             return f"command line: cannot read '{error.override}' ({_one_line(error).split(' See ')[0]})"
         return f"command line: {_one_line(error)}"
+
+    def _may_be_added(self, key: str) -> bool:
+        """Whether the command line would do with the key as a new one: of a template's arguments, of reward parts."""
+        added = [f"++{each}" if each.startswith(f"{key}=") else each for each in self.overrides]
+        try:
+            parse(_compose(added))
+        except (UserError, HydraException, OmegaConfBaseException):
+            return False
+        return True
 
     def _known_keys(self) -> list[str]:
         """Every key of the config, and every group, with the valid choices of this command line."""

@@ -12,6 +12,11 @@ MISTAKES = {
         ["algorithm=grpo", "algorithm.kl.coeficient=1"],
         "unknown key algorithm.kl.coeficient (nearest: algorithm.kl.coefficient)",
     ),
+    "an entry that may be added": (
+        ["data.chat_template_kwargs.enable_thinking=false"],
+        "data.chat_template_kwargs.enable_thinking: there is no such entry yet; "
+        "++data.chat_template_kwargs.enable_thinking=... adds it",
+    ),
     "new key": (["+new=1"], "unknown key new"),
     "new key near a known one": (["+sead=1"], "unknown key sead (nearest: seed)"),
     "new key in a part": (
