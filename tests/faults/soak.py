@@ -1,6 +1,6 @@
 """A long run: resident memory, open files, threads and disk must not grow with the steps.
 
-    python -m tests.faults.soak [--steps 500] [--out FILE]
+    python -m tests.faults.soak [--steps 1500] [--out FILE]
 
 One process, looked at from outside every LOOK_S seconds. The slope is that of a straight line through what was seen
 from step WARM_UP on. The last line is JSON; exit code 1 if it is above MIB_PER_100_STEPS, or files or threads grow.
@@ -83,7 +83,7 @@ def verdict(seen: list[dict], steps: int) -> dict:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
