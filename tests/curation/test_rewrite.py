@@ -1,11 +1,13 @@
 """`tools/golden.py rewrite`: how the golden answer is shown, and what becomes of rows without a right new one."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from gcpo_mcore.commands import golden as commands_golden
 from gcpo_mcore.curation.fill import fill, shortest
 from gcpo_mcore.curation.rewrite import Shown
 from gcpo_mcore.data.encoder import Encoder
@@ -14,7 +16,6 @@ from gcpo_mcore.data.shapes import columns_of
 from gcpo_mcore.rewarding.grader import Grader
 from gcpo_mcore.run.load import load_config
 from gcpo_mcore.tasks import carry
-from tests.launching import launch
 
 GOLDEN = "0+9+6=15;1+3+6=10:105"
 ROWS = [
@@ -73,8 +74,15 @@ def test_where_none_is_right_the_old_one_stays_unless_dropped(rows, tmp_path, ke
     assert [(r["golden_answer"], r["golden_source"]) for r in made] == [first, (":2", "rewrite:x"), (None, None)]
 
 
-def test_templates_that_show_nothing_are_one_line(rows, tmp_path):
-    words = ["rewrite", str(tmp_path / "in.jsonl"), str(tmp_path / "o.jsonl"), "--policy", "x"]
-    done = launch("tools/golden.py", *words, "--begin", "")
-    assert done.returncode == 2
-    assert done.stderr == "golden: --ask and --begin: neither has {golden}, so the golden answer is not shown\n"
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--begin", ""], "--ask and --begin: neither has {golden}, so the golden answer is not shown"),
+        (["--ask", "{golden}"], "--ask: has no {prompt}"),
+    ],
+)
+def test_templates_that_show_nothing_are_one_line(rows, tmp_path, monkeypatch, capsys, words, told):
+    paths = [str(tmp_path / "in.jsonl"), str(tmp_path / "o.jsonl")]
+    monkeypatch.setattr(sys, "argv", ["golden", "rewrite", *paths, "--policy", "x", *words])
+    assert commands_golden.main() == 2
+    assert capsys.readouterr().err == f"golden: {told}\n"
