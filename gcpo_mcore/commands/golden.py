@@ -1,9 +1,11 @@
-"""Make golden answers, and make them worse on purpose.
+"""Make golden answers, have a policy write them anew, and make them worse on purpose.
 
     python tools/golden.py fill IN OUT.jsonl --column solution [key=value ...]
     python tools/golden.py fill IN OUT.jsonl --teacher http://localhost:30000/v1 --model NAME [--tries 8]
         [--keep likeliest --policy MODEL_FOLDER]
     python tools/golden.py fill IN OUT.jsonl --teacher-model FOLDER --max-tokens 1024 --parallel 64 [--tries 8]
+    python tools/golden.py rewrite IN OUT.jsonl --policy FOLDER --max-tokens 1024 [--share 0.25,0.5]
+        [--ask TEXT] [--begin TEXT] [--drop-old]
     python tools/golden.py degrade IN OUT.jsonl [--truncate 0.5] [--corrupt 0.2] [--wrong-answer 0.1] [key=value ...]
 
 IN is a file, a folder or hf:NAME as in a data config; key=value are settings as for tools/train.py (reward=..., and
@@ -26,27 +28,57 @@ from gcpo_mcore.monitor.run_log import log_to_stderr
 
 def fill(given, config, rows, grader) -> None:
     """Writes the rows with golden answers, from where the command line says."""
+    origin = _from_column if given.column else _from_server if given.teacher else _from_model
+    with origin(given, config, rows) as (source, propose, settings, refusals):
+        choice = {"shortest": _shortest, "likeliest": _likeliest}[given.keep](given, config)
+        settings |= {"replace": given.replace}
+        _written(given, config, rows, grader, source, propose, choice, settings, refusals, given.replace, False)
+
+
+def rewrite(given, config, rows, grader) -> None:
+    """Writes the rows with golden answers that the policy wrote itself, having been shown theirs."""
+    from gcpo_mcore.curation.rewrite import Shown
+
+    if "{prompt}" not in given.ask:
+        raise UserError("--ask: has no {prompt}")
+    if "{golden}" not in given.ask + given.begin:
+        raise UserError("--ask and --begin: neither has {golden}, so the golden answer is not shown")
+    shown = {"ask": given.ask, "begin": given.begin, "shares": given.share}
+
+    def starts(encoder):
+        return Shown(**shown, data=config.data, encoder=encoder).starts
+
+    with _sampled(given, config, given.policy, starts) as (propose, settings, refusals):
+        settings |= shown | {"drop_old": given.drop_old}
+        choice = _likeliest(given, config)
+        source = f"rewrite:{given.policy}"
+        _written(given, config, rows, grader, source, propose, choice, settings, refusals, True, not given.drop_old)
+
+
+def _written(
+    given, config, rows, grader, source, propose, choice, settings, refusals, replace: bool, keep_old: bool
+) -> None:
+    """Writes OUT from the candidates of `propose`, and prints what became of the rows."""
     from gcpo_mcore.curation import fill as filling
     from gcpo_mcore.monitor.progress import Work
 
-    origin = _from_column if given.column else _from_server if given.teacher else _from_model
-    with origin(given, config, rows) as (source, propose, settings, refusals):
-        choose, choice = {"shortest": _shortest, "likeliest": _likeliest}[given.keep](given, config)
-        settings |= choice | {"replace": given.replace, "reward": config.reward.model_dump(mode="json")}
-        with Work("rows", len(rows)) as work:
-            ends = filling.fill(
-                rows,
-                given.out,
-                propose,
-                choose,
-                source,
-                config.data,
-                grader,
-                given.parallel,
-                given.replace,
-                settings,
-                work.advance,
-            )
+    choose, chosen_by = choice
+    settings |= chosen_by | {"reward": config.reward.model_dump(mode="json")}
+    with Work("rows", len(rows)) as work:
+        ends = filling.fill(
+            rows,
+            given.out,
+            propose,
+            choose,
+            source,
+            config.data,
+            grader,
+            given.parallel,
+            replace,
+            settings,
+            work.advance,
+            keep_old,
+        )
     print(f"{given.out}: {len(rows)} rows; " + ", ".join(f"{n} {end}" for end, n in sorted(ends.items())))
     if refusals:
         print(f"the teacher refused {len(refusals)} prompts, the first: {refusals[0]}", file=sys.stderr)
@@ -105,6 +137,13 @@ def _from_server(given, config, rows):
 
 @contextlib.contextmanager
 def _from_model(given, config, rows):
+    with _sampled(given, config, given.teacher_model, lambda _: None) as (propose, settings, refusals):
+        yield f"teacher:{given.teacher_model}", propose, settings, refusals
+
+
+@contextlib.contextmanager
+def _sampled(given, config, name: str, starts):
+    """What the model in a Hugging Face folder writes; `starts(encoder)` are a LocalTeacher's."""
     from gcpo_mcore.actor.hf_mapping import HfWeights
     from gcpo_mcore.curation.local_teacher import LocalTeacher
     from gcpo_mcore.data.encoder import Encoder
@@ -116,12 +155,10 @@ def _from_model(given, config, rows):
     from gcpo_mcore.run.plan import load_tokenizer
     from gcpo_mcore.run.setup import build_engine, process_group
 
-    folder = local_folder(given.teacher_model)
+    folder = local_folder(name)
     arch = read_architecture(folder)
     if given.max_tokens >= arch.max_positions:
-        raise UserError(
-            f"--max-tokens {given.max_tokens}: {given.teacher_model} has only {arch.max_positions} positions"
-        )
+        raise UserError(f"--max-tokens {given.max_tokens}: {name} has only {arch.max_positions} positions")
     tokenizer, weights = load_tokenizer(folder, arch), HfWeights(folder, arch)
     ends = end_tokens(folder, tokenizer, arch.vocabulary, config.rollout.stop_token_ids)
     encoder = Encoder(tokenizer, arch.vocabulary, ends.ids)
@@ -132,9 +169,10 @@ def _from_model(given, config, rows):
     ):
         engine.update_weights(FixedWeights(0, lambda: ((name, weights(name)) for name in weights.names())))
         teacher = LocalTeacher(engine, encoder, config.data, sampling, arch.max_positions, given.tries, config.seed)
-        settings = {"teacher_model": given.teacher_model, "sampling": sampling.model_dump(), "tries": given.tries}
+        teacher.starts = starts(encoder)
+        settings = {"teacher_model": name, "sampling": sampling.model_dump(), "tries": given.tries}
         settings |= {"seed": config.seed, "dtype": config.model.dtype, "rendering": _rendering(config)}
-        yield f"teacher:{given.teacher_model}", teacher.solve, settings, teacher.refusals
+        yield teacher.solve, settings, teacher.refusals
 
 
 def _rendering(config) -> dict:
@@ -205,6 +243,22 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--timeout-s", type=_positive(float), default=300.0, help="of one request")
     one.add_argument("--api-key-env", metavar="NAME", help="the environment variable that holds the key")
 
+    own = program.add_command(commands, "rewrite", __doc__, help="have the policy write them anew", **shown)
+    own.add_argument("--policy", metavar="FOLDER", required=True, help="the Hugging Face model to be trained")
+    own.add_argument("--ask", metavar="TEXT", default="{prompt}", help="the prompt, {prompt} and {golden} filled in")
+    own.add_argument("--begin", metavar="TEXT", default="{golden}", help="what the answer begins with")
+    own.add_argument(
+        "--share",
+        type=_shares,
+        default="0.5",
+        help="{golden} is this share of the golden answer's tokens; of several (0.25,0.5) each is tried",
+    )
+    own.add_argument("--tries", type=_positive(int), default=8, help="answers for each prompt and share")
+    own.add_argument("--temperature", type=float, default=1.0)
+    own.add_argument("--max-tokens", type=_positive(int), default=2048, help="of what the policy adds")
+    own.add_argument("--parallel", type=_positive(int), default=8, help="prompts asked for at a time")
+    own.add_argument("--drop-old", action="store_true", help="no golden answer where none of the new ones is right")
+
     two = program.add_command(commands, "degrade", __doc__, help="make golden answers worse", **shown)
     two.add_argument(
         "--truncate", type=_share, default=0.0, help="drop this share of the steps, from the last one back"
@@ -235,6 +289,10 @@ def _share(text: str) -> float:
     return value
 
 
+def _shares(text: str) -> list[float]:
+    return [_positive(_share)(share) for share in text.split(",")]
+
+
 @log_to_stderr()
 def main() -> int:
     """The command."""
@@ -255,7 +313,7 @@ def main() -> int:
         config = load_config(settings)
         rows = read_rows(given.input)
         with places_told(), Grader(config.reward) as grader:
-            {"fill": fill, "degrade": degrade}[given.command](given, config, rows, grader)
+            {"fill": fill, "rewrite": rewrite, "degrade": degrade}[given.command](given, config, rows, grader)
     except UserError as error:
         print(f"golden: {error}", file=sys.stderr)
         return EXIT_CODE

@@ -41,6 +41,7 @@ def fill(
     replace: bool,
     settings: dict[str, Any],
     advance: Callable[[int], object],
+    keep_old: bool = False,
 ) -> dict[str, int]:
     """Writes `rows` to `out` with the columns golden_answer and golden_source; how many rows met which end.
 
@@ -50,6 +51,7 @@ def fill(
     replace   never keep what the row had
     settings  what the candidates depend on: an OUT.part made with others is refused
     advance   told how many rows are done, in steps
+    keep_old  where no candidate is right, what the row had stays, right or not
 
     Of the candidates that are right, `choose` takes one. UserError for a row that has no prompt or answer.
     """
@@ -72,6 +74,8 @@ def fill(
             asked = [row for row in chunk if row.number not in kept]
             proposed = propose(asked, columns)
             made = kept | _best(asked, proposed, columns, grader, choose, source)
+            if keep_old:
+                made |= {row.number: old for row in asked if (old := _old(row, columns, made[row.number])) is not None}
             for row in chunk:
                 done[row.number] = made[row.number]
                 _append(file, {"row": row.number, **made[row.number]})
@@ -135,6 +139,14 @@ def _best(
         for row, texts in zip(asked, proposed, strict=True)
     }
     return made | {row.number: _made(text, source, FILLED) for row, text in zip(solved, chosen, strict=True)}
+
+
+def _old(row: Row, columns: Columns, made: dict) -> dict | None:
+    """What a row had, where nothing was made; None where something was, or it had nothing."""
+    golden = columns.golden_answer(row)
+    if made["golden_answer"] is not None or golden is None:
+        return None
+    return _made(golden, row.values.get("golden_source") or "given", KEPT)
 
 
 def _made(golden: str | None, source: str | None, end: str) -> dict:
