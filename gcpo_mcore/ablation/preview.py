@@ -48,7 +48,7 @@ def _plan(cells: list[Cell], grid: Grid, gpus_here: int) -> dict[str, object]:
         estimate = estimate_run(config, processes)
     except UserError as error:
         return sizes | {PROBLEM: str(error)}
-    (held,) = (one.in_phase[0] for one in estimate.components if one.name == "parameters")
+    (held,) = (max(one.in_phase) for one in estimate.components if one.name == "parameters")
     return sizes | {
         "parameters": estimate.arch.parameters,
         "parameters of a process": held // (2 if config.model.dtype == "bfloat16" else 4),

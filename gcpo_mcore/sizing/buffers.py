@@ -14,7 +14,6 @@ from gcpo_mcore.hf.architecture import Architecture
 from gcpo_mcore.sizing.parameters import Size, stage_adapters, stage_parameters
 
 FP32 = 4
-ADAM = 2 * FP32  # two moments
 PARAMETER_ALIGNMENT, BUCKET_ALIGNMENT = 64, 128  # elements (megatron-core's param_and_grad_buffer.py)
 
 
@@ -26,7 +25,10 @@ class Static:
     gradients: int
     optimizer: int
     stepped: int  # elements that this rank's optimizer steps
-    frozen: int = 0  # of the parameters, those of an adapter's base
+    frozen: int  # of the parameters, those of an adapter's base
+    parameter_bytes: tuple[int, ...]  # of each parameter
+    weight_storages: tuple[int, ...]  # the parameters by piece of memory: a buffer is one
+    state_storages: tuple[int, ...]  # the optimizer's likewise
 
 
 def static_bytes(
@@ -42,24 +44,32 @@ def static_bytes(
 
     `data_rank` counts over data and context ranks together; the first holds the largest piece but for padding.
     """
-    held = stepped = frozen = 0
+    held = 0
+    weights: list[int] = []
+    stepped: list[int] = []  # elements of each parameter that this rank steps
     trained, own_bytes = stage_parameters(arch, layout, stage), dtype_bytes
     if adapter:
-        frozen = dtype_bytes * sum(size.elements for chunk in trained for size in chunk)
+        weights = [dtype_bytes * size.elements for chunk in trained for size in chunk]
         trained = stage_adapters(arch, layout, stage, adapter)
         own_bytes = FP32 if adapter.dtype == "float32" else dtype_bytes
+    frozen, each = sum(weights), [*weights]
     for chunk in trained:
         for sizes, ranks in _buffers(chunk, layout):
-            if not is_sharded:
-                held += sum(size.elements for size in sizes)
-                continue
-            places, end = _places(sizes, ranks)
-            held += end
-            stepped += _piece(places, ranks, data_rank % ranks)
-    if not is_sharded:
-        stepped = held
-    optimizer = stepped * (ADAM + (FP32 if own_bytes < FP32 else 0))
-    return Static(frozen + held * own_bytes, held * FP32, optimizer, stepped, frozen)
+            each += [size.elements * own_bytes for size in sizes]
+            if is_sharded:
+                places, end = _places(sizes, ranks)
+                weights.append(end * own_bytes)
+                stepped += _pieces(places, ranks, data_rank % ranks)
+                held += end
+            else:
+                own = [size.elements for size in sizes]
+                weights += [n * own_bytes for n in own]
+                stepped += own
+                held += sum(own)
+    states = 3 if own_bytes < FP32 else 2  # both moments, and fp32 weights
+    state = [n * FP32 for n in stepped] * states
+    storages = tuple(each), tuple(weights), tuple(state)
+    return Static(sum(weights), held * FP32, sum(state), sum(stepped), frozen, *storages)
 
 
 def _buffers(chunk: list[Size], layout: Layout) -> Iterator[tuple[list[Size], int]]:
@@ -100,14 +110,14 @@ def _places(sizes: list[Size], ranks: int) -> tuple[list[tuple[int, int, int, in
     return places, at
 
 
-def _piece(places: list[tuple[int, int, int, int]], ranks: int, rank: int) -> int:
-    """Elements of parameters in the piece of `rank` of every bucket."""
-    total = 0
+def _pieces(places: list[tuple[int, int, int, int]], ranks: int, rank: int) -> list[int]:
+    """Elements of each parameter in the piece of `rank` of its bucket, where there are some."""
+    found = []
     for begin, end, bucket_begin, bucket_end in places:
         size = (bucket_end - bucket_begin) // ranks
         first = bucket_begin + rank * size
-        total += max(min(end, first + size) - max(begin, first), 0)
-    return total
+        found.append(max(min(end, first + size) - max(begin, first), 0))
+    return [n for n in found if n]
 
 
 def _up(value: int, multiple: int) -> int:

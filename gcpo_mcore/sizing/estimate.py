@@ -7,6 +7,7 @@ Parameters, gradients and optimizer state are exact. Activations, logits and the
 the longest prompts and responses are assumed everywhere. Nothing is built and no weights are read.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -138,7 +139,7 @@ def _of_stage(config: RunConfig, arch: Architecture, layout: Layout, stage: int,
             Component("engine: prompts or draws at work", _turn(engine.working, False)),
             Component("engine: what stays", _always(engine.stays)),
         ],
-        host=_host(config, held),
+        host=_host(config, held, pinned if with_cuda else sum),
     )
 
 
@@ -172,12 +173,19 @@ def _merged(arch: Architecture, layout: Layout, dtype_bytes: int) -> int:
     return max(width, arch.heads * arch.head_dim // layout.tensor) * arch.hidden * (2 * FP32 + dtype_bytes)
 
 
-def _host(config: RunConfig, held: Static) -> list[tuple[str, int]]:
+def _host(config: RunConfig, held: Static, taken: Callable[[Iterable[int]], int]) -> list[tuple[str, int]]:
     """What waits there; a reference policy changes places with the weights, so it takes room for both (an adapter's is
-    its base, which is there). A checkpoint that is written while the run goes on is a copy."""
-    away = {"none": 0, "optimizer": held.optimizer, "all": held.optimizer + held.parameters}[config.actor.offload]
+    its base, which is there). A checkpoint written while the run goes on is a copy. taken: by buffers."""
+    weights, state = taken(held.weight_storages), taken(held.state_storages)
+    away = {"none": 0, "optimizer": state, "all": state + weights}[config.actor.offload]
     has_reference = any(each.needs_reference for each in config.algorithms) and not config.model.lora
-    reference = 2 * held.parameters if has_reference else 0
+    reference = 2 * taken(held.parameter_bytes) if has_reference else 0
     snapshot = held.parameters - held.frozen + held.optimizer if config.trainer.async_checkpoints else 0
     found = (("reference policy", reference), ("actor", away), ("checkpoint on its way", snapshot))
     return [(name, size) for name, size in found if size]
+
+
+def pinned(sizes: Iterable[int]) -> int:
+    """Bytes that pinned buffers of `sizes` take up: torch makes each a power of two (ATen/core/CachingHostAllocator.h:
+    PowerOf2Ceil, unless its pinned_max_round_threshold is set)."""
+    return sum(1 << (size - 1).bit_length() for size in sizes if size)

@@ -23,6 +23,7 @@ LAYOUTS = {
     "TP2xPP2": (4, ["tensor=2", "pipeline=2", "sequence=1"]),
     "DP2xPP2 distributed optimizer": (4, ["pipeline=2", "distributed_optimizer=1"]),
     "micro-batches of 1": (1, ["sequences=1"]),
+    "one process as model/preset=gpus has it": (1, ["distributed_optimizer=1", "overlap=1", "tokens=16384"]),
     "one micro-batch": (1, ["sequences=16"]),
 }
 

@@ -16,6 +16,18 @@ TOP_GROUPS = sorted(
 )
 
 
+def test_large_models_bring_settings_for_gpus_that_everything_after_them_may_change():
+    def chosen(*overrides):
+        config = load_config(list(overrides))
+        return config.trainer.tokens_per_microbatch, config.parallel.distributed_optimizer, config.parallel.overlap
+
+    large = [f"model={name}" for name in choices("model") if name != "starter"]
+    assert {chosen(one) for one in large} == {(16384, True, True)} and len(large) == 5
+    assert chosen() == chosen(large[0], "model/preset=none") == (None, False, False)
+    assert chosen(large[0], "parallel.overlap=false", "trainer.tokens_per_microbatch=99") == (99, True, False)
+    assert chosen("experiment=lora_7b_one_gpu") == (8192, True, True)
+
+
 # A full grid of presets x options is 900 command lines; what an option is does not depend on the preset, so each is
 # switched in three that differ in everything.
 SWITCHED = ["gcpo", "rloo", "conspo"]

@@ -2,7 +2,7 @@
 
 Builds the actor of each case on 2 processes and takes one update of one batch. OUT gets, for every case, a list over
 ranks of what really lies in memory: bytes of parameters, gradient buffers and optimizer state, and the most that
-autograd held for backward passes.
+autograd held for backward passes; and the sizes of the host buffers that it is offloaded into.
 """
 
 import json
@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 
+from gcpo_mcore.actor.offload import Offloader
 from gcpo_mcore.base.collectives import from_every_rank
 from gcpo_mcore.run.setup import process_group
 from tests.actor.worker import build_actor, deal
@@ -48,7 +49,7 @@ class _Saved:
             self.held.now -= self.size
 
 
-def measure(model: str, options: dict[str, str]) -> dict[str, int]:
+def measure(model: str, options: dict[str, str]) -> dict[str, int | list[int]]:
     actor = build_actor(model, options)
     stage = actor.stage()
     held = Held(stage.parameters())
@@ -63,6 +64,10 @@ def measure(model: str, options: dict[str, str]) -> dict[str, int]:
         # The fp32 weights that are stepped, where they are not the model's own.
         mains = [p for group in inner.optimizer.param_groups for p in group["params"]]
         optimizer += sum(p.nbytes for p in mains if p.untyped_storage().data_ptr() not in storages)
+    away = Offloader("all", stage)
+    away.offload()
+    buffers = sorted(len(host) for _, host in away._away)
+    away.onload()
     result = {
         "stage": parallel_state.get_pipeline_model_parallel_rank(),
         "data_rank": parallel_state.get_data_parallel_rank(with_context_parallel=True),
@@ -70,6 +75,7 @@ def measure(model: str, options: dict[str, str]) -> dict[str, int]:
         "gradients": sum(buffer.nbytes for buffer in stage.gradient_buffers()),
         "optimizer": optimizer,
         "activations": held.peak,
+        "host_buffers": buffers,
     }
     parallel_state.destroy_model_parallel()
     return result
