@@ -44,7 +44,7 @@ class SdpaAttention(MegatronModule):
         """This rank's queries against the keys and values of all ranks."""
         k, v = _gather(key, value)
         ranks, rank = self._ranks()
-        order = context.natural_order((len(k),), ranks).to(key.device)
+        order = context.natural_order((len(k),), ranks, key.device)
         k, v = k[order].permute(1, 2, 0, 3), v[order].permute(1, 2, 0, 3)
         sizes, _ = context.seen((len(order),), rank, ranks)
         attended = []

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import torch
 
+CPU = torch.device("cpu")
 Lengths = tuple[int, ...]  # of the sequences that stand behind each other, each a multiple of 2 x ranks
 
 
@@ -26,9 +27,12 @@ def columns(lengths: Lengths, rank: int, ranks: int) -> torch.Tensor:
 
 
 @lru_cache(maxsize=64)
-def natural_order(lengths: Lengths, ranks: int) -> torch.Tensor:
-    """[sum] int64: where each position lies when the ranks' shares stand behind each other."""
-    return torch.cat([columns(lengths, rank, ranks) for rank in range(ranks)]).argsort()
+def natural_order(lengths: Lengths, ranks: int, device: torch.device = CPU) -> torch.Tensor:
+    """[sum] int64 on `device`: where each position lies when the ranks' shares stand behind each other.
+
+    Kept there: a copy in every layer would make the host wait for the GPU.
+    """
+    return torch.cat([columns(lengths, rank, ranks) for rank in range(ranks)]).argsort().to(device)
 
 
 def local_positions(position: torch.Tensor, lengths: Lengths, rank: int, ranks: int) -> torch.Tensor:
