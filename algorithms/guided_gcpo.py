@@ -1,7 +1,8 @@
-"""GCPO in which an all-wrong group gets a second chance behind the first tokens of its golden answer. Ours: in no paper.
+"""GCPO; an all-wrong group is sampled again behind the first tokens of its golden answer. Ours: in no paper.
 
     J = 1/G sum_i min( s_i A_i, clip(s_i, 1-e_low, 1+e_high) A_i )
-    all G samples of x wrong: o_i ~ pi_old(. | x, g[:n]) anew, s_i = (pi(o_i | x, g[:n]) / pi_old(o_i | x, g[:n]))^(1/|o_i|)
+    all G samples of x wrong: o_i ~ pi_old(. | x, g[:n]) anew
+    s_i = (pi(o_i | x, g[:n]) / pi_old(o_i | x, g[:n]))^(1/|o_i|)
     all wrong again: one o_i becomes g[n:], the rest of the golden answer
 
 g is the golden answer, of which the prompt is given n tokens: a share that starts at 0.5 (`fraction`), falls by 0.1

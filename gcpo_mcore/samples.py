@@ -24,7 +24,7 @@ class Prompt:
     golden_text    its text, without what frames it (end tokens, for one)
     columns        every column of the row, given to the rewards
     other_answers  further reference answers, each as good as `answer`
-    guided_tokens  how many of the last `token_ids` are the first of the golden answer, of which `golden_ids` are the rest
+    guided_tokens  so many of the last `token_ids` are the golden answer's first; `golden_ids` are its rest
     """
 
     id: str

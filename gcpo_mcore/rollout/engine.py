@@ -83,7 +83,8 @@ class Engine(ABC):
     """Token ids in, token ids and log-probs out. Every rank has one, and calls each method in step with the others.
 
     Built as `engine(config, model_folder, dtype, stop_token_ids, decode)`, where `config` is a `Config`, the
-    engine's own extension of RolloutConfig. `version` is that of its weights, -1 while it has none. `decode` is kept for those who join token ids.
+    engine's own extension of RolloutConfig. `version` is that of its weights, -1 while it has none.
+    `decode` is kept for those who join token ids.
     """
 
     Config: ClassVar[type[RolloutConfig]]

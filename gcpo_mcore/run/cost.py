@@ -11,7 +11,8 @@ KINDS = ("sampled", "scored", "trained")
 def cost(config: RunConfig, collected: Collected, table: Table | None) -> dict[str, float]:
     """The tokens of a step over all ranks, by what was done with them, and their sum.
 
-    sampled  response tokens that the engine made, also those of groups that are not trained on, and of the round behind golden prefixes
+    sampled  response tokens that the engine made, also those of groups that are not trained on, and of the round behind
+             golden prefixes
     scored   prompt and response tokens of the rows of every pass without a gradient: old and reference log-probs, the
              golden answers' for a gate, and what a loss that compares samples needs before each later update
     trained  prompt and response tokens of the rows in the updates
