@@ -47,7 +47,7 @@ def test_a_prefix_is_cut_at_a_token_or_behind_a_step_and_never_has_the_last():
     ids = [ord(c) for c in "ab;cd;ef"]
     by_token = algorithm("algorithm=guided_gcpo").guide
     assert [by_token.length(ids, f, text) for f in (0.0, 0.1, 0.5, 1.0)] == [0, 0, 4, 7]
-    by_step = algorithm("algorithm=guided_gcpo", "algorithm.guide.cut_after=[;]").guide
+    by_step = algorithm("algorithm=guided_gcpo", 'algorithm.guide.cut_after=[";"]').guide
     assert [by_step.length(ids, f, text) for f in (0.3, 0.5, 0.8, 1.0)] == [0, 3, 6, 6]
 
 
