@@ -24,6 +24,7 @@ class Prompt:
     golden_text    its text, without what frames it (end tokens, for one)
     columns        every column of the row, given to the rewards
     other_answers  further reference answers, each as good as `answer`
+    guided_tokens  so many of the last `token_ids` are the golden answer's first; `golden_ids` are its rest
     """
 
     id: str
@@ -35,6 +36,7 @@ class Prompt:
     golden_text: str | None = None
     columns: dict[str, Any] = field(default_factory=dict)
     other_answers: tuple[str, ...] = ()
+    guided_tokens: int = 0
 
     def golden_sample(self) -> "Sample":
         """The golden answer, which the prompt must have, as an ungraded sample outside of every group."""

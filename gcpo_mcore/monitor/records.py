@@ -64,6 +64,7 @@ def _values(step: int, prompt: Prompt, facts: Facts, sample: Sample, advantage: 
         "truncated": sample.truncated,
         "grading_failed": sample.grading_failed,
         "tokens": sample.tokens,
+        **({"guided_tokens": prompt.guided_tokens} if prompt.guided_tokens else {}),
         "weight_version": sample.weight_version,
         **({"token_versions": sample.token_versions.tolist()} if len(sample.token_versions) else {}),
         "advantage": _number(advantage),

@@ -21,6 +21,7 @@ from gcpo_mcore.objective import mismatch as mismatch_module
 from gcpo_mcore.objective.advantage import Advantage
 from gcpo_mcore.objective.filter import Filter
 from gcpo_mcore.objective.golden import Golden
+from gcpo_mcore.objective.guide import Guide
 from gcpo_mcore.objective.importance import Importance
 from gcpo_mcore.objective.kl import KL
 from gcpo_mcore.objective.mismatch import Mismatch
@@ -43,6 +44,7 @@ class Algorithm(Config):
 
     name: str
     golden: Golden
+    guide: Guide
     filter: Filter
     advantage: Advantage
     importance: Importance
@@ -68,6 +70,11 @@ class Algorithm(Config):
         """The name, and the class where it is not this one."""
         own = type(self)
         return self.name if own is Algorithm else f"{self.name} ({own.__module__}.{own.__name__})"
+
+    @property
+    def needs_golden(self) -> bool:
+        """Whether golden answers are read, verified and counted at all."""
+        return self.golden.needs_golden or self.guide.needs_golden
 
     @property
     def needs_reference(self) -> bool:

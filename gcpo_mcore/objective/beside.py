@@ -11,7 +11,7 @@ Which are imitated: those of groups that were solved rarely enough (`max_solved`
 only what sampling does not reach.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
@@ -43,6 +43,7 @@ class Beside(Golden, option="beside"):
     others           the samples of a group whose golden answer is imitated: 'keep', or 'zero': advantage 0
     """
 
+    fits_guide: ClassVar[bool] = False
     max_solved: Share
     gate: Literal["open", "reachable"]
     reach_logp: Annotated[float, Field(lt=0)]

@@ -7,7 +7,7 @@ say: `slot` is our knob.
 
 import hashlib
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,8 @@ REACH_BOUND = math.log(0.01)  # for the metrics of options that have no bound of
 
 class Golden(Part, kind="golden"):
     """Kind: golden-answer injection."""
+
+    fits_guide: ClassVar[bool] = True  # False: the rest of a golden answer will not do
 
     @property
     def measures_reach(self) -> bool:
@@ -209,6 +211,8 @@ class Always(_Replace, option="always"):
 
 class Only(Golden, option="only"):
     """Nothing is sampled: the golden answer is the whole group (supervised training)."""
+
+    fits_guide: ClassVar[bool] = False
 
     def rollouts_per_prompt(self, samples_per_prompt: int) -> int:
         return 0

@@ -17,6 +17,12 @@ class Chosen(Protocol):
     def name(self) -> str: ...
 
 
+class ChosenGolden(Chosen, Protocol):
+    """What may be asked of golden-answer injection."""
+
+    fits_guide: ClassVar[bool]
+
+
 class ChosenAdvantage(Chosen, Protocol):
     """What may be asked of the advantage."""
 
@@ -42,7 +48,10 @@ class Composition(Protocol):
     """The parts of an algorithm, as far as one of them may ask about the others."""
 
     @property
-    def golden(self) -> Chosen: ...
+    def golden(self) -> ChosenGolden: ...
+
+    @property
+    def guide(self) -> Chosen: ...
 
     @property
     def filter(self) -> Chosen: ...

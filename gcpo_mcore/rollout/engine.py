@@ -84,10 +84,12 @@ class Engine(ABC):
 
     Built as `engine(config, model_folder, dtype, stop_token_ids, decode)`, where `config` is a `Config`, the
     engine's own extension of RolloutConfig. `version` is that of its weights, -1 while it has none.
+    `decode` is kept for those who join token ids.
     """
 
     Config: ClassVar[type[RolloutConfig]]
     version: int
+    decode: Callable[[list[int]], str]
 
     @abstractmethod
     def update_weights(self, weights: Weights) -> None:

@@ -13,6 +13,7 @@ from gcpo_mcore.monitor.watchdog import Phases
 from gcpo_mcore.rollout.kept import pack, unpack
 from gcpo_mcore.rollout.sampler import Sampler, Started
 from gcpo_mcore.run.config import RunConfig
+from gcpo_mcore.run.guiding import Guiding
 from gcpo_mcore.samples import Facts, Group, Prompt, Sample
 
 SHARES = ("all_wrong", "all_right")  # of the algorithm's counts: those logged as fractions of the groups
@@ -65,6 +66,7 @@ class Collector:
         self.last_step = last_step if looks_ahead else 0
         self.ahead: deque[Round] = deque()  # the next steps', with rollout.max_staleness
         self._restored: Callable[[], None] | None = None  # begins those of a checkpoint
+        self.guiding = Guiding(config, sampler, phases)
         self.history: dict[str, float] = {}  # prompt id -> accuracy of its last group, if filter or curriculum want it
 
     def collect(self, step: int) -> Collected:
@@ -76,6 +78,7 @@ class Collector:
         store: list[Sample] = []
         totals: dict[str, float] = {}
         selection: dict[str, float] = {}
+        guided: dict[str, float] = {}
         rounds = 0
         while len(kept) < wanted and rounds < algorithm.filter.rounds_per_step:
             rounds += 1
@@ -84,10 +87,14 @@ class Collector:
             sums = _sums(groups)
             if algorithm.filter.needs_history or self.config.data.curriculum.needs_history:
                 self.history |= {group.prompt.id: group.accuracy for group in groups}
+            shares = _shares(groups)  # of what the policy did alone
+            _add(totals, graded | sums)
+            if rounds == 1:  # one more round at most in a step
+                groups, graded, guided = self.guiding.again(groups, store, str(step))
+                _add(totals, graded)
             selected, counts = algorithm.select(groups, step)
             kept += selected
-            _add(totals, graded | sums)
-            _add(selection, counts)
+            _add(selection, counts | shares)
         if len(kept) < wanted and algorithm.filter.stop_at_cap:
             raise UserError(
                 f"phase sample: step {step} kept {len(kept)} of {wanted} groups after {rounds} rounds "
@@ -95,12 +102,12 @@ class Collector:
             )
         for number in range(min(self.config.rollout.max_staleness, self.last_step - step) - len(self.ahead)):
             self.ahead.append(self._begin(f"{step}|ahead|{number}"))  # sampled while the caller trains
-        return Collected(kept[:wanted], store, _means(totals, selection, rounds))
+        return Collected(kept[:wanted], store, _means(totals, selection, rounds) | guided)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs to go on with the same prompts, in plain json values."""
         ahead = [round_.state() for round_ in self.ahead]
-        return {"cursor": self.cursor.state(), "history": self.history, "ahead": ahead}
+        return {"cursor": self.cursor.state(), "history": self.history, "ahead": ahead, "guided": self.guiding.state()}
 
     def sampled(self) -> bytes:
         """On rank 0, what the engine has sampled that no step has used yet; empty if there is nothing."""
@@ -113,6 +120,7 @@ class Collector:
         """Goes on where `state` and `sampled` were taken; with the next step, when the engine has weights."""
         self.cursor.restore(state["cursor"])
         self.history = dict(state["history"])
+        self.guiding.restore(state.get("guided", {}))  # older ones have none
         self._restored = partial(self._begin_again, state.get("ahead", []), sampled)  # older ones drew them again
 
     def _begin_again(self, ahead: list[dict[str, Any]], sampled: bytes) -> None:
@@ -149,7 +157,7 @@ class Collector:
         with self.phases.phase("sample"):
             fragments, left = self.sampler.finish(round_.started)
             self.cursor.give_back(left)
-        if self.config.algorithm.golden.needs_golden:
+        if self.config.algorithm.needs_golden:
             self.sampler.add_golden(fragments, self.config.rollout.sampling.max_response_tokens)
         with self.phases.phase("grade"):
             groups, counts = self.sampler.grade(fragments, store)
@@ -179,6 +187,12 @@ def _sums(groups: list[Group[Facts]]) -> dict[str, float]:
         "tokens": float(sum(s.tokens for s in samples)),
         "truncated": float(sum(s.truncated for s in samples)),
     }
+
+
+def _shares(groups: list[Group[Facts]]) -> dict[str, float]:
+    """How many of the groups are all wrong, and all right (SHARES)."""
+    accuracies = [group.accuracy for group in groups if group.samples]
+    return dict(zip(SHARES, (float(accuracies.count(0)), float(accuracies.count(1))), strict=True))
 
 
 def _means(totals: dict[str, float], selection: dict[str, float], rounds: int) -> dict[str, float]:

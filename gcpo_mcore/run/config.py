@@ -224,6 +224,11 @@ class RunConfig(Config):
                 f"trainer.old_logp=rollout takes the engine's log-probs for the actor's, so "
                 f"algorithm.mismatch={algorithm.mismatch.name} would find no difference: algorithm/mismatch=off"
             )
+        if algorithm.guide.needs_golden and (self.rollout.max_staleness or self.rollout.oversampling > 1):
+            raise UserError(
+                f"algorithm.guide={algorithm.guide.name} samples again within a step, when nothing else is under way: "
+                "it needs rollout.max_staleness=0 and rollout.oversampling=1"
+            )
         if sampled and self.rollout.sampling.temperature == 0:
             raise UserError(
                 "rollout.sampling.temperature=0: greedy samples of a prompt are all the same; training needs > 0"

@@ -11,7 +11,8 @@ KINDS = ("sampled", "scored", "trained")
 def cost(config: RunConfig, collected: Collected, table: Table | None) -> dict[str, float]:
     """The tokens of a step over all ranks, by what was done with them, and their sum.
 
-    sampled  response tokens that the engine made, also those of groups that are not trained on
+    sampled  response tokens that the engine made, also those of groups that are not trained on, and of the round behind
+             golden prefixes
     scored   prompt and response tokens of the rows of every pass without a gradient: old and reference log-probs, the
              golden answers' for a gate, and what a loss that compares samples needs before each later update
     trained  prompt and response tokens of the rows in the updates
@@ -20,7 +21,8 @@ def cost(config: RunConfig, collected: Collected, table: Table | None) -> dict[s
     evaluations take is not in it.
     """
     scored, trained = _passes(config, table) if table is not None else (0, 0)
-    counts = dict(zip(KINDS, (collected.metrics["rollout/tokens"], float(scored), float(trained)), strict=True))
+    sampled = collected.metrics["rollout/tokens"] + collected.metrics.get("guide/tokens", 0.0)
+    counts = dict(zip(KINDS, (sampled, float(scored), float(trained)), strict=True))
     return {f"cost/{kind}_tokens": count for kind, count in counts.items()} | {"cost/tokens": sum(counts.values())}
 
 

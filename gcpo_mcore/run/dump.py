@@ -31,7 +31,7 @@ FOLDER = "debug"
 PROMPTS = "prompt_ids"
 FORM = 1
 FACTS = ("index", "truncated", "weight_version", "is_golden", "reward", "is_accurate")
-OF_PROMPT = ("id", "source", "text", "answer")
+OF_PROMPT = ("id", "source", "text", "answer", "guided_tokens")
 
 
 @dataclass(frozen=True)

@@ -115,11 +115,12 @@ def make_plan(config: RunConfig) -> Plan:
     tokenizer = load_tokenizer(config.model.path, arch)
     ends = end_tokens(config.model.path, tokenizer, arch.vocabulary, config.rollout.stop_token_ids)
     train = load_train(config.data, tokenizer, arch.vocabulary, ends.ids)
-    needing = next((each.golden.name for each in config.algorithms if each.golden.needs_golden), None)
+    parts = (part for each in config.algorithms for part in (each.golden, each.guide))
+    needing = next((f"{part.kind}={part.name}" for part in parts if part.needs_golden), None)
     if needing and not any(s.with_golden for s in train.values()):
         paths = ", ".join(s.path for s in train.values())
         raise UserError(
-            f"algorithm.golden={needing} needs golden answers; no row of {paths} "
+            f"algorithm.{needing} needs golden answers; no row of {paths} "
             f"has one (data.keys.golden_answer={config.data.keys.golden_answer})"
         )
     folder = RunFolder(os.path.join(config.run.folder, config.run.name))

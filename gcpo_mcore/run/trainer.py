@@ -126,7 +126,7 @@ class Trainer:
 
     def check_golden(self) -> dict[str, object]:
         """What of the golden answers can be used, and what sampling reaches, for the table of sizes; {} if none are."""
-        if not any(algorithm.golden.needs_golden for algorithm in self.plan.config.algorithms):
+        if not any(algorithm.needs_golden for algorithm in self.plan.config.algorithms):
             return {}
         longest, rows = self.config.rollout.sampling.max_response_tokens, self.config.data.golden_checked_rows
         with self.phases.phase("check"):

@@ -47,7 +47,7 @@ def test_every_preset_trains(name, runs):
         if trained:
             assert math.isfinite(line["actor/loss"]) and line["actor/update_skipped"] == 0
     # Without right samples the others have nothing to learn from; a golden answer or a KL gives a gradient.
-    if name in ("gcpo", "gcpo_conspo", "luffy", "sft", "gcpo_reach", "chord", "hpt", "srft", "dyme"):
+    if name in ("gcpo", "gcpo_conspo", "luffy", "sft", "gcpo_reach", "chord", "hpt", "srft", "dyme", "guided_gcpo"):
         assert all(line["actor/grad_norm"] > 1e-3 for line in lines)
 
 

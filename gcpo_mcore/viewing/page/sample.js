@@ -31,8 +31,7 @@ function tokensOf(record, look) {
     const said = [["token", values.ids[i]], ["log-prob", values.logp[i]], ["before the step", values.old_logp && values.old_logp[i]],
       ["engine", values.rollout_logp && values.rollout_logp[i]], ["entropy", values.entropy[i]], ["advantage", values.advantage[i]],
       ["version", (record.token_versions || [])[i]]].filter(([, value]) => value !== undefined && value !== null);
-    const guided = i < (record.guided_tokens || 0);
-    const token = el("span", { class: `token${guided ? " guided" : ""}`, title: said.map(([name, value]) => `${name}: ${value}`).join("\n") }, visible(piece));
+    const token = el("span", { class: "token", title: said.map(([name, value]) => `${name}: ${value}`).join("\n") }, visible(piece));
     const color = tint(look, found[i], scale);
     if (color) {
       token.style.setProperty("--share", color[1].toFixed(3));
