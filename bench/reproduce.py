@@ -3,7 +3,7 @@
     python bench/reproduce.py runs/gcpo-carry-seed0      # `make reproduce` makes the run first
 
 The starter is trained on your machine, so digits differ by its rounding. What is compared is held-out accuracy (128
-problems each) before the first step and after the last one: it may be below the worst, or above the best, of the five
+problems each) before the first step and after the last one: it may be below the worst, or above the best, of the
 seeds by three standard errors of 128 problems (of one problem at least). Exit code 1 if it is not within.
 """
 

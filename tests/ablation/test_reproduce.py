@@ -16,7 +16,7 @@ def metrics(points: list[dict]) -> list[dict]:
     return [*lines, {"step": 3, "reward/mean": 0.5}]
 
 
-@pytest.mark.parametrize("algorithm, passes", [("gcpo", True), ("grpo", False), ("dapo", False)])
+@pytest.mark.parametrize("algorithm, passes", [("gcpo", True), ("gcpo_bf16", True), ("grpo", False)])
 @pytest.mark.parametrize("seed", RESULTS["gcpo"])
 def test_who_passes(algorithm, seed, passes):
     found = compare(metrics(RESULTS[algorithm][seed]), RESULTS["gcpo"])
@@ -24,13 +24,13 @@ def test_who_passes(algorithm, seed, passes):
 
 
 def test_a_run_that_is_not_at_its_end_is_told():
-    with pytest.raises(ValueError, match="no evaluation at step 60"):
-        compare(metrics(RESULTS["gcpo"]["0"][:-1]), RESULTS["gcpo"])
+    with pytest.raises(ValueError, match="no evaluation at step 120"):
+        compare(metrics(RESULTS["gcpo"]["31"][:-1]), RESULTS["gcpo"])
 
 
 def test_the_page_has_the_ranges():
     page = (ROOT / "docs/reproduce.md").read_text()
-    for one in compare(metrics(RESULTS["gcpo"]["0"]), RESULTS["gcpo"]):
+    for one in compare(metrics(RESULTS["gcpo"]["31"]), RESULTS["gcpo"]):
         mean, (low, high) = sum(one.published) / len(one.published), one.within
         published = f"{mean:.3f} ({min(one.published):.3f} to {max(one.published):.3f})"
         assert f"| step {one.step}, {one.kind} | {published} | {low:.3f} to {high:.3f} |" in page
