@@ -16,7 +16,7 @@ def metrics(points: list[dict]) -> list[dict]:
     return [*lines, {"step": 3, "reward/mean": 0.5}]
 
 
-@pytest.mark.parametrize("algorithm, passes", [("gcpo", True), ("gcpo_bf16", True), ("grpo", False)])
+@pytest.mark.parametrize("algorithm, passes", [("gcpo", True), ("gcpo_kernels", True), ("grpo", False)])
 @pytest.mark.parametrize("seed", RESULTS["gcpo"])
 def test_who_passes(algorithm, seed, passes):
     found = compare(metrics(RESULTS[algorithm][seed]), RESULTS["gcpo"])
