@@ -31,8 +31,8 @@ class Kind:
     style: str = "-"
 
 
-# With bf16 products allowed, oneDNN multiplies in place of MKL. It leaves matrices as small as these in fp32, and rounds
-# otherwise: what another processor does. The draws of tokens part after 35 steps or more, on some seeds never.
+# With bf16 products allowed, oneDNN multiplies in place of MKL. It leaves matrices as small as these in fp32, and
+# rounds otherwise: what another processor does. The draws of tokens part after 35 steps or more, on some seeds never.
 RUNS = {
     "gcpo": Kind("GCPO", ("algorithm=gcpo",), "#c9820a"),
     "gcpo_kernels": Kind(
