@@ -11,6 +11,11 @@ from torch.autograd.function import once_differentiable
 LONGEST = 64  # keys
 
 
+def is_short(device: str, dtype: torch.dtype, keys: int) -> bool:
+    """Whether rows of so many keys are for two products."""
+    return device == "cpu" and dtype in (torch.float32, torch.float64) and keys <= LONGEST
+
+
 def attend(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
@@ -18,7 +23,7 @@ def attend(
 
     mask [R or 1, 1, Q, K] bool, what is seen, something by each query; None: causal, Q = K.
     """
-    if q.device.type != "cpu" or q.dtype not in (torch.float32, torch.float64) or k.shape[2] > LONGEST:
+    if not is_short(q.device.type, q.dtype, k.shape[2]):
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True
         )

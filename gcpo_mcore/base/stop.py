@@ -122,6 +122,13 @@ def came() -> bool:
     return _Present.stop is not None and _Present.stop.number != 0
 
 
+def leave() -> None:
+    """From here on no signal changes how the process ends: while the interpreter ends, Python sets its own handlers
+    back, and torchrun sends SIGTERM to the slower ranks as soon as the first is gone."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def say_last(line: str) -> None:
     """Prints a process's last line on stderr, if that takes one, and tells it torchrun; only the first is one."""
     if _Present.has_spoken:

@@ -46,11 +46,13 @@ class Contrast(Surrogate):
             "reduction": (algorithm.reduction, "group_mean"),
             "mismatch": (algorithm.mismatch, "off"),
         }
+        # gcpo_mcore/run/rules.py puts a correction in where samples of older weights are trained on.
+        more = {"mismatch": " (with rollout.max_staleness or rollout.partial: rollout.uncorrected=true keeps it off)"}
         for kind, (chosen, option) in wanted.items():
             if chosen.name != option:
                 raise UserError(
                     f"algorithm.surrogate={self.name} compares the sequences of a group itself, so "
-                    f"algorithm.{kind}={chosen.name} would do nothing: algorithm/{kind}={option}"
+                    f"algorithm.{kind}={chosen.name} would do nothing: algorithm/{kind}={option}{more.get(kind, '')}"
                 )
 
     def linearise(self, batch: WeighedBatch, logp: torch.Tensor, progress: float) -> tuple[Linear, dict[str, float]]:

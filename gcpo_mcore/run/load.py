@@ -120,6 +120,7 @@ def _end_with(error: UserError) -> NoReturn:
     if rank and last_words.heard_from_rank_0(str(error), OTHER_RANKS_WAIT_S):
         _wait_for_torchrun()  # which ends the others when rank 0 exits
     say_last(f"error: {f'rank {rank}: ' if rank else ''}{error}")
+    stop.leave()
     last_words.told()
     heartbeat.end()
     sys.exit(EXIT_CODE)
@@ -132,6 +133,7 @@ def _end_stopped(stopped: Stopped) -> NoReturn:
         say_last(str(stopped))
     elif not last_words.heard_from_rank_0(str(stopped), OTHER_RANKS_WAIT_S):
         say_last(f"rank {rank}: {stopped}")
+    stop.leave()
     last_words.told()
     heartbeat.end()
     sys.exit(stop.exit_code())

@@ -29,6 +29,7 @@ class Pass:
     is_packed       rows stand behind each other
     with_cuda       torch has one kernel for RMSNorm, which keeps no fp32 copies, and in half precision one for packs
     adapter         what alone is trained; None: all weights
+    scores          of one head, those that attention keeps: of rows short enough for actor/short_attention.py
     """
 
     tokens: int
@@ -37,6 +38,7 @@ class Pass:
     is_packed: bool
     with_cuda: bool
     adapter: LoraAdapter | None = None
+    scores: int = 0
 
 
 def layer_bytes(
@@ -51,6 +53,7 @@ def layer_bytes(
     queries, keys = n * arch.heads * arch.head_dim // t, n * max(arch.kv_heads // t, 1) * arch.head_dim
     is_at_once = p.is_packed and p.with_cuda and b < FP32
     projected, rotated = (queries + 2 * keys) * b, queries * b
+    heads = arch.heads // t
     if layout.context == 1:
         attention = projected + rotated + keys * b  # the values are a view of what was projected
     else:  # keys and values of all ranks; without a norm on the keys nothing needs what was projected
@@ -61,7 +64,7 @@ def layer_bytes(
         attention = int(filled * (rotated + gathered)) + (projected if arch.qk_norm else 0)
     # The result, the log of the sums, and the result once more where it is put together of rows or pieces.
     is_joined = (p.is_packed or layout.context > 1) and not is_at_once
-    attention += (2 if is_joined else 1) * queries * b + n * arch.heads // t * FP32
+    attention += (2 if is_joined else 1) * queries * b + heads * (p.scores * b or n * FP32)
     if arch.qk_norm:
         # Queries of several groups are copied out of the projection; the keys, like the values, are a view of it.
         copied = queries * b if arch.kv_heads > t else 0

@@ -14,6 +14,7 @@ import torch
 
 from gcpo_mcore.actor.adapter_check import check_adapter
 from gcpo_mcore.actor.layout import Layout, check_layout
+from gcpo_mcore.actor.short_attention import is_short
 from gcpo_mcore.hf.architecture import Architecture, read_architecture
 from gcpo_mcore.hf.hub import config_folder
 from gcpo_mcore.run.config import RunConfig
@@ -89,6 +90,7 @@ def update_pass(config: RunConfig, layout: Layout, with_cuda: bool) -> Pass:
     length = config.data.max_prompt_tokens + response
     rows = trainer.prompts_per_step * max(config.samples_per_prompt, 1) // trainer.updates_per_step
     per_rank = -(-rows // layout.data)
+    device, dtype = "cuda" if with_cuda else "cpu", getattr(torch, config.model.dtype)
     if trainer.tokens_per_microbatch:
         sequences = max(trainer.tokens_per_microbatch // length, 1)
         tokens = trainer.tokens_per_microbatch
@@ -102,6 +104,7 @@ def update_pass(config: RunConfig, layout: Layout, with_cuda: bool) -> Pass:
         is_packed=trainer.tokens_per_microbatch is not None,
         with_cuda=with_cuda,
         adapter=config.model.lora,
+        scores=tokens * length if layout.context == 1 and is_short(device, dtype, length) else 0,
     )
 
 

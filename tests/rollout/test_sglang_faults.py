@@ -279,7 +279,7 @@ def test_a_server_lost_behind_a_router_costs_nothing_but_its_requests(tmp_path, 
 
         def decode(ids):
             done.append(ids)
-            if len(done) == 10:
+            if len(done) == 1:  # with most answers still to come
                 two[2].kill()
             return "text"
 

@@ -104,6 +104,7 @@ def one_pass(batch: Batch, layout: Layout, parallel: ParallelConfig, options: di
     if tokens:
         assert sum(rows) < tokens  # one pack
         sequences, count = len(batch), 1
+    scores = sum(n * n for n in rows) if tokens else sequences * length * length
     return Pass(
         tokens=sum(rows) if tokens else sequences * length,
         response_tokens=int(batch.lengths.mean() * sequences),
@@ -111,6 +112,7 @@ def one_pass(batch: Batch, layout: Layout, parallel: ParallelConfig, options: di
         is_packed=bool(tokens),
         with_cuda=False,
         adapter=adapter_of(options) if "lora" in options else None,
+        scores=scores if layout.context == 1 and options.get("dtype") != "bfloat16" else 0,
     )
 
 
