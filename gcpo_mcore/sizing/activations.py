@@ -54,7 +54,9 @@ def layer_bytes(
     is_at_once = p.is_packed and p.with_cuda and b < FP32
     projected, rotated = (queries + 2 * keys) * b, queries * b
     heads = arch.heads // t
-    if layout.context == 1:
+    if p.scores and p.is_packed:
+        attention = int(SIDE_BY_SIDE * projected)  # copies, filled up
+    elif layout.context == 1:
         attention = projected + rotated + keys * b  # the values are a view of what was projected
     else:  # keys and values of all ranks; without a norm on the keys nothing needs what was projected
         gathered = 2 * keys * layout.context * b
