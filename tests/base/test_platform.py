@@ -1,6 +1,7 @@
 """What is said, or chosen, by the number of GPUs. (No GPU: the numbers are given.)"""
 
 import pytest
+from torch.distributed.distributed_c10d import Backend, BackendConfig
 
 from gcpo_mcore.base import platform
 from gcpo_mcore.base.errors import UserError
@@ -29,3 +30,10 @@ def test_gpus_by_the_names_that_this_process_has_for_them(monkeypatch, variable,
     if variable is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
     assert platform.visible_gpus() == expected
+
+
+def test_messages_are_not_for_the_gpu(monkeypatch):
+    """By what torch reads of the name: objects go by the CPU's backend, where there is one."""
+    monkeypatch.setattr(platform, "HAS_CUDA", True)
+    found = BackendConfig(Backend(platform.backends())).get_device_backend_map()
+    assert found == {"cpu": "gloo", "cuda": "nccl"}

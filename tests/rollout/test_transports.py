@@ -5,10 +5,13 @@ import torch
 
 from gcpo_mcore.base import platform
 from gcpo_mcore.base.errors import UserError
+from gcpo_mcore.rollout.sglang.buckets import Bucket, buckets
 from gcpo_mcore.rollout.sglang.pairs import KNOWN, check_pair
-from gcpo_mcore.rollout.sglang.server import Server, ServerInfo
-from gcpo_mcore.rollout.sglang.transports.tensor import DEVICE, by_uuid, deal, handles, ranks_read
+from gcpo_mcore.rollout.sglang.server import Server, ServerInfo, ServerLost
+from gcpo_mcore.rollout.sglang.transports import tensor
+from gcpo_mcore.rollout.sglang.transports.tensor import DEVICE, TensorTransport, by_uuid, deal, handles, ranks_read
 from gcpo_mcore.run.load import load_config
+from gcpo_mcore.run.setup import process_group
 
 
 def server(first_rank: int | None, gpus: int, release: str = "0.5.23", device: str = "cuda") -> Server:
@@ -43,6 +46,38 @@ def test_every_reader_has_a_copy_of_its_own():
 def test_a_tensor_of_the_host_never_becomes_a_handle():
     with pytest.raises(RuntimeError, match=r"phase sync: model.norm.weight is on the cpu, not on a GPU"):
         handles([("model.norm.weight", torch.zeros(2))])
+
+
+def test_no_rank_makes_handles_once_a_push_has_failed(monkeypatch):
+    """Nobody would read them, and the memory behind them would stay."""
+
+    def lost(path, payload):
+        raise ServerLost(f"{path}: nobody is there")
+
+    bucket = Bucket(torch.zeros(4, dtype=torch.uint8), [("model.norm.weight", torch.zeros(1))], is_last=True)
+    two = [server(None, 1, release="0.5.17") for _ in range(2)]  # which opens no session: nobody is asked anything
+    for one in two:
+        monkeypatch.setattr(one, "call", lost)
+    transport = TensorTransport(load_config(["rollout=sglang"]).rollout, "")
+    with process_group(1, 900), monkeypatch.context() as on_gpu:
+        on_gpu.setattr(platform, "HAS_CUDA", True)
+        on_gpu.setattr(tensor, "handles", lambda tensors: "handles")
+        transport.begin(two, version=1)
+        packed = transport.pack(bucket)
+        assert packed == [["handles", "handles"]]
+        with pytest.raises(ServerLost, match="/update_weights_from_tensor: nobody is there"):
+            transport.send(bucket, packed)
+        assert transport.pack(bucket) == [[]]
+
+
+def test_a_bucket_is_on_the_device_wherever_its_weights_come_from(monkeypatch):
+    """A folder's are on the host; meta stands for the GPU."""
+    monkeypatch.setattr(platform, "device", lambda: torch.device("meta"))
+    weights = [("a", torch.zeros(2, 3)), ("b", torch.zeros(4, dtype=torch.bfloat16))]
+    (found,) = buckets(weights, size=2**20)
+    assert found.flat.is_meta and all(each.is_meta for _, each in found.tensors)
+    made, wanted = ([(name, each.shape, each.dtype) for name, each in of] for of in (found.tensors, weights))
+    assert made == wanted
 
 
 def test_the_device_of_a_handle_is_its_uuid():
