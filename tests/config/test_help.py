@@ -16,7 +16,7 @@ def test_help_names_the_command_and_shows_examples_and_choices(command, flag):
     assert importlib.import_module(f"gcpo_mcore.commands.{command}").__doc__.strip() in done.stdout
     assert f"    python tools/{command}.py " in done.stdout
     assert f"algorithm/golden: {', '.join(choices('algorithm/golden'))}\n" in done.stdout
-    assert "\ntrainer:\n  steps: " in done.stdout and "powered by Hydra" not in done.stdout
+    assert "\ntrainer:\n  steps: 120\n" in done.stdout and "powered by Hydra" not in done.stdout
 
 
 @pytest.mark.parametrize("command", sorted(file.stem for file in (ROOT / "tools").glob("*.py")))
