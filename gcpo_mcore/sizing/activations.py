@@ -66,7 +66,9 @@ def layer_bytes(
         attention = int(filled * (rotated + gathered)) + (projected if arch.qk_norm else 0)
     # The result, the log of the sums, and the result once more where it is put together of rows or pieces.
     is_joined = (p.is_packed or layout.context > 1) and not is_at_once
-    attention += (2 if is_joined else 1) * queries * b + heads * (p.scores * b or n * FP32)
+    # Two products keep no result: the layer behind them does, where it is trained.
+    results = 2 if is_joined else int(not p.scores or _is_trained(p, "o_proj"))
+    attention += results * queries * b + heads * (p.scores * b or n * FP32)
     if arch.qk_norm:
         # Queries of several groups are copied out of the projection; the keys, like the values, are a view of it.
         copied = queries * b if arch.kv_heads > t else 0
